@@ -1,0 +1,40 @@
+"""Every place where hosts differ, as one probe each: features are looked for, versions never compared."""
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+from torch import nn
+
+
+def patcher_class() -> type:
+    """The patcher the host uses for its own models: the dynamic-VRAM one where the host has it and it is on."""
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def make_patcher(module: nn.Module, load_device: Any, offload_device: Any, plain: bool = False) -> Any:
+    """A patcher around `module`, to be made before its weights are loaded; `plain` asks for the classic one."""
+    kind = comfy.model_patcher.ModelPatcher if plain else patcher_class()
+    return kind(module, load_device=load_device, offload_device=offload_device)
+
+
+def remember_origin(patcher: Any, load: Callable, *args: Any) -> None:
+    """Tells a dynamic-VRAM host how to make this patcher again; `load` must take `disable_dynamic=`."""
+    if hasattr(patcher, "cached_patcher_init"):
+        patcher.cached_patcher_init = (load, args)
+
+
+def archive_dtypes(module: nn.Module) -> None:
+    """Lets a dynamic-VRAM host know the dtypes a module is meant to have; nothing elsewhere."""
+    archive = getattr(comfy.model_management, "archive_model_dtypes", None)
+    if archive is not None:
+        archive(module)
+
+
+def set_inference_dtype(model_config: Any, dtype: Any, manual_cast_dtype: Any, device: Any) -> None:
+    """Newer hosts also ask for the device the model will run on."""
+    try:
+        model_config.set_inference_dtype(dtype, manual_cast_dtype, device=device)
+    except TypeError:
+        model_config.set_inference_dtype(dtype, manual_cast_dtype)

@@ -1,0 +1,218 @@
+"""A Wan diffusion transformer as the host's MODEL.
+
+`HostDiT` puts the host's calling convention on our network (wrappers, block patches, rope options, attention,
+interrupts); `WanBase` is the host's model object around it; `load_diffusion_model` makes the patcher.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import comfy.ldm.common_dit
+import comfy.model_base
+import comfy.model_management
+import comfy.ops
+import comfy.patcher_extension
+import comfy.supported_models
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ..wan_models.checkpoints.loading import expect, load_into
+from ..wan_models.checkpoints.reader import open_checkpoint
+from ..wan_models.config import RELEASES, DiTConfig
+from ..wan_models.dit.base import WanModel
+from ..wan_models.rope import rotary_table
+from ..wan_models.sampling.schedule import timestep_of
+from . import compat
+
+DTYPES = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+# the official code computes in bfloat16, so it goes first where a device can do both half precisions
+INFERENCE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+class HostDiT(WanModel):
+    """`WanModel` under the signature with which the host calls a Wan diffusion model."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        clip_fea: Tensor | None = None,
+        time_dim_concat: Tensor | None = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """x [B, C, F, H, W] of any H and W, timestep [B] or [B, F], context [B, L, text_dim] -> velocity fp32."""
+        transformer_options = {} if transformer_options is None else transformer_options
+        # positional and in this order: wrappers (EasyCache ...) find transformer_options by position
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._denoise,
+            self,
+            comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
+            ),
+        ).execute(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
+
+    def _denoise(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        clip_fea: Tensor | None,
+        time_dim_concat: Tensor | None,
+        transformer_options: dict,
+        **kwargs: Any,
+    ) -> Tensor:
+        frames, height, width = x.shape[2:]
+        if time_dim_concat is not None:
+            x = torch.cat([x, time_dim_concat.to(x)], dim=2)
+        x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch_size)
+
+        def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+            return optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options)
+
+        out = super().forward(
+            x,
+            timestep,
+            context,
+            attention=attention,
+            rotary=self._rotary(x, transformer_options.get("rope_options")),
+            run_block=_block_runner(transformer_options, len(self.blocks)),
+        )
+        return out[:, :, :frames, :height, :width]
+
+    def _rotary(self, x: Tensor, options: dict | None) -> Any:
+        """The table for the host's rope_options (positions scaled and shifted per axis), None for the plain one."""
+        if not options:
+            return None
+        grid = tuple(n // p for n, p in zip(x.shape[2:], self.config.patch_size, strict=True))
+        return rotary_table(
+            grid,
+            self.config.head_dim,
+            x.device,
+            shift=tuple(options.get(f"shift_{axis}", 0.0) for axis in "tyx"),
+            scale=tuple(options.get(f"scale_{axis}", 1.0) for axis in "tyx"),
+        )
+
+
+def _block_runner(transformer_options: dict, total: int) -> Any:
+    """Runs one block as the host would: announces it to patches, lets a patch replace it, and hears Cancel."""
+    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
+    after_block = transformer_options.get("patches", {}).get("double_block", [])
+
+    def run(index: int, block: torch.nn.Module, x: Tensor, **inputs: Any) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        transformer_options.update(block_index=index, total_blocks=total, block_type="double")
+        replacement = replacements.get(("double_block", index))
+        if replacement is None:
+            x = block(x, **inputs)
+        else:
+
+            def original(args: dict) -> dict:
+                changed = {**inputs, "context": args["txt"], "e": args["vec"], "rotary": args["pe"]}
+                return {"img": block(args["img"], **changed)}
+
+            args = {"img": x, "txt": inputs["context"], "vec": inputs["e"], "pe": inputs["rotary"]}
+            args["transformer_options"] = transformer_options
+            x = replacement(args, {"original_block": original})["img"]
+        for patch in after_block:
+            args = {"img": x, "x": x, "vec": inputs["e"], "block_index": index, "img_offset": 0}
+            x = patch({**args, "transformer_options": transformer_options})["img"]
+        return x
+
+    return run
+
+
+class WanBase(comfy.model_base.WAN21):
+    """The host's model object of one of our networks; keeps the host's own Wan conditioning keys working."""
+
+    def __init__(self, model_config: Any, network: HostDiT, source: Path, device: Any = None) -> None:
+        super().__init__(model_config, comfy.model_base.ModelType.FLOW, device=device)
+        self.diffusion_model = network
+        self.source = source
+
+    def process_timestep(self, timestep: Tensor, **kwargs: Any) -> Tensor:
+        """The official models are given whole timesteps, int(1000 * sigma), under any model_sampling."""
+        return timestep_of(timestep / 1000).to(timestep)
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
+        """Bytes of activations in one forward of a latent of `input_shape` [B, C, F, H, W]."""
+        return activation_bytes(self.diffusion_model.config, input_shape, self.diffusion_model.compute_dtype)
+
+
+def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) -> int:
+    """Upper bound of one forward's activations: what one block holds at its widest, plus in- and output.
+
+    Per token: the fp32 residual stream and its modulated copy; then either q, k, v and the attention result
+    (with fp32 temporaries of the rotary embedding) or the two sides of the feed-forward, whichever is more."""
+    batch, _, frames, height, width = shape
+    tokens = batch * -(-frames // config.patch_size[0]) * -(-height // 2) * -(-width // 2)
+    item = compute_dtype.itemsize
+    attention = 4 * config.dim * item + 2 * config.dim * 4
+    feed_forward = 2 * config.ffn_dim * item + config.dim * 4
+    text = batch * config.text_len * config.dim * 4 * item
+    return tokens * (2 * config.dim * 4 + max(attention, feed_forward)) + text
+
+
+def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> Any:
+    """The host's description of the model, so that its nodes (shift, LoRA, EasyCache, saving) know what it is."""
+    out = comfy.supported_models.WAN21_T2V(
+        {
+            "image_model": "wan2.1",
+            "model_type": "t2v",
+            "dim": config.dim,
+            "ffn_dim": config.ffn_dim,
+            "num_heads": config.num_heads,
+            "num_layers": config.num_layers,
+            "in_dim": config.in_dim,
+            "out_dim": config.out_dim,
+            "disable_unet_model_creation": True,
+        }
+    )
+    release = next((r for r in RELEASES.values() if r.family == config.family), None)
+    if release is not None:
+        out.sampling_settings["shift"] = release.shift
+    manual_cast = comfy.model_management.unet_manual_cast(dtype, load_device, INFERENCE_DTYPES)
+    compat.set_inference_dtype(out, dtype, manual_cast, load_device)
+    return out
+
+
+def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynamic: bool = False) -> Any:
+    """Loads a DiT file or folder as a MODEL.
+
+    dtype: of the stored weights, one of `DTYPES`; "default" is what the host would choose for this device.
+    Bare parameters and norms, tiny but sensitive, keep the precision of the file.
+    Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
+    checkpoint = open_checkpoint(Path(path)).without_prefix()
+    info = expect(checkpoint, "dit")
+    config = info.config
+    if config.family not in ("t2v",):
+        raise ValueError(
+            f"{path} is {info.description}. This version of the pack runs text-to-video models (T2V-A14B); "
+            "load the others with the host's own Load Diffusion Model node."
+        )
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
+    stored = DTYPES[dtype] or comfy.model_management.unet_dtype(
+        model_params=info.parameters, supported_dtypes=INFERENCE_DTYPES, weight_dtype=info.dtype
+    )
+    model_config = _model_config(config, stored, load_device)
+
+    # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
+    network = HostDiT(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    network.compute_dtype = model_config.manual_cast_dtype or stored
+    network.eval().requires_grad_(False)
+    model = WanBase(model_config, network, Path(path))
+    patcher = compat.make_patcher(model, load_device, offload_device, plain=disable_dynamic)
+
+    load_into(network, checkpoint, convert=lambda name, w: w.to(stored) if w.dim() > 1 and "modulation" not in name else w)
+    compat.archive_dtypes(network)
+    compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
+    return patcher

@@ -1,0 +1,58 @@
+"""Where model files lie, and what the loader nodes list.
+
+Beside the host's usual folders there is `models/wan`, into which a whole official release folder is dropped as
+it was downloaded. Its entries are listed as `wan/<release>/<file or sub-folder>`.
+"""
+
+from pathlib import Path
+
+import folder_paths
+
+CATEGORY = "wan"
+
+
+def register() -> None:
+    """Adds `models/wan` to the host's model folders; an extra_model_paths.yaml may add more under `wan`."""
+    Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
+    folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
+    # the folders come from the host, the file endings do not: without them every file would be listed
+    folder_paths.folder_names_and_paths[CATEGORY][1].update(folder_paths.supported_pt_extensions)
+
+
+def release_roots() -> list[Path]:
+    """The folders that hold official release folders."""
+    return [Path(p) for p in folder_paths.get_folder_paths(CATEGORY)]
+
+
+def _release_entries() -> dict[str, Path]:
+    entries: dict[str, Path] = {}
+    for file in folder_paths.get_filename_list(CATEGORY):
+        for root in release_roots():
+            path = root / file
+            if not path.is_file():
+                continue
+            # a folder with a config.json is one sharded model, whatever its shards are called
+            if path.suffix == ".safetensors" and (path.parent / "config.json").is_file() and path.parent != root:
+                path = path.parent
+            entries.setdefault(f"{CATEGORY}/{path.relative_to(root).as_posix()}", path)
+            break
+    return entries
+
+
+def options(category: str) -> list[str]:
+    """What a loader offers: entries of the release folders first, then the files of the host's `category`."""
+    return [*_release_entries(), *folder_paths.get_filename_list(category)]
+
+
+def resolve(name: str, category: str) -> Path:
+    """The path behind an entry of `options`; ValueError where it is no longer there."""
+    entry = _release_entries().get(name)
+    if entry is not None:
+        return entry
+    found = folder_paths.get_full_path(category, name)
+    if found is None:
+        raise ValueError(
+            f"{name!r} is neither in models/{category} nor in models/{CATEGORY}. Put the file there and press R to "
+            "refresh the lists, or choose another one."
+        )
+    return Path(found)

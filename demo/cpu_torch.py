@@ -1,0 +1,27 @@
+"""Lets a torchvision wheel built for CUDA be imported beside a CPU build of torch.
+
+The wheel's compiled operators cannot load there, and torchvision then fails on registering shapes for two
+operators it never declared. Declaring the two (nothing here calls them) is enough for all its Python code.
+"""
+
+import sys
+
+import torch
+
+
+def repair_torchvision() -> None:
+    """Makes `import torchvision` work; does nothing where it works already or is not installed."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        repair_torchvision.library = library  # a Library that is collected takes its operators with it
+        import torchvision  # noqa: F401

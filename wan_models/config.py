@@ -1,0 +1,111 @@
+"""What the Wan2.2 releases are made of, as frozen dataclasses.
+
+`DiTConfig`, `VAEConfig` and `T5Config` describe one network each; they are read off a checkpoint's header
+(`wan_models.checkpoints.detect`), so any width or depth loads. `Release` holds what cannot be read off a
+checkpoint: how a released model is meant to be sampled. Source of every figure: the configs of the official
+Wan2.2 code.
+"""
+
+from dataclasses import dataclass
+
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，"
+    "静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""The official negative prompt; the models were tuned with this very text."""
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Shape of a Wan diffusion transformer. Defaults are T2V-A14B's.
+
+    `family` is one of t2v, i2v, ti2v, s2v, animate. `in_dim` counts latent channels at the input, conditioning
+    channels included; `text_len` is the number of text rows that cross-attention sees (shorter text is
+    zero-padded to it, and the zero rows are attended)."""
+
+    family: str = "t2v"
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    in_dim: int = 16
+    out_dim: int = 16
+    dim: int = 5120
+    ffn_dim: int = 13824
+    freq_dim: int = 256
+    text_dim: int = 4096
+    text_len: int = 512
+    num_heads: int = 40
+    num_layers: int = 40
+    qk_norm: bool = True
+    cross_attn_norm: bool = True
+    eps: float = 1e-6
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads or self.head_dim % 2:
+            raise ValueError(
+                f"dim {self.dim} must split into {self.num_heads} heads of even width (dim % (2 * num_heads) == 0)"
+            )
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Shape of a Wan video autoencoder. Defaults are the 2.1 VAE's.
+
+    `stride` is pixels per latent cell over (time, height, width); time counts as 1 + (frames - 1) / 4."""
+
+    version: str = "2.1"
+    base_dim: int = 96
+    z_dim: int = 16
+    dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    stride: tuple[int, int, int] = (4, 8, 8)
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Shape of a UMT5 encoder. Defaults are UMT5-XXL's."""
+
+    vocab_size: int = 256384
+    dim: int = 4096
+    dim_attn: int = 4096
+    dim_ffn: int = 10240
+    num_heads: int = 64
+    num_layers: int = 24
+    num_buckets: int = 32
+    text_len: int = 512
+    shared_pos: bool = False
+
+
+@dataclass(frozen=True)
+class Release:
+    """How one released model is meant to be sampled: the official defaults of its task.
+
+    `boundary` is the noise level in 0..1 from which the high-noise expert runs (None: one expert).
+    `guidance` holds the CFG scale of the low-noise and of the high-noise expert, in the official order."""
+
+    name: str
+    family: str
+    shift: float
+    steps: int
+    guidance: tuple[float, float]
+    solver: str
+    fps: int
+    frames: int
+    boundary: float | None = None
+    vae: str = "2.1"
+
+
+RELEASES: dict[str, Release] = {
+    r.name: r
+    for r in (
+        Release("T2V-A14B", "t2v", 12.0, 40, (3.0, 4.0), "unipc", 16, 81, boundary=0.875),
+        Release("I2V-A14B", "i2v", 5.0, 40, (3.5, 3.5), "unipc", 16, 81, boundary=0.900),
+        Release("TI2V-5B", "ti2v", 5.0, 50, (5.0, 5.0), "unipc", 24, 121, vae="2.2"),
+        Release("S2V-14B", "s2v", 3.0, 40, (4.5, 4.5), "unipc", 16, 80),
+        Release("Animate-14B", "animate", 5.0, 20, (1.0, 1.0), "dpm++", 30, 77),
+    )
+}

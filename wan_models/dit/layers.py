@@ -1,0 +1,137 @@
+"""The layers all Wan diffusion transformers are made of.
+
+Precision follows the official code under bfloat16 autocast: the residual stream, modulation, norm statistics,
+time embedding and head are float32; linear layers and attention run in `compute_dtype`. Activations are cast
+at the layer's door, and every layer of `ops` casts its weight to its input's dtype.
+
+`modulated_norm` and `add_gated` are the two places where a fused kernel can drop in.
+"""
+
+import math
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..attention import Attention
+from ..config import DiTConfig
+from ..rope import RotaryTable, apply_rotary_
+
+
+def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
+    """Timesteps [N] -> [N, dim] in float32, cosines first; computed in float64 as the official code does."""
+    frequency = 10000.0 ** -(torch.arange(dim // 2, dtype=torch.float64, device=t.device) / (dim // 2))
+    angle = torch.outer(t.double(), frequency)
+    return torch.cat([angle.cos(), angle.sin()], dim=1).float()
+
+
+def per_segment(x: Tensor, segments: int) -> Tensor:
+    """[B, L, C] -> [B, S, L/S, C], so that one modulation per segment broadcasts over its tokens."""
+    return x.unflatten(1, (segments, -1))
+
+
+def modulated_norm(x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm(x) * (1 + scale) + shift, x [B, L, C] in float32, shift and scale [B, S, 1, C] -> [B, L, C]."""
+    normed = per_segment(norm(x), shift.shape[1])
+    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x + y * gate in x's own memory; x [B, L, C] float32, y [B, L, C] of any dtype, gate [B, S, 1, C]."""
+    segments = gate.shape[1]
+    per_segment(x, segments).addcmul_(per_segment(y.to(x.dtype), segments), gate)
+    return x
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with RMS-normed queries and keys, rotated by position."""
+
+    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q = ops.Linear(config.dim, config.dim, **factory)
+        self.k = ops.Linear(config.dim, config.dim, **factory)
+        self.v = ops.Linear(config.dim, config.dim, **factory)
+        self.o = ops.Linear(config.dim, config.dim, **factory)
+        norm = (lambda: ops.RMSNorm(config.dim, eps=config.eps, **factory)) if config.qk_norm else nn.Identity
+        self.norm_q = norm()
+        self.norm_k = norm()
+
+    def forward(self, x: Tensor, rotary: RotaryTable, attention: Attention) -> Tensor:
+        """x [B, L, C] in the compute dtype -> [B, L, C]."""
+        # each rotated in a statement of its own, so that its float32 copies are gone before the next
+        q = self._rotate(self.norm_q(self.q(x).float()), rotary, x.dtype)
+        k = self._rotate(self.norm_k(self.k(x).float()), rotary, x.dtype)
+        return self.o(attention(q, k, self.v(x), self.num_heads))
+
+    def _rotate(self, x: Tensor, rotary: RotaryTable, dtype: torch.dtype) -> Tensor:
+        return apply_rotary_(x.unflatten(-1, (self.num_heads, -1)), rotary).flatten(2).to(dtype)
+
+
+class CrossAttention(SelfAttention):
+    """Attention from the video's tokens to the text's; zero-padded text rows are attended like any other."""
+
+    def forward(self, x: Tensor, context: Tensor, attention: Attention) -> Tensor:  # type: ignore[override]
+        """x [B, L, C] and context [B, L_text, C] in the compute dtype -> [B, L, C]."""
+        q = self.norm_q(self.q(x).float()).to(x.dtype)
+        k = self.norm_k(self.k(context).float()).to(x.dtype)
+        return self.o(attention(q, k, self.v(context), self.num_heads))
+
+
+class Block(nn.Module):
+    """One transformer block: self-attention, cross-attention to the text, feed-forward."""
+
+    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        dim, eps = config.dim, config.eps
+        self.norm1 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.self_attn = SelfAttention(config, ops, **factory)
+        self.norm3 = ops.LayerNorm(dim, eps=eps, **factory) if config.cross_attn_norm else nn.Identity()
+        self.cross_attn = CrossAttention(config, ops, **factory)
+        self.norm2 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.ffn = nn.Sequential(
+            ops.Linear(dim, config.ffn_dim, **factory),
+            nn.GELU(approximate="tanh"),
+            ops.Linear(config.ffn_dim, dim, **factory),
+        )
+        self.modulation = nn.Parameter(torch.zeros(1, 6, dim, **factory))
+
+    def forward(self, x: Tensor, e: Tensor, context: Tensor, rotary: RotaryTable, attention: Attention) -> Tensor:
+        """x [B, L, C] float32, changed in place; e [B, S, 6, C] float32, one row of six per segment of tokens;
+        context [B, L_text, C] in the compute dtype -> [B, L, C] float32."""
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(e).unsqueeze(1) + e).chunk(6, dim=2)
+        dtype = context.dtype
+
+        y = self.self_attn(modulated_norm(x, self.norm1, shift, scale).to(dtype), rotary, attention)
+        x = add_gated(x, y, gate)
+        x = x.add_(self.cross_attn(self.norm3(x).to(dtype), context, attention))
+        y = self.feed_forward(modulated_norm(x, self.norm2, ffn_shift, ffn_scale).to(dtype))
+        return add_gated(x, y, ffn_gate)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """GELU in float32 as autocast leaves it in the compute dtype: torch's kernel computes in float32 inside."""
+        return self.ffn(x)
+
+
+class Head(nn.Module):
+    """Tokens -> patches of the velocity, in float32."""
+
+    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.norm = ops.LayerNorm(config.dim, eps=config.eps, elementwise_affine=False, **factory)
+        self.head = ops.Linear(config.dim, math.prod(config.patch_size) * config.out_dim, **factory)
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim, **factory))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """x [B, L, C] float32, e [B, S, C] float32 -> [B, L, patch * C_out] float32."""
+        shift, scale = (self.modulation.to(e).unsqueeze(1) + e.unsqueeze(2)).chunk(2, dim=2)
+        return self.head(modulated_norm(x, self.norm, shift, scale))
+
+
+def pad_text(context: Tensor | list[Tensor], text_len: int) -> Tensor:
+    """Text rows [B, L, C], or a list of [L_i, C], zero-padded to [B, text_len, C]; longer text is kept whole."""
+    if isinstance(context, Tensor):
+        return F.pad(context, (0, 0, 0, max(0, text_len - context.shape[1])))
+    longest = max(text_len, *(text.shape[0] for text in context))
+    return torch.stack([F.pad(text, (0, 0, 0, longest - text.shape[0])) for text in context])
