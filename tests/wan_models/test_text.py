@@ -1,0 +1,129 @@
+"""UMT5 against the official encoder and transformers' one; tokens against the official tokenizer."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests_support import randomize_, rel_l2
+
+from demo.tiny_tokenizer import write_tokenizer
+from wan_models.config import T5Config
+from wan_models.text.tokenizer import WanTokenizer, clean
+from wan_models.text.umt5 import UMT5Encoder
+
+TINY = {"dim": 48, "dim_attn": 32, "dim_ffn": 96, "num_heads": 4, "num_layers": 3, "num_buckets": 32}
+CONFIG = T5Config(vocab_size=101, text_len=200, **TINY)
+
+
+def pair(official, std=0.3):
+    from wan.modules.t5 import T5Encoder
+
+    reference = randomize_(T5Encoder(101, shared_pos=False, **TINY), std=std).eval()
+    ours = UMT5Encoder(CONFIG, device="meta").eval()
+    ours.load_state_dict(reference.state_dict(), assign=True)
+    return reference, ours
+
+
+def prompts(lengths, length):
+    mask = torch.zeros(len(lengths), length, dtype=torch.long)
+    for row, n in enumerate(lengths):
+        mask[row, :n] = 1
+    return torch.randint(0, 101, mask.shape) * mask, mask
+
+
+@torch.no_grad()
+def test_encoder_equals_official(official, seed):
+    """Long enough that all position buckets are used."""
+    reference, ours = pair(official)
+    ids, mask = prompts([150, 1, 37], 150)
+    expected = reference(ids, mask)
+    assert rel_l2(ours(ids, mask), expected) < 1e-5
+    encoded = ours.encode(ids, mask)
+    assert encoded.shape == (3, 200, 48)
+    for row, n in enumerate([150, 1, 37]):
+        assert rel_l2(encoded[row, :n], expected[row, :n]) < 1e-5
+        assert not encoded[row, n:].any()
+
+
+@torch.no_grad()
+def test_encoder_equals_transformers(official, seed):
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    _, ours = pair(official)
+    theirs = UMT5EncoderModel(
+        UMT5Config(vocab_size=101, d_model=48, d_kv=8, d_ff=96, num_layers=3, num_heads=4, feed_forward_proj="gated-gelu")
+    ).eval()
+    weights = {"shared.weight": ours.token_embedding.weight, "encoder.final_layer_norm.weight": ours.norm.weight}
+    for i, block in enumerate(ours.blocks):
+        attention, feed_forward = f"encoder.block.{i}.layer.0.", f"encoder.block.{i}.layer.1."
+        for name in "qkvo":
+            weights[f"{attention}SelfAttention.{name}.weight"] = getattr(block.attn, name).weight
+        weights[attention + "SelfAttention.relative_attention_bias.weight"] = block.pos_embedding.embedding.weight
+        weights[attention + "layer_norm.weight"] = block.norm1.weight
+        weights[feed_forward + "layer_norm.weight"] = block.norm2.weight
+        weights[feed_forward + "DenseReluDense.wi_0.weight"] = block.ffn.gate[0].weight
+        weights[feed_forward + "DenseReluDense.wi_1.weight"] = block.ffn.fc1.weight
+        weights[feed_forward + "DenseReluDense.wo.weight"] = block.ffn.fc2.weight
+    missing, unexpected = theirs.load_state_dict(weights, strict=False)
+    assert not unexpected and set(missing) <= {"encoder.embed_tokens.weight"}
+    ids, mask = prompts([40, 9], 40)
+    expected = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+    found = ours(ids, mask)
+    assert rel_l2(found[0], expected[0]) < 1e-5
+    assert rel_l2(found[1, :9], expected[1, :9]) < 1e-5
+
+
+@torch.no_grad()
+def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, seed):
+    reference, ours = pair(official, std=0.15)
+    ids, mask = prompts([60, 33], 60)
+    exact = reference(ids, mask)
+    official_half = reference.to(torch.bfloat16)(ids, mask)
+    half = UMT5Encoder(CONFIG, dtype=torch.bfloat16)
+    half.load_state_dict(ours.state_dict())
+    found = half(ids, mask)
+    assert found.dtype == torch.bfloat16
+    assert rel_l2(found, exact) <= 1.2 * rel_l2(official_half, exact) < 0.1
+
+
+def test_parameters_of_the_release(official):
+    from wan.modules.t5 import T5Encoder
+
+    with torch.device("meta"):
+        reference = T5Encoder(256384, 4096, 4096, 10240, 64, 24, 32, shared_pos=False)
+    ours = UMT5Encoder(T5Config(), device="meta")
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in reference.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release") / "google" / "umt5-xxl"
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.mark.parametrize("prompt", ["", "a cat on a surfboard", "  A &amp;amp; B\n\tC ", "(word:1.2) [x]", "静态 🙂", "cat " * 900])
+def test_tokens_equal_official(official, tokenizer_folder, prompt):
+    from wan.modules.tokenizers import HuggingfaceTokenizer
+
+    reference = HuggingfaceTokenizer(name=str(tokenizer_folder), seq_len=512, clean="whitespace")
+    ids, mask = reference([prompt], return_mask=True, add_special_tokens=True)
+    found_ids, found_mask = WanTokenizer(tokenizer_folder)([prompt])
+    assert torch.equal(found_ids, ids) and torch.equal(found_mask, mask)
+    assert found_ids[0, int(mask.sum()) - 1] == 1  # the end token is never cut off
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+def test_cleaning_equals_official(official, text):
+    from wan.modules.tokenizers import basic_clean, whitespace_clean
+
+    assert clean(text) == whitespace_clean(basic_clean(text))
+
+
+def test_missing_and_broken_tokenizers_say_so(tmp_path):
+    with pytest.raises(ValueError, match="no tokenizer folder"):
+        WanTokenizer(tmp_path / "absent")
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match="holds no usable tokenizer"):
+        WanTokenizer(tmp_path)
