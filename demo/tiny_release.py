@@ -1,0 +1,83 @@
+"""A tiny, seeded T2V-A14B in the official release layout, for the demo and the tests.
+
+Small enough to run in seconds on a CPU, and of the shape that the host's own loaders accept too (head width 128,
+text width 4096). The video it makes is coloured noise: the weights are random.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo.tiny_tokenizer import write_tokenizer
+from wan_models.config import DiTConfig, T5Config, VAEConfig
+from wan_models.dit.base import WanModel
+from wan_models.text.umt5 import UMT5Encoder
+from wan_models.vae.wan21 import WanVAE21
+
+DIT = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2)
+VAE = VAEConfig(base_dim=16)
+
+
+def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor]:
+    """Weights for the module that `build(device="meta")` makes: scaled so that signals neither die nor explode."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, param in build(device="meta").named_parameters():
+        noise = torch.randn(param.shape, generator=generator)
+        fan_in = param[0].numel() if param.dim() > 1 else 1
+        is_scale = name.endswith("gamma") or (param.dim() == 1 and "norm" in name and name.endswith("weight"))
+        if is_scale:
+            state[name] = 1 + 0.1 * noise
+        elif "embedding.weight" in name and "token" in name:
+            state[name] = noise
+        else:
+            state[name] = noise * (0.1 if param.dim() == 1 else fan_in**-0.5)
+    return state
+
+
+def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> None:
+    """One expert as the official release has it: config.json and safetensors, in `shards` files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = random_state(lambda device: WanModel(config, device=device), seed)
+    official = {k: v for k, v in asdict(config).items() if k in _OFFICIAL_KEYS}
+    official |= {"_class_name": "WanModel", "model_type": config.family}
+    (folder / "config.json").write_text(json.dumps(official, indent=2))
+    stem = "diffusion_pytorch_model"
+    if shards == 1:
+        save_file(state, folder / f"{stem}.safetensors")
+        return
+    weight_map = {}
+    names = list(state)
+    for i in range(shards):
+        file = f"{stem}-{i + 1:05}-of-{shards:05}.safetensors"
+        part = names[i::shards]
+        save_file({name: state[name] for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": sum(w.nbytes for w in state.values())}, "weight_map": weight_map}
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+
+
+_OFFICIAL_KEYS = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
+
+
+def write_release(folder: str | Path, seed: int = 0) -> Path:
+    """Writes the release folder (existing files are replaced) and returns it."""
+    folder = Path(folder)
+    write_dit(folder / "high_noise_model", seed + 1, shards=2)
+    write_dit(folder / "low_noise_model", seed + 2, shards=1)
+    vocabulary = write_tokenizer(folder / "google" / "umt5-xxl")
+    t5 = T5Config(vocab_size=vocabulary, dim_attn=64, dim_ffn=128, num_heads=2, num_layers=2)
+    text = random_state(lambda device: UMT5Encoder(t5, device=device), seed + 3)
+    torch.save({k: v.bfloat16() for k, v in text.items()}, folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    torch.save(random_state(lambda device: WanVAE21(VAE, device=device), seed + 4), folder / "Wan2.1_VAE.pth")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{write_release(sys.argv[1])}\n")

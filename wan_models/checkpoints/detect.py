@@ -1,0 +1,123 @@
+"""What a checkpoint holds, told from names and shapes alone (and config.json, where there is one)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ..config import DiTConfig, T5Config, VAEConfig
+from .reader import Checkpoint
+
+HEAD_DIM = 128
+"""Of all released transformers; a single file does not tell the number of heads otherwise."""
+
+FAMILY_NAMES = {
+    "t2v": "text-to-video",
+    "i2v": "image-to-video",
+    "ti2v": "text-and-image-to-video",
+    "s2v": "speech-to-video",
+    "animate": "character animation",
+}
+# names that only one kind of checkpoint has
+_ANIMATE, _SPEECH = "face_adapter.", "casual_audio_encoder."
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint is: `kind` is dit, vae, t5 or unknown; `config` goes with the kind."""
+
+    kind: str
+    description: str
+    parameters: int
+    dtype: torch.dtype
+    format: str
+    config: DiTConfig | VAEConfig | T5Config | None = None
+
+
+def identify(checkpoint: Checkpoint) -> ModelInfo:
+    """Tells what a checkpoint holds; kind "unknown" where no rule fits."""
+    shapes = checkpoint.shapes
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    config: DiTConfig | VAEConfig | T5Config | None = None
+    if "patch_embedding.weight" in shapes and "head.head.weight" in shapes:
+        kind, config = "dit", _dit(checkpoint)
+        name = f"a {FAMILY_NAMES[config.family]} diffusion model ({config.in_dim} input channels)"
+    elif "token_embedding.weight" in shapes and "blocks.0.attn.q.weight" in shapes:
+        kind, config, name = "t5", _t5(checkpoint), "a UMT5 text encoder"
+    elif "decoder.conv1.weight" in shapes and "encoder.conv1.weight" in shapes:
+        kind, config = "vae", _vae(checkpoint)
+        name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"
+    else:
+        kind, name = "unknown", f"no model this pack knows (it begins with {', '.join(sorted(shapes)[:3])})"
+    size = f", {parameters / 1e9:.1f} billion parameters" if parameters > 1e8 else f", {parameters:,} parameters"
+    description = name if kind == "unknown" else name + size
+    return ModelInfo(kind, description, parameters, _main_dtype(checkpoint), checkpoint.format, config)
+
+
+def _main_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype that most of the weights are stored in."""
+    weights: dict[torch.dtype, int] = {}
+    for name, dtype in checkpoint.dtypes.items():
+        weights[dtype] = weights.get(dtype, 0) + math.prod(checkpoint.shapes[name])
+    return max(weights, key=lambda dtype: weights[dtype])
+
+
+def _count(checkpoint: Checkpoint, prefix: str) -> int:
+    """How many numbered parts `prefix`0., `prefix`1. ... there are."""
+    return len({name[len(prefix) :].split(".")[0] for name in checkpoint.shapes if name.startswith(prefix)})
+
+
+def _dit(checkpoint: Checkpoint) -> DiTConfig:
+    shapes, config = checkpoint.shapes, checkpoint.config
+    dim, in_dim, *patch = shapes["patch_embedding.weight"]
+    has = lambda prefix: any(name.startswith(prefix) for name in shapes)  # noqa: E731
+    if has(_ANIMATE):
+        family = "animate"
+    elif has(_SPEECH):
+        family = "s2v"
+    elif has("img_emb.") or in_dim == 36:
+        family = "i2v"
+    else:
+        family = "ti2v" if in_dim == 48 else "t2v"
+    return DiTConfig(
+        family=family,
+        patch_size=tuple(patch),
+        in_dim=in_dim,
+        out_dim=shapes["head.head.weight"][0] // math.prod(patch),
+        dim=dim,
+        ffn_dim=shapes["blocks.0.ffn.0.weight"][0],
+        freq_dim=shapes["time_embedding.0.weight"][1],
+        text_dim=shapes["text_embedding.0.weight"][1],
+        text_len=config.get("text_len", 512),
+        num_heads=config.get("num_heads", max(1, dim // HEAD_DIM)),
+        num_layers=_count(checkpoint, "blocks."),
+        qk_norm="blocks.0.self_attn.norm_q.weight" in shapes,
+        cross_attn_norm="blocks.0.norm3.weight" in shapes,
+        eps=config.get("eps", 1e-6),
+    )
+
+
+def _t5(checkpoint: Checkpoint) -> T5Config:
+    shapes = checkpoint.shapes
+    shared = "pos_embedding.embedding.weight" in shapes
+    buckets, heads = shapes["pos_embedding.embedding.weight" if shared else "blocks.0.pos_embedding.embedding.weight"]
+    vocab_size, dim = shapes["token_embedding.weight"]
+    return T5Config(
+        vocab_size=vocab_size,
+        dim=dim,
+        dim_attn=shapes["blocks.0.attn.q.weight"][0],
+        dim_ffn=shapes["blocks.0.ffn.fc1.weight"][0],
+        num_heads=heads,
+        num_layers=_count(checkpoint, "blocks."),
+        num_buckets=buckets,
+        shared_pos=shared,
+    )
+
+
+def _vae(checkpoint: Checkpoint) -> VAEConfig:
+    shapes = checkpoint.shapes
+    z_dim = shapes["conv2.weight"][0]
+    if any(name.startswith("decoder.upsamples.0.upsamples.") for name in shapes):
+        base = shapes["encoder.conv1.weight"][0]
+        return VAEConfig(version="2.2", base_dim=base, z_dim=z_dim, stride=(4, 16, 16))
+    return VAEConfig(base_dim=shapes["decoder.head.0.gamma"][0], z_dim=z_dim)
