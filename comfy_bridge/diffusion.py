@@ -138,9 +138,15 @@ class WanBase(comfy.model_base.WAN21):
         self.diffusion_model = network
         self.source = source
 
+    def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
+        options = kwargs.get("transformer_options") or (args[3] if len(args) > 3 else {})
+        self._sigma, self._schedule = t, options.get("sample_sigmas")
+        return super()._apply_model(x, t, *args, **kwargs)
+
     def process_timestep(self, timestep: Tensor, **kwargs: Any) -> Tensor:
         """The official models are given whole timesteps, int(1000 * sigma), under any model_sampling."""
-        return timestep_of(timestep / 1000).to(timestep)
+        return timestep_of(self._sigma, self._schedule).to(timestep)
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
         """Bytes of activations in one forward of a latent of `input_shape` [B, C, F, H, W]."""

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from ..wan_models.checkpoints.loading import expect, load_into
 from ..wan_models.checkpoints.reader import open_checkpoint
-from ..wan_models.text.tokenizer import WanTokenizer
+from ..wan_models.config import T5Config
+from ..wan_models.text.tokenizer import WanTokenizer, clean
 from ..wan_models.text.umt5 import UMT5Encoder
 from . import compat, folders
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEXT_LEN = T5Config.text_len
 TOKENS = "umt5xxl"  # the key under which the host's own Wan text encoder files its tokens
 
 
@@ -119,3 +121,17 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
     network.execution_device = clip.patcher.load_device
     compat.archive_dtypes(network)
     return clip
+
+
+def encode_prompt(clip: comfy.sd.CLIP, text: str) -> list:
+    """CONDITIONING of a prompt by any CLIP; token lists of a host's own CLIP are cut where the models were trained."""
+    if clip is None:
+        raise ValueError("no text encoder is connected: load one with WanT5Loader")
+    tokens = clip.tokenize(clean(text), disable_weights=True)
+    cut = {key: [_cut(batch, TEXT_LEN) for batch in batches] for key, batches in tokens.items()}
+    return clip.encode_from_tokens_scheduled(cut)
+
+
+def _cut(pairs: list, length: int) -> list:
+    """A token list of at most `length`, its last token (the end of the text) kept."""
+    return pairs if len(pairs) <= length else [*pairs[: length - 1], pairs[-1]]

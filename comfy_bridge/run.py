@@ -1,0 +1,98 @@
+"""One sampling run from settings to LATENT, for the nodes that do it all in one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..wan_models.config import RELEASES
+from ..wan_models.sampling.schedule import timestep_of
+from . import sampling
+from .experts import ExpertsGuider
+
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample; `preset` other than "custom" takes all of it from a release."""
+
+    steps: int
+    shift: float
+    cfg_high: float
+    cfg_low: float
+    boundary: float
+    sampler: str
+    scheduler: str
+
+    @classmethod
+    def of_release(cls, name: str) -> "Settings":
+        release = RELEASES[name]
+        low, high = release.guidance
+        # a release with one expert runs it from the first step to the last
+        boundary = 0.0 if release.boundary is None else release.boundary
+        return cls(
+            release.steps, release.shift, high, low, boundary, sampling.OFFICIAL + release.solver, sampling.SCHEDULE_NAME
+        )
+
+
+def check_latent(latent: dict, model: Any) -> Tensor:
+    """The samples of a LATENT, as the model takes them; ValueError where they were made for another model."""
+    samples = latent["samples"]
+    if samples.ndim != 5:
+        raise ValueError(
+            f"the latent has shape {tuple(samples.shape)}: a Wan model needs a video latent (batch, channels, frames, "
+            "height, width). Make it with WanEmptyLatent or WanVAEEncode"
+        )
+    channels = model.get_model_object("latent_format").latent_channels
+    if samples.shape[1] != channels:
+        raise ValueError(
+            f"the latent has {samples.shape[1]} channels and the model works on {channels}: they belong to different "
+            "VAEs. Connect the model's own VAE to the node that makes the latent"
+        )
+    return samples
+
+
+def run(
+    high: Any,
+    low: Any,
+    positive: Any,
+    negative: Any,
+    latent: dict,
+    settings: Settings,
+    seed: int,
+    noise_source: str,
+    start_step: int = 0,
+    end_step: int = 10000,
+    add_noise: bool = True,
+) -> tuple[dict, str]:
+    """Samples and returns the LATENT and one line on what was done."""
+    samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent, high))
+    sigmas = sampling.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
+    guider = ExpertsGuider(high, low, settings.boundary)
+    guider.set_conds(positive, negative)
+    guider.set_scales(settings.cfg_high, settings.cfg_low)
+
+    whole = timestep_of(sigmas[:-1], sigmas)
+    sigmas = sampling.sub_range(sigmas, start_step, end_step)
+    part = whole[start_step : start_step + len(sigmas) - 1]
+    at_high = int((part >= settings.boundary * 1000).sum())
+
+    noise = sampling.make_noise(latent, seed, noise_source) if add_noise else torch.zeros_like(samples)
+    callback = latent_preview.prepare_callback(high, len(sigmas) - 1)
+    out = guider.sample(
+        noise, samples, sampling.sampler_named(settings.sampler), sigmas,
+        denoise_mask=latent.get("noise_mask"), callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed,
+    )  # fmt: skip
+    out = out.to(comfy.model_management.intermediate_device())
+    report = (
+        f"{at_high} of {len(part)} steps on the high-noise expert, {len(part) - at_high} on the low-noise expert "
+        f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / {settings.cfg_low:g})"
+    )
+    return {**latent, "samples": out}, report

@@ -1,0 +1,27 @@
+"""The graph nodes: each a schema and a few lines that call comfy_bridge."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..comfy_bridge import folders
+from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
+from .loaders import WanDiTLoader, WanT5Loader, WanVAELoader
+from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
+from .text import WanT5Encode
+
+
+class WanExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        folders.register()  # not in on_load: older hosts never call it
+        return [
+            WanDiTLoader,
+            WanT5Loader,
+            WanVAELoader,
+            WanT5Encode,
+            WanEmptyLatent,
+            WanVAEEncode,
+            WanVAEDecode,
+            WanSigmas,
+            WanSolver,
+            WanMoEGuider,
+            WanMoESampler,
+        ]
