@@ -1,0 +1,38 @@
+# make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there)
+# make test   all tests
+# make lint   style and types
+# make bench  our times beside those of the official code, diffusers and the host
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test lint bench
+
+setup: $(STAMP)
+
+# torch goes first and alone: any other package would pull a newer one with gigabytes of CUDA
+$(STAMP): pyproject.toml requirements.txt constraints.txt demo/setup_host.py
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r constraints.txt
+	$(PIP) -c constraints.txt -r requirements.txt
+	$(RUN) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"]))' > $(VENV)/dev.txt
+	$(PIP) -c constraints.txt -r $(VENV)/dev.txt
+	$(PIP) --no-deps torchvision==0.28.0 torchaudio==2.11.0 wan22==2.2.11
+	$(RUN) -m demo.setup_host
+	touch $(STAMP)
+
+demo: setup
+	@$(RUN) -m demo.run $(if $(COMFYUI),--comfyui "$(COMFYUI)")
+
+test: setup
+	$(RUN) -m pytest -x -q
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: setup
+	COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench
