@@ -50,17 +50,25 @@ class WanVAE(comfy.sd.VAE):
     """The host's VAE class around one of our networks."""
 
     def __init__(self, network: torch.nn.Module, config: VAEConfig, dtype: torch.dtype) -> None:
-        super().__init__(sd={})  # sets the defaults of this host's version and stops before choosing a network
+        super().__init__(
+            sd={}
+        )  # sets the defaults of this host's version and stops before choosing a network
         stride, space = config.stride[0], config.stride[1]
         self.upscale_ratio = (lambda frames: max(0, frames * stride - stride + 1), space, space)
-        self.downscale_ratio = (lambda frames: max(0, math.floor((frames + stride - 1) / stride)), space, space)
+        self.downscale_ratio = (
+            lambda frames: max(0, math.floor((frames + stride - 1) / stride)),
+            space,
+            space,
+        )
         self.upscale_index_formula = self.downscale_index_formula = config.stride
         self.latent_dim = 3
         self.latent_channels = config.z_dim
         self.output_channels = 3
         self.working_dtypes = list(DTYPES.values())
         self.memory_used_encode = lambda shape, dtype: _peak_bytes(config, shape[3] * shape[4], dtype)
-        self.memory_used_decode = lambda shape, dtype: _peak_bytes(config, shape[3] * shape[4] * space**2, dtype)
+        self.memory_used_decode = lambda shape, dtype: _peak_bytes(
+            config, shape[3] * shape[4] * space**2, dtype
+        )
 
         self.first_stage_model = network
         self.device = comfy.model_management.vae_device()

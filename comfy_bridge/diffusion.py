@@ -218,7 +218,11 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     model = WanBase(model_config, network, Path(path))
     patcher = compat.make_patcher(model, load_device, offload_device, plain=disable_dynamic)
 
-    load_into(network, checkpoint, convert=lambda name, w: w.to(stored) if w.dim() > 1 and "modulation" not in name else w)
+    load_into(
+        network,
+        checkpoint,
+        convert=lambda name, w: w.to(stored) if w.dim() > 1 and "modulation" not in name else w,
+    )
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

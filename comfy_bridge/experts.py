@@ -24,7 +24,9 @@ class _Capture(comfy.samplers.Sampler):
 
     extra_args: dict
 
-    def sample(self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *_: Any) -> Tensor:
+    def sample(
+        self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *_: Any
+    ) -> Tensor:
         self.extra_args = extra_args
         return noise
 
@@ -65,16 +67,26 @@ class _Expert(comfy.samplers.CFGGuider):
         if self._extra_args is not None:
             return
         device = self.model_patcher.load_device
-        comfy.samplers.cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
+        comfy.samplers.cast_to_load_options(
+            self.model_options, device=device, dtype=self.model_patcher.model_dtype()
+        )
         mask = a["denoise_mask"]
         if mask is not None:
             mask = comfy.sampler_helpers.prepare_mask(mask, a["noise"].shape, device)
         capture = _Capture()
         noise, latent = (a[name].to(device, torch.float32) for name in ("noise", "latent_image"))
         self.inner_sample(
-            noise, latent, device, capture, a["sigmas"].to(device), mask, None, True, a["seed"],
+            noise,
+            latent,
+            device,
+            capture,
+            a["sigmas"].to(device),
+            mask,
+            None,
+            True,
+            a["seed"],
             latent_shapes=a["latent_shapes"],
-        )  # fmt: skip
+        )
         self._extra_args = capture.extra_args
 
     def options_like(self, given: dict, base: dict) -> dict:
@@ -110,7 +122,9 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
     def is_high(self, sigma: Tensor) -> bool:
         return is_high_noise(int(timestep_of(sigma.flatten()[:1].cpu(), self._schedule)), self.boundary)
 
-    def sample(self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def sample(
+        self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
         if sigmas.shape[-1] == 0:
             return latent_image
         self._schedule = sigmas.cpu()
@@ -131,12 +145,19 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
         try:
             return self._other.around(
                 lambda: run(noise, latent_image, sampler, sigmas, *args, **kwargs),
-                noise, latent_image, sampler, sigmas, *args, **kwargs,
-            )  # fmt: skip
+                noise,
+                latent_image,
+                sampler,
+                sigmas,
+                *args,
+                **kwargs,
+            )
         finally:
             self._other = None
 
-    def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None) -> Tensor:
+    def outer_predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None
+    ) -> Tensor:
         model_options = model_options or {}
         if self._other is None:
             return super().outer_predict_noise(x, timestep, model_options, seed)

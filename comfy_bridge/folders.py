@@ -32,7 +32,11 @@ def _release_entries() -> dict[str, Path]:
             if not path.is_file():
                 continue
             # a folder with a config.json is one sharded model, whatever its shards are called
-            if path.suffix == ".safetensors" and (path.parent / "config.json").is_file() and path.parent != root:
+            if (
+                path.suffix == ".safetensors"
+                and (path.parent / "config.json").is_file()
+                and path.parent != root
+            ):
                 path = path.parent
             entries.setdefault(f"{CATEGORY}/{path.relative_to(root).as_posix()}", path)
             break

@@ -37,7 +37,13 @@ class Settings:
         # a release with one expert runs it from the first step to the last
         boundary = 0.0 if release.boundary is None else release.boundary
         return cls(
-            release.steps, release.shift, high, low, boundary, sampling.OFFICIAL + release.solver, sampling.SCHEDULE_NAME
+            release.steps,
+            release.shift,
+            high,
+            low,
+            boundary,
+            sampling.OFFICIAL + release.solver,
+            sampling.SCHEDULE_NAME,
         )
 
 
@@ -86,10 +92,15 @@ def run(
     noise = sampling.make_noise(latent, seed, noise_source) if add_noise else torch.zeros_like(samples)
     callback = latent_preview.prepare_callback(high, len(sigmas) - 1)
     out = guider.sample(
-        noise, samples, sampling.sampler_named(settings.sampler), sigmas,
-        denoise_mask=latent.get("noise_mask"), callback=callback,
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed,
-    )  # fmt: skip
+        noise,
+        samples,
+        sampling.sampler_named(settings.sampler),
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
     out = out.to(comfy.model_management.intermediate_device())
     report = (
         f"{at_high} of {len(part)} steps on the high-noise expert, {len(part) - at_high} on the low-noise expert "

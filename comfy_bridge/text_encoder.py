@@ -58,7 +58,9 @@ class HostUMT5(UMT5Encoder):
     def encode_token_weights(self, tokens: dict) -> tuple[Tensor, None]:
         """Token lists -> ([B, text_len, dim], no pooled output); rows past the text are zero."""
         if TOKENS not in tokens:
-            raise ValueError(f"these tokens were made by another text encoder ({', '.join(tokens)}), not by UMT5")
+            raise ValueError(
+                f"these tokens were made by another text encoder ({', '.join(tokens)}), not by UMT5"
+            )
         batch = tokens[TOKENS]
         ids = torch.zeros(len(batch), self.config.text_len, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -106,7 +108,11 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
     stored = DTYPES[dtype] or info.dtype
 
     def build(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
-        return HostUMT5(info.config, ops=comfy.ops.manual_cast, device="meta", dtype=dtype).eval().requires_grad_(False)
+        return (
+            HostUMT5(info.config, ops=comfy.ops.manual_cast, device="meta", dtype=dtype)
+            .eval()
+            .requires_grad_(False)
+        )
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there

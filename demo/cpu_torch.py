@@ -12,7 +12,7 @@ import torch
 def repair_torchvision() -> None:
     """Makes `import torchvision` work; does nothing where it works already or is not installed."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except ImportError:
         return
     except RuntimeError as error:

@@ -51,12 +51,25 @@ class Host:
         self.log = self.base / "host.log"
         self.client = uuid.uuid4().hex
         command = [
-            sys.executable, str(ROOT / "demo" / "launcher.py"), str(comfyui / "main.py"), str(os.getpid()),
-            "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(self.base),
-            "--disable-api-nodes", "--disable-auto-launch", "--preview-method", "latent2rgb",
-            "--database-url", f"sqlite:///{self.base}/user/comfyui.db",
-            *([] if torch.cuda.is_available() else ["--cpu"]), *arguments,
-        ]  # fmt: skip
+            sys.executable,
+            str(ROOT / "demo" / "launcher.py"),
+            str(comfyui / "main.py"),
+            str(os.getpid()),
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(self.base),
+            "--disable-api-nodes",
+            "--disable-auto-launch",
+            "--preview-method",
+            "latent2rgb",
+            "--database-url",
+            f"sqlite:///{self.base}/user/comfyui.db",
+            *([] if torch.cuda.is_available() else ["--cpu"]),
+            *arguments,
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=comfyui
@@ -124,7 +137,9 @@ class Host:
                 if data.get("prompt_id") != prompt_id:
                     continue
                 if kind == "execution_error":
-                    raise HostError(f"{data['node_type']} (node {data['node_id']}): {data['exception_message'].strip()}")
+                    raise HostError(
+                        f"{data['node_type']} (node {data['node_id']}): {data['exception_message'].strip()}"
+                    )
                 if kind == "execution_interrupted":
                     raise HostError("interrupted")
                 if kind == "execution_success":
@@ -159,13 +174,18 @@ class Host:
         for output in entry["outputs"].values():
             for item in (i for value in output.values() if isinstance(value, list) for i in value):
                 if isinstance(item, dict) and "filename" in item:
-                    files.append(self.base / item.get("type", "output") / item.get("subfolder", "") / item["filename"])
+                    files.append(
+                        self.base / item.get("type", "output") / item.get("subfolder", "") / item["filename"]
+                    )
         return files
 
     def close(self) -> None:
         """Ends the server and all it has started, and removes the base folder if it was made here."""
         try:
-            processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+            processes = [
+                psutil.Process(self.process.pid),
+                *psutil.Process(self.process.pid).children(recursive=True),
+            ]
         except psutil.NoSuchProcess:
             processes = []
         for process in processes:
@@ -188,7 +208,9 @@ def _refusal(answer: dict) -> str:
     error = answer.get("error", {})
     lines = [f"{error.get('message', 'refused')} {error.get('details', '')}".strip()]
     for node, problem in answer.get("node_errors", {}).items():
-        lines += [f"{problem['class_type']} (node {node}): {e['message']} {e['details']}" for e in problem["errors"]]
+        lines += [
+            f"{problem['class_type']} (node {node}): {e['message']} {e['details']}" for e in problem["errors"]
+        ]
     return "\n".join(lines)
 
 

@@ -32,7 +32,9 @@ class Progress:
 
     def __init__(self, prompt: dict) -> None:
         self._names = {node: content["class_type"] for node, content in prompt.items()}
-        self._bar = tqdm(total=1, bar_format="{desc:<16} {bar:30} {n_fmt}/{total_fmt} {elapsed}", file=sys.stdout)
+        self._bar = tqdm(
+            total=1, bar_format="{desc:<16} {bar:30} {n_fmt}/{total_fmt} {elapsed}", file=sys.stdout
+        )
 
     def __call__(self, event: str, data: dict[str, Any]) -> None:
         if event == "executing" and data.get("node"):
@@ -81,7 +83,9 @@ def make_video(comfyui: Path, output: Path = OUTPUT) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--comfyui", type=Path, help="a ComfyUI folder that is already there; nothing is written into it")
+    parser.add_argument(
+        "--comfyui", type=Path, help="a ComfyUI folder that is already there; nothing is written into it"
+    )
     chosen = parser.parse_args().comfyui
     # an ended demo must end its server too: make the polite signal an exception, so that everything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -63,7 +63,17 @@ def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> 
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
 
 
-_OFFICIAL_KEYS = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
+_OFFICIAL_KEYS = (
+    "dim",
+    "eps",
+    "ffn_dim",
+    "freq_dim",
+    "in_dim",
+    "num_heads",
+    "num_layers",
+    "out_dim",
+    "text_len",
+)
 
 
 def write_release(folder: str | Path, seed: int = 0) -> Path:

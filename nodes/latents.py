@@ -10,23 +10,37 @@ class WanEmptyLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            "WanEmptyLatent", "Wan Empty Latent", ["empty latent video", "size", "frames"], folder="latent",
+            "WanEmptyLatent",
+            "Wan Empty Latent",
+            ["empty latent video", "size", "frames"],
+            folder="latent",
             description="The size and length of the video to make.",
             inputs=[
-                io.Int.Input("width", default=832, min=16, max=8192, step=16, tooltip="Pixels; a multiple of 16."),
-                io.Int.Input("height", default=480, min=16, max=8192, step=16, tooltip="Pixels; a multiple of 16."),
                 io.Int.Input(
-                    "frames", default=81, min=1, max=4097, step=4,
+                    "width", default=832, min=16, max=8192, step=16, tooltip="Pixels; a multiple of 16."
+                ),
+                io.Int.Input(
+                    "height", default=480, min=16, max=8192, step=16, tooltip="Pixels; a multiple of 16."
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=81,
+                    min=1,
+                    max=4097,
+                    step=4,
                     tooltip="4n + 1 frames; the 14B models are trained on 81 (5 s at 16 frames per second).",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=64, optional=True, tooltip="How many videos at once."),
+                io.Int.Input(
+                    "batch_size", default=1, min=1, max=64, optional=True, tooltip="How many videos at once."
+                ),
                 io.Vae.Input(
-                    "vae", optional=True,
+                    "vae",
+                    optional=True,
                     tooltip="Only needed for models with another VAE than the 2.1: its channels and scale are taken.",
                 ),
             ],
             outputs=[io.Latent.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -39,14 +53,17 @@ class WanVAEEncode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            "WanVAEEncode", "Wan VAE Encode", ["video to latent"], folder="latent",
+            "WanVAEEncode",
+            "Wan VAE Encode",
+            ["video to latent"],
+            folder="latent",
             description="Encodes frames as one video latent.",
             inputs=[
                 io.Image.Input("frames", tooltip="4n + 1 frames; width and height multiples of 16."),
                 io.Vae.Input("vae"),
             ],
             outputs=[io.Latent.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, frames: io.Image.Type, vae: io.Vae.Type) -> io.NodeOutput:
@@ -57,18 +74,26 @@ class WanVAEDecode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            "WanVAEDecode", "Wan VAE Decode", ["latent to video"], folder="latent",
+            "WanVAEDecode",
+            "Wan VAE Decode",
+            ["latent to video"],
+            folder="latent",
             description="Decodes a video latent to frames. Falls back to tiles when memory runs out.",
             inputs=[
                 io.Latent.Input("samples"),
                 io.Vae.Input("vae"),
                 io.Int.Input(
-                    "tile_size", default=0, min=0, max=4096, step=32, optional=True,
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=32,
+                    optional=True,
                     tooltip="Pixels per tile side; 0 decodes whole frames (exact, and streaming in time).",
                 ),
             ],
             outputs=[io.Image.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, samples: io.Latent.Type, vae: io.Vae.Type, tile_size: int = 0) -> io.NodeOutput:

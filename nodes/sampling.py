@@ -15,58 +15,92 @@ _CUSTOM_ONLY = " Used when preset is custom."
 
 def _steps(note: str = "") -> io.Int.Input:
     return io.Int.Input(
-        "steps", default=_DEFAULT.steps, min=1, max=1000, optional=True,
+        "steps",
+        default=_DEFAULT.steps,
+        min=1,
+        max=1000,
+        optional=True,
         tooltip="Model calls (two each with CFG); the official number is 40 for the A14B models." + note,
-    )  # fmt: skip
+    )
 
 
 def _shift(note: str = "") -> io.Float.Input:
     return io.Float.Input(
-        "shift", default=_DEFAULT.shift, min=0.01, max=100.0, step=0.5, optional=True,
-        tooltip="How much of the run is spent at high noise: 12 for T2V, 5 for I2V, 3 for small videos." + note,
-    )  # fmt: skip
+        "shift",
+        default=_DEFAULT.shift,
+        min=0.01,
+        max=100.0,
+        step=0.5,
+        optional=True,
+        tooltip="How much of the run is spent at high noise: 12 for T2V, 5 for I2V, 3 for small videos."
+        + note,
+    )
 
 
 def _boundary(note: str = "") -> io.Float.Input:
     return io.Float.Input(
-        "boundary", default=_DEFAULT.boundary, min=0.0, max=1.0, step=0.005, optional=True,
+        "boundary",
+        default=_DEFAULT.boundary,
+        min=0.0,
+        max=1.0,
+        step=0.005,
+        optional=True,
         tooltip="Noise level from which the high-noise expert works: 0.875 for T2V, 0.9 for I2V." + note,
-    )  # fmt: skip
+    )
 
 
 def _cfg(which: str, default: float, note: str = "") -> io.Float.Input:
     return io.Float.Input(
-        f"cfg_{which}", default=default, min=0.0, max=100.0, step=0.1, optional=True,
-        tooltip=f"CFG scale of the {which}-noise expert; 1 leaves the negative prompt out and halves the time." + note,
-    )  # fmt: skip
+        f"cfg_{which}",
+        default=default,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        optional=True,
+        tooltip=f"CFG scale of the {which}-noise expert; 1 leaves the negative prompt out and halves the time."
+        + note,
+    )
 
 
 def _models() -> list:
     return [
         io.Model.Input("model_high", tooltip="The high-noise expert, which lays out the video."),
-        io.Model.Input("model_low", optional=True, tooltip="The low-noise expert, which draws the detail. "
-                       "Leave open for models with one expert."),
-    ]  # fmt: skip
+        io.Model.Input(
+            "model_low",
+            optional=True,
+            tooltip="The low-noise expert, which draws the detail. Leave open for models with one expert.",
+        ),
+    ]
 
 
 class WanSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            "WanSigmas", "Wan Sigmas", ["scheduler", "shift", "schedule"], folder="sampling",
+            "WanSigmas",
+            "Wan Sigmas",
+            ["scheduler", "shift", "schedule"],
+            folder="sampling",
             description="The official noise schedule.",
             inputs=[
                 _steps(),
                 _shift(),
                 io.Combo.Input(
-                    "solver", options=list(sampling.schedule.SOLVERS), default="unipc", optional=True,
+                    "solver",
+                    options=list(sampling.schedule.SOLVERS),
+                    default="unipc",
+                    optional=True,
                     tooltip="The official schedules of the two solvers differ a little; use the solver's own.",
                 ),
-                io.Int.Input("start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."),
-                io.Int.Input("end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."),
+                io.Int.Input(
+                    "start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."
+                ),
+                io.Int.Input(
+                    "end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."
+                ),
             ],
             outputs=[io.Sigmas.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -77,23 +111,30 @@ class WanSigmas(io.ComfyNode):
         start_step: int = 0,
         end_step: int = 1000,
     ) -> io.NodeOutput:
-        return io.NodeOutput(sampling.sub_range(sampling.schedule.sigmas(steps, shift, solver), start_step, end_step))
+        return io.NodeOutput(
+            sampling.sub_range(sampling.schedule.sigmas(steps, shift, solver), start_step, end_step)
+        )
 
 
 class WanSolver(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            "WanSolver", "Wan Solver", ["sampler", "unipc", "dpm++"], folder="sampling",
+            "WanSolver",
+            "Wan Solver",
+            ["sampler", "unipc", "dpm++"],
+            folder="sampling",
             description="The official solvers as a SAMPLER.",
             inputs=[
                 io.Combo.Input(
-                    "solver", options=list(sampling.schedule.SOLVERS), default="unipc",
+                    "solver",
+                    options=list(sampling.schedule.SOLVERS),
+                    default="unipc",
                     tooltip="unipc: official for T2V, I2V, TI2V and S2V. dpm++: official for Animate.",
                 )
             ],
             outputs=[io.Sampler.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
@@ -104,7 +145,10 @@ class WanMoEGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            "WanMoEGuider", "Wan MoE Guider", ["experts", "cfg", "high noise", "low noise"], folder="sampling",
+            "WanMoEGuider",
+            "Wan MoE Guider",
+            ["experts", "cfg", "high noise", "low noise"],
+            folder="sampling",
             description="Both experts as one GUIDER for SamplerCustomAdvanced: the noise level picks the expert.",
             inputs=[
                 *_models(),
@@ -115,7 +159,7 @@ class WanMoEGuider(io.ComfyNode):
                 _boundary(),
             ],
             outputs=[io.Guider.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -148,7 +192,10 @@ class WanMoESampler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         note = _CUSTOM_ONLY
         return schema(
-            "WanMoESampler", "Wan MoE Sampler", ["ksampler", "experts", "sample"], folder="sampling",
+            "WanMoESampler",
+            "Wan MoE Sampler",
+            ["ksampler", "experts", "sample"],
+            folder="sampling",
             description="Samples with both experts, as the official code does; all in one node.",
             inputs=[
                 *_models(),
@@ -156,8 +203,10 @@ class WanMoESampler(io.ComfyNode):
                 io.Conditioning.Input("negative"),
                 io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
                 io.Combo.Input(
-                    "preset", options=[*RELEASES, run.CUSTOM], default="T2V-A14B",
-                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; custom uses the settings "
+                    "preset",
+                    options=[*RELEASES, run.CUSTOM],
+                    default="T2V-A14B",
+                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; custom: the settings "
                     "below.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
@@ -167,23 +216,41 @@ class WanMoESampler(io.ComfyNode):
                 _cfg("low", _DEFAULT.cfg_low, note),
                 _boundary(note),
                 io.Combo.Input(
-                    "sampler", options=[*sampling.SOLVER_NAMES, *sampling.comfy.samplers.SAMPLER_NAMES],
-                    default=_DEFAULT.sampler, optional=True, tooltip="The official solvers, then the host's samplers." + note,
+                    "sampler",
+                    options=[*sampling.SOLVER_NAMES, *sampling.comfy.samplers.SAMPLER_NAMES],
+                    default=_DEFAULT.sampler,
+                    optional=True,
+                    tooltip="The official solvers, then the host's samplers." + note,
                 ),
                 io.Combo.Input(
-                    "scheduler", options=[sampling.SCHEDULE_NAME, *sampling.comfy.samplers.SCHEDULER_NAMES],
-                    default=_DEFAULT.scheduler, optional=True, tooltip="The official schedule, then the host's." + note,
+                    "scheduler",
+                    options=[sampling.SCHEDULE_NAME, *sampling.comfy.samplers.SCHEDULER_NAMES],
+                    default=_DEFAULT.scheduler,
+                    optional=True,
+                    tooltip="The official schedule, then the host's." + note,
                 ),
                 io.Combo.Input(
-                    "noise_source", options=sampling.NOISE_SOURCES, default="cpu", optional=True,
+                    "noise_source",
+                    options=sampling.NOISE_SOURCES,
+                    default="cpu",
+                    optional=True,
                     tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
                 ),
-                io.Int.Input("start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."),
-                io.Int.Input("end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."),
-                io.Boolean.Input("add_noise", default=True, optional=True, tooltip="Off: go on with a latent that has noise left."),
+                io.Int.Input(
+                    "start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."
+                ),
+                io.Int.Input(
+                    "end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."
+                ),
+                io.Boolean.Input(
+                    "add_noise",
+                    default=True,
+                    optional=True,
+                    tooltip="Off: go on with a latent that has noise left.",
+                ),
             ],
             outputs=[io.Latent.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -213,8 +280,17 @@ class WanMoESampler(io.ComfyNode):
             settings = run.Settings.of_release(preset)
         warning = _warn_if_swapped(model_high, model_low)
         latent, report = run.run(
-            model_high, model_low, positive, negative, latent_image, settings, seed, noise_source,
-            start_step, end_step, add_noise,
-        )  # fmt: skip
+            model_high,
+            model_low,
+            positive,
+            negative,
+            latent_image,
+            settings,
+            seed,
+            noise_source,
+            start_step,
+            end_step,
+            add_noise,
+        )
         text = comfy_api.latest.ui.PreviewText("\n".join(filter(None, (warning, report))))
         return io.NodeOutput(latent, ui=text)

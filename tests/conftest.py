@@ -14,6 +14,7 @@ from demo.cpu_torch import repair_torchvision
 
 repair_torchvision()
 
+
 @pytest.fixture
 def seed() -> int:
     """A seed drawn anew each run and set as torch's; pytest shows the print where a test fails."""
@@ -23,14 +24,20 @@ def seed() -> int:
     return value
 
 
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, q_lens=None, k_lens=None, softmax_scale=None, **_) -> Tensor:
+def _plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, q_lens=None, k_lens=None, softmax_scale=None, **_
+) -> Tensor:
     """The official attention signature over torch's own attention: [B, L, H, D], keys past `k_lens` masked."""
     mask = None
     if k_lens is not None:
         mask = torch.arange(k.shape[1])[None, :] < k_lens.to(torch.int64)[:, None]
         mask = mask[:, None, None, :]
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=softmax_scale).transpose(1, 2).contiguous()
+    return (
+        F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=softmax_scale)
+        .transpose(1, 2)
+        .contiguous()
+    )
 
 
 @pytest.fixture(scope="session")

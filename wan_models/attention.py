@@ -108,7 +108,7 @@ def _load(backend: Backend) -> Attention:
 
 @cache
 def _why_not(backend: Backend) -> str:
-    """"" where a kernel can run here, else the reason."""
+    """ "" where a kernel can run here, else the reason."""
     if backend in (Backend.AUTO, Backend.SDPA):
         return ""
     if not torch.cuda.is_available():
@@ -146,10 +146,14 @@ def get_attention(backend: Backend | str = Backend.AUTO) -> Attention:
     try:
         backend = Backend(backend)
     except ValueError:
-        raise ValueError(f"unknown attention {backend!r}; choose one of {', '.join(b.value for b in Backend)}") from None
+        raise ValueError(
+            f"unknown attention {backend!r}; choose one of {', '.join(b.value for b in Backend)}"
+        ) from None
     if backend is Backend.AUTO:
         return _auto()
     reason = _why_not(backend)
     if reason:
-        raise ValueError(f"attention {backend.value!r} cannot be used: {reason}. Install it with: {INSTALL}, or choose 'auto'.")
+        raise ValueError(
+            f"attention {backend.value!r} cannot be used: {reason}. Install it with: {INSTALL}, or choose 'auto'."
+        )
     return _load(backend)

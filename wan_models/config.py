@@ -77,7 +77,6 @@ class T5Config:
     num_layers: int = 24
     num_buckets: int = 32
     text_len: int = 512
-    shared_pos: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ without a line in any model. The layers here are torch's own, except that a weig
 to the input's: official weights are often bfloat16 where the official code computes in float32.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _like(param: Tensor | None, x: Tensor) -> Tensor | None:
+def _like(param: Any, x: Tensor) -> Any:
     return param if param is None or param.dtype == x.dtype else param.to(x.dtype)
 
 
@@ -32,7 +34,9 @@ class Conv3d(nn.Conv3d):
 
 class LayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
-        return F.layer_norm(input, self.normalized_shape, _like(self.weight, input), _like(self.bias, input), self.eps)
+        return F.layer_norm(
+            input, self.normalized_shape, _like(self.weight, input), _like(self.bias, input), self.eps
+        )
 
 
 class RMSNorm(nn.RMSNorm):

@@ -55,7 +55,10 @@ def test_release_is_recognised(release):
 def test_shards_single_file_and_prefixed_file_give_the_same_model(release, tmp_path):
     sharded = open_checkpoint(release / "high_noise_model")
     state = dict(sharded)
-    save_file({"model.diffusion_model." + k: v for k, v in state.items()} | {"vae.x": torch.zeros(1)}, tmp_path / "a.safetensors")
+    save_file(
+        {"model.diffusion_model." + k: v for k, v in state.items()} | {"vae.x": torch.zeros(1)},
+        tmp_path / "a.safetensors",
+    )
     torch.save({"state_dict": state}, tmp_path / "b.pth")
     for path in (tmp_path / "a.safetensors", tmp_path / "b.pth"):
         checkpoint = open_checkpoint(path).without_prefix()
@@ -133,14 +136,26 @@ def broken_cases():
         return folder
 
     return [
-        pytest.param(truncated, "diffusion_pytorch_model.safetensors is cut short, 1,000 bytes", id="truncated"),
+        pytest.param(
+            truncated, "diffusion_pytorch_model.safetensors is cut short, 1,000 bytes", id="truncated"
+        ),
         pytest.param(empty, "is empty", id="empty"),
         pytest.param(garbage, "broken header", id="garbage"),
         pytest.param(missing_shard, "00001-of-00002.safetensors, which is missing", id="missing shard"),
         pytest.param(no_index, "no index file", id="no index"),
-        pytest.param(edited_index(lambda m: m.update(x="gone.safetensors")), "gone.safetensors, which is missing", id="index"),
-        pytest.param(edited_index(lambda m: m.update(x="../other.safetensors")), "not a file of its own folder", id="escape"),
-        pytest.param(edited_index(lambda m: m.update(new=next(iter(m.values())))), "which does not have it", id="lies"),
+        pytest.param(
+            edited_index(lambda m: m.update(x="gone.safetensors")),
+            "gone.safetensors, which is missing",
+            id="index",
+        ),
+        pytest.param(
+            edited_index(lambda m: m.update(x="../other.safetensors")),
+            "not a file of its own folder",
+            id="escape",
+        ),
+        pytest.param(
+            edited_index(lambda m: m.update(new=next(iter(m.values())))), "which does not have it", id="lies"
+        ),
         pytest.param(cut_pth, "Wan2.1_VAE.pth is damaged or cut short", id="cut pth"),
         pytest.param(empty_pth, "Wan2.1_VAE.pth is empty", id="empty pth"),
         pytest.param(no_tensors, "no named tensors", id="no tensors"),
@@ -167,7 +182,9 @@ def test_code_in_a_pth_never_runs(tmp_path):
 
 
 def test_wrong_kind_names_the_right_loader(release):
-    with pytest.raises(CheckpointError, match=r"Wan2.1_VAE.pth is a Wan 2.1 VAE .*diffusion model was expected.*WanVAELoader"):
+    with pytest.raises(
+        CheckpointError, match=r"Wan2.1_VAE.pth is a Wan 2.1 VAE .*diffusion model was expected.*WanVAELoader"
+    ):
         expect(open_checkpoint(release / "Wan2.1_VAE.pth"), "dit")
     with pytest.raises(CheckpointError, match=r"UMT5 text encoder.*a VAE was expected.*WanT5Loader"):
         expect(open_checkpoint(release / "models_t5_umt5-xxl-enc-bf16.pth"), "vae")
@@ -184,7 +201,9 @@ def test_a_misfit_names_file_and_tensors(release, tmp_path, problem):
         state["blocks.1.ffn.2.bias"] = torch.zeros(3)
     save_file(state, tmp_path / "odd.safetensors")
     checkpoint = open_checkpoint(tmp_path / "odd.safetensors")
-    with pytest.raises(CheckpointError, match=r"odd.safetensors looks like a text-to-video .*(ffn.2.bias|surprise)"):
+    with pytest.raises(
+        CheckpointError, match=r"odd.safetensors looks like a text-to-video .*(ffn.2.bias|surprise)"
+    ):
         load_into(WanModel(expect(checkpoint, "dit").config, device="meta"), checkpoint)
 
 
@@ -199,7 +218,10 @@ def test_image_to_video_is_told_by_its_channels():
     import wan_models.checkpoints.reader as reader
 
     class Headers(reader.Checkpoint):
-        shapes = {k: tuple(v.shape) for k, v in WanModel(DiTConfig(family="i2v", in_dim=36), device="meta").state_dict().items()}
+        shapes = {
+            k: tuple(v.shape)
+            for k, v in WanModel(DiTConfig(family="i2v", in_dim=36), device="meta").state_dict().items()
+        }
         dtypes = dict.fromkeys(shapes, torch.bfloat16)
 
     info = identify(Headers(Path("x.safetensors"), {}, "safetensors"))
@@ -228,7 +250,10 @@ print(loaded - before, peak() - before)
 
     assert detect  # the subprocess below imports the same package
     out = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "big.safetensors")], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", script, str(tmp_path / "big.safetensors")],
+        capture_output=True,
+        text=True,
+        check=True,
         cwd=Path(__file__).parents[2],
     )
     loaded, read = map(int, out.stdout.split())

@@ -9,12 +9,23 @@ from tests_support import randomize_, rel_l2
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
 
-TINY = {"dim": 96, "ffn_dim": 160, "freq_dim": 32, "text_dim": 48, "text_len": 20, "num_heads": 4, "num_layers": 2}
+TINY = {
+    "dim": 96,
+    "ffn_dim": 160,
+    "freq_dim": 32,
+    "text_dim": 48,
+    "text_len": 20,
+    "num_heads": 4,
+    "num_layers": 2,
+}
 A14B = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}
 RELEASED = {
     "T2V-A14B": ("t2v", {**A14B, "in_dim": 16, "out_dim": 16}),
     "I2V-A14B": ("i2v", {**A14B, "in_dim": 36, "out_dim": 16}),
-    "TI2V-5B": ("ti2v", {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "in_dim": 48, "out_dim": 48}),
+    "TI2V-5B": (
+        "ti2v",
+        {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "in_dim": 48, "out_dim": 48},
+    ),
 }
 
 
@@ -75,7 +86,11 @@ def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, seed, wei
         reference, ours = reference.to(weights), ours.to(weights)
     exact_reference = pair(official)[0]
     exact_reference.load_state_dict(reference.state_dict())
-    x, t, context = torch.randn(2, 16, 3, 6, 10), torch.tensor([999, 400]), [torch.randn(7, 48), torch.randn(20, 48)]
+    x, t, context = (
+        torch.randn(2, 16, 3, 6, 10),
+        torch.tensor([999, 400]),
+        [torch.randn(7, 48), torch.randn(20, 48)],
+    )
     exact = run_official(exact_reference.float(), x, t, context)
 
     plain = torch.amp.autocast
@@ -85,7 +100,9 @@ def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, seed, wei
         return plain("cpu", enabled=False) if dtype is torch.float32 else contextlib.nullcontext()
 
     monkeypatch.setattr(torch.amp, "autocast", autocast)
-    if weights is torch.bfloat16:  # float32 autocast casts weights on a GPU; without one, cast them beforehand
+    if (
+        weights is torch.bfloat16
+    ):  # float32 autocast casts weights on a GPU; without one, cast them beforehand
         norms = (block.norm3 for block in reference.blocks)
         for part in (reference.time_embedding, reference.time_projection, reference.head, *norms):
             part.float()
@@ -108,7 +125,9 @@ def test_parameters_of_the_release(official, release):
         finally:
             OfficialModel.init_weights = keep
     ours = WanModel(DiTConfig(family=family, **sizes), device="meta")
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in reference.state_dict().items()}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in reference.state_dict().items()
+    }
 
 
 @torch.no_grad()

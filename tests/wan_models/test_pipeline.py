@@ -11,7 +11,15 @@ from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
 from wan_models.pipeline import text_to_video_latents
 
-SIZES = {"dim": 48, "ffn_dim": 64, "freq_dim": 16, "text_dim": 24, "text_len": 12, "num_heads": 2, "num_layers": 2}
+SIZES = {
+    "dim": 48,
+    "ffn_dim": 64,
+    "freq_dim": 16,
+    "text_dim": 24,
+    "text_len": 12,
+    "num_heads": 2,
+    "num_layers": 2,
+}
 
 
 @pytest.mark.parametrize(("solver", "steps"), [("unipc", 12), ("dpm++", 9)])
@@ -41,8 +49,14 @@ def test_text_to_video_equals_official(official, seed, monkeypatch, solver, step
     monkeypatch.setattr(torch.amp, "autocast", lambda *a, **k: contextlib.nullcontext())
     settings = {"shift": 12.0, "sample_solver": solver, "sampling_steps": steps}
     reference = run.generate(
-        "a cat", n_prompt="blurry", size=(112, 80), frame_num=9, seed=seed, guide_scale=(3.0, 4.0),
-        offload_model=False, **settings,
+        "a cat",
+        n_prompt="blurry",
+        size=(112, 80),
+        frame_num=9,
+        seed=seed,
+        guide_scale=(3.0, 4.0),
+        offload_model=False,
+        **settings,
     )
 
     high, low = (WanModel(DiTConfig(**SIZES), device="meta") for _ in range(2))
@@ -51,8 +65,14 @@ def test_text_to_video_equals_official(official, seed, monkeypatch, solver, step
     noise = torch.randn(16, 3, 10, 14, generator=torch.Generator().manual_seed(seed))
     seen = []
     latents = text_to_video_latents(
-        high, low, [texts["a cat"]], [texts["blurry"]], noise[None],
-        steps=steps, solver=solver, on_step=lambda done, total: seen.append(done),
+        high,
+        low,
+        [texts["a cat"]],
+        [texts["blurry"]],
+        noise[None],
+        steps=steps,
+        solver=solver,
+        on_step=lambda done, total: seen.append(done),
     )
     assert rel_l2(latents[0], reference) < 1e-4
     assert seen == list(range(1, steps + 1))

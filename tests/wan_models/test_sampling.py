@@ -21,7 +21,9 @@ def official_scheduler(solver, steps, shift):
         scheduler.set_timesteps(steps, device="cpu", shift=shift)
     else:
         scheduler = fm_solvers.FlowDPMSolverMultistepScheduler(**settings)
-        fm_solvers.retrieve_timesteps(scheduler, device="cpu", sigmas=fm_solvers.get_sampling_sigmas(steps, shift))
+        fm_solvers.retrieve_timesteps(
+            scheduler, device="cpu", sigmas=fm_solvers.get_sampling_sigmas(steps, shift)
+        )
     return scheduler
 
 
@@ -41,7 +43,9 @@ def test_timesteps_come_out_of_float32_sigmas(solver):
     for steps in range(1, 101):
         for shift in SHIFTS:
             sigmas = schedule.sigmas(steps, shift, solver)
-            assert torch.equal(schedule.timestep_of(sigmas[:-1], sigmas), schedule.timesteps(steps, shift, solver))
+            assert torch.equal(
+                schedule.timestep_of(sigmas[:-1], sigmas), schedule.timesteps(steps, shift, solver)
+            )
 
 
 @pytest.mark.parametrize(("release", "high"), [("T2V-A14B", 26), ("I2V-A14B", 15)])
@@ -89,7 +93,11 @@ def test_any_schedule_of_the_host(seed, solver):
 
 def test_guidance_and_wrong_settings():
     assert torch.equal(guide(torch.tensor([3.0]), torch.tensor([1.0]), 4.0), torch.tensor([9.0]))
-    for bad in (lambda: schedule.sigmas(0, 5), lambda: schedule.sigmas(4, 0), lambda: schedule.sigmas(4, 5, "euler")):
+    for bad in (
+        lambda: schedule.sigmas(0, 5),
+        lambda: schedule.sigmas(4, 0),
+        lambda: schedule.sigmas(4, 5, "euler"),
+    ):
         with pytest.raises(ValueError, match=r"steps must be|shift must be|unknown solver"):
             bad()
     with pytest.raises(ValueError, match=r"boundary must lie in 0\.\.1"):

@@ -51,14 +51,27 @@ def test_encoder_equals_transformers(official, seed):
 
     _, ours = pair(official)
     theirs = UMT5EncoderModel(
-        UMT5Config(vocab_size=101, d_model=48, d_kv=8, d_ff=96, num_layers=3, num_heads=4, feed_forward_proj="gated-gelu")
+        UMT5Config(
+            vocab_size=101,
+            d_model=48,
+            d_kv=8,
+            d_ff=96,
+            num_layers=3,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+        )
     ).eval()
-    weights = {"shared.weight": ours.token_embedding.weight, "encoder.final_layer_norm.weight": ours.norm.weight}
+    weights = {
+        "shared.weight": ours.token_embedding.weight,
+        "encoder.final_layer_norm.weight": ours.norm.weight,
+    }
     for i, block in enumerate(ours.blocks):
         attention, feed_forward = f"encoder.block.{i}.layer.0.", f"encoder.block.{i}.layer.1."
         for name in "qkvo":
             weights[f"{attention}SelfAttention.{name}.weight"] = getattr(block.attn, name).weight
-        weights[attention + "SelfAttention.relative_attention_bias.weight"] = block.pos_embedding.embedding.weight
+        weights[attention + "SelfAttention.relative_attention_bias.weight"] = (
+            block.pos_embedding.embedding.weight
+        )
         weights[attention + "layer_norm.weight"] = block.norm1.weight
         weights[feed_forward + "layer_norm.weight"] = block.norm2.weight
         weights[feed_forward + "DenseReluDense.wi_0.weight"] = block.ffn.gate[0].weight
@@ -92,7 +105,9 @@ def test_parameters_of_the_release(official):
     with torch.device("meta"):
         reference = T5Encoder(256384, 4096, 4096, 10240, 64, 24, 32, shared_pos=False)
     ours = UMT5Encoder(T5Config(), device="meta")
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in reference.state_dict().items()}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in reference.state_dict().items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +117,9 @@ def tokenizer_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("prompt", ["", "a cat on a surfboard", "  A &amp;amp; B\n\tC ", "(word:1.2) [x]", "静态 🙂", "cat " * 900])
+@pytest.mark.parametrize(
+    "prompt", ["", "a cat on a surfboard", "  A &amp;amp; B\n\tC ", "(word:1.2) [x]", "静态 🙂", "cat " * 900]
+)
 def test_tokens_equal_official(official, tokenizer_folder, prompt):
     from wan.modules.tokenizers import HuggingfaceTokenizer
 

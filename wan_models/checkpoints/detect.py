@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,14 +32,14 @@ class ModelInfo:
     parameters: int
     dtype: torch.dtype
     format: str
-    config: DiTConfig | VAEConfig | T5Config | None = None
+    config: Any = None  # a DiTConfig, VAEConfig or T5Config
 
 
 def identify(checkpoint: Checkpoint) -> ModelInfo:
     """Tells what a checkpoint holds; kind "unknown" where no rule fits."""
     shapes = checkpoint.shapes
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    config: DiTConfig | VAEConfig | T5Config | None = None
+    config: Any = None  # a DiTConfig, VAEConfig or T5Config
     if "patch_embedding.weight" in shapes and "head.head.weight" in shapes:
         kind, config = "dit", _dit(checkpoint)
         name = f"a {FAMILY_NAMES[config.family]} diffusion model ({config.in_dim} input channels)"
@@ -49,7 +50,9 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
         name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"
     else:
         kind, name = "unknown", f"no model this pack knows (it begins with {', '.join(sorted(shapes)[:3])})"
-    size = f", {parameters / 1e9:.1f} billion parameters" if parameters > 1e8 else f", {parameters:,} parameters"
+    size = (
+        f", {parameters / 1e9:.1f} billion parameters" if parameters > 1e8 else f", {parameters:,} parameters"
+    )
     description = name if kind == "unknown" else name + size
     return ModelInfo(kind, description, parameters, _main_dtype(checkpoint), checkpoint.format, config)
 
@@ -69,7 +72,8 @@ def _count(checkpoint: Checkpoint, prefix: str) -> int:
 
 def _dit(checkpoint: Checkpoint) -> DiTConfig:
     shapes, config = checkpoint.shapes, checkpoint.config
-    dim, in_dim, *patch = shapes["patch_embedding.weight"]
+    dim, in_dim, *_ = shapes["patch_embedding.weight"]
+    patch = shapes["patch_embedding.weight"][2:5]
     has = lambda prefix: any(name.startswith(prefix) for name in shapes)  # noqa: E731
     if has(_ANIMATE):
         family = "animate"
@@ -81,7 +85,7 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         family = "ti2v" if in_dim == 48 else "t2v"
     return DiTConfig(
         family=family,
-        patch_size=tuple(patch),
+        patch_size=(patch[0], patch[1], patch[2]),
         in_dim=in_dim,
         out_dim=shapes["head.head.weight"][0] // math.prod(patch),
         dim=dim,
@@ -99,8 +103,7 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
 
 def _t5(checkpoint: Checkpoint) -> T5Config:
     shapes = checkpoint.shapes
-    shared = "pos_embedding.embedding.weight" in shapes
-    buckets, heads = shapes["pos_embedding.embedding.weight" if shared else "blocks.0.pos_embedding.embedding.weight"]
+    buckets, heads = shapes["blocks.0.pos_embedding.embedding.weight"]
     vocab_size, dim = shapes["token_embedding.weight"]
     return T5Config(
         vocab_size=vocab_size,
@@ -110,7 +113,6 @@ def _t5(checkpoint: Checkpoint) -> T5Config:
         num_heads=heads,
         num_layers=_count(checkpoint, "blocks."),
         num_buckets=buckets,
-        shared_pos=shared,
     )
 
 

@@ -16,7 +16,9 @@ def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
     info = identify(checkpoint)
     if info.kind != kind:
         hint = f" Load it with {_LOADERS[info.kind]}." if info.kind in _LOADERS else ""
-        raise CheckpointError(f"{checkpoint.path} is {info.description}; {_KINDS[kind]} was expected here.{hint}")
+        raise CheckpointError(
+            f"{checkpoint.path} is {info.description}; {_KINDS[kind]} was expected here.{hint}"
+        )
     return info
 
 
@@ -40,7 +42,11 @@ def load_into(
             ],
         ),
     ]
-    said = [f"{len(names)} of {len(wanted)} tensors {what}: {', '.join(names[:3])}" for what, names in problems if names]
+    said = [
+        f"{len(names)} of {len(wanted)} tensors {what}: {', '.join(names[:3])}"
+        for what, names in problems
+        if names
+    ]
     if said:
         raise CheckpointError(
             f"{checkpoint.path} looks like {identify(checkpoint).description}, but does not fit it: {'; '.join(said)}. "

@@ -88,13 +88,17 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if path.suffix in (".safetensors", ".sft"):
         shard = _SafetensorsFile(path)
         return Checkpoint(path, dict.fromkeys(shard.entries, shard), "safetensors")
-    raise CheckpointError(f"{path} is no checkpoint: expected .safetensors, {', '.join(TORCH_SUFFIXES)} or a folder")
+    raise CheckpointError(
+        f"{path} is no checkpoint: expected .safetensors, {', '.join(TORCH_SUFFIXES)} or a folder"
+    )
 
 
 def _open_folder(folder: Path) -> Checkpoint:
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if len(indices) > 1:
-        raise CheckpointError(f"{folder} holds several models ({', '.join(i.name for i in indices)}): keep one of them")
+        raise CheckpointError(
+            f"{folder} holds several models ({', '.join(i.name for i in indices)}): keep one of them"
+        )
     if indices:
         return _open_index(indices[0])
     files = sorted(folder.glob("*.safetensors"))
@@ -116,14 +120,20 @@ def _open_index(index: Path) -> Checkpoint:
     shards: dict[str, _SafetensorsFile] = {}
     for shard in sorted(set(names.values())):
         if Path(shard).name != shard:
-            raise CheckpointError(f"{index} names {shard!r}, which is not a file of its own folder: not opened")
+            raise CheckpointError(
+                f"{index} names {shard!r}, which is not a file of its own folder: not opened"
+            )
         if not (index.parent / shard).is_file():
             raise CheckpointError(f"{index} names {shard}, which is missing: download it into {index.parent}")
         shards[shard] = _SafetensorsFile(index.parent / shard)
     for name, shard in names.items():
         if name not in shards[shard].entries:
-            raise CheckpointError(f"{index} places {name} in {shard}, which does not have it: download both again")
-    return Checkpoint(index.parent, {name: shards[shard] for name, shard in names.items()}, "sharded safetensors")
+            raise CheckpointError(
+                f"{index} places {name} in {shard}, which does not have it: download both again"
+            )
+    return Checkpoint(
+        index.parent, {name: shards[shard] for name, shard in names.items()}, "sharded safetensors"
+    )
 
 
 class _SafetensorsFile:
@@ -144,10 +154,14 @@ class _SafetensorsFile:
                 header.pop("__metadata__", None)
                 end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
             except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-                raise CheckpointError(f"{self.path} has a broken header: it is no safetensors file, or damaged") from None
+                raise CheckpointError(
+                    f"{self.path} has a broken header: it is no safetensors file, or damaged"
+                ) from None
         if size < 8 + length + end:
             missing = 8 + length + end - size
-            raise CheckpointError(f"{self.path} is cut short, {missing:,} bytes are missing: download it again")
+            raise CheckpointError(
+                f"{self.path} is cut short, {missing:,} bytes are missing: download it again"
+            )
         if not header:
             raise CheckpointError(f"{self.path} holds no tensors")
         return header
@@ -184,7 +198,9 @@ class _TorchFile:
                 ) from None
             raise CheckpointError(f"{path} is {_broken(size)}: download it again") from None
         except (RuntimeError, EOFError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is {_broken(size)} ({_first_line(error)}): download it again") from None
+            raise CheckpointError(
+                f"{path} is {_broken(size)} ({_first_line(error)}): download it again"
+            ) from None
         self.tensors = self._unwrap(data)
 
     def _unwrap(self, data: Any) -> dict[str, Tensor]:

@@ -97,10 +97,14 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim, **factory))
 
-    def forward(self, x: Tensor, e: Tensor, context: Tensor, rotary: RotaryTable, attention: Attention) -> Tensor:
+    def forward(
+        self, x: Tensor, e: Tensor, context: Tensor, rotary: RotaryTable, attention: Attention
+    ) -> Tensor:
         """x [B, L, C] float32, changed in place; e [B, S, 6, C] float32, one row of six per segment of tokens;
         context [B, L_text, C] in the compute dtype -> [B, L, C] float32."""
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(e).unsqueeze(1) + e).chunk(6, dim=2)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(e).unsqueeze(1) + e).chunk(
+            6, dim=2
+        )
         dtype = context.dtype
 
         y = self.self_attn(modulated_norm(x, self.norm1, shift, scale).to(dtype), rotary, attention)

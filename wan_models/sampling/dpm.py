@@ -29,7 +29,7 @@ class DPMpp2M:
 
 def make_solver(name: str, sigmas: Tensor) -> UniPC | DPMpp2M:
     """The solver of that name ("unipc" or "dpm++") over `sigmas`; ValueError on another name."""
-    solvers = {"unipc": UniPC, "dpm++": DPMpp2M}
+    solvers: dict[str, type[UniPC] | type[DPMpp2M]] = {"unipc": UniPC, "dpm++": DPMpp2M}
     if name not in solvers:
         raise ValueError(f"unknown solver {name!r}; choose one of {', '.join(solvers)}")
     return solvers[name](sigmas)

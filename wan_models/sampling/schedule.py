@@ -50,7 +50,9 @@ def timestep_of(sigma: Tensor, schedule: Tensor | None = None) -> Tensor:
     known = None if schedule is None else _official_dpm_timesteps(tuple(schedule.tolist()))
     if known is None:
         return plain
-    exact = [known.get(s, int(t)) for s, t in zip(sigma.flatten().tolist(), plain.flatten().tolist(), strict=True)]
+    exact = [
+        known.get(s, int(t)) for s, t in zip(sigma.flatten().tolist(), plain.flatten().tolist(), strict=True)
+    ]
     return torch.tensor(exact, device=sigma.device).view(sigma.shape)
 
 

@@ -46,7 +46,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [B, L, C], bias [B, H, L, L] added to the scores -> [B, L, C]."""
-        q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k, v = (
+            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         return self.o(out.transpose(1, 2).flatten(2))
 
@@ -87,9 +89,11 @@ class Block(nn.Module):
         self.attn = Attention(config, ops, **factory)
         self.norm2 = ops.RMSNorm(config.dim, eps=1e-6, **factory)
         self.ffn = FeedForward(config, ops, **factory)
-        self.pos_embedding = None if config.shared_pos else RelativePositions(config, ops, **factory)
+        self.pos_embedding = RelativePositions(config, ops, **factory)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, buckets: Tensor, hidden: Tensor) -> Tensor:
+        """x [B, L, C], position buckets [L, L], and which tokens nobody may see, [B, 1, 1, L] -> [B, L, C]."""
+        bias = self.pos_embedding(buckets, x.dtype).masked_fill(hidden, torch.finfo(x.dtype).min)
         x = _finite(x + self.attn(self.norm1(x), bias))
         return _finite(x + self.ffn(self.norm2(x)))
 
@@ -114,7 +118,6 @@ class UMT5Encoder(nn.Module):
         self.config = config
         self.dtype = self.compute_dtype = dtype or torch.get_default_dtype()
         self.token_embedding = ops.Embedding(config.vocab_size, config.dim, **factory)
-        self.pos_embedding = RelativePositions(config, ops, **factory) if config.shared_pos else None
         self.blocks = nn.ModuleList(Block(config, ops, **factory) for _ in range(config.num_layers))
         self.norm = ops.RMSNorm(config.dim, eps=1e-6, **factory)
 
@@ -124,8 +127,7 @@ class UMT5Encoder(nn.Module):
         buckets = position_buckets(ids.shape[1], self.config.num_buckets, ids.device)
         hidden = (mask == 0)[:, None, None, :]
         for index, block in enumerate(self.blocks):
-            positions = (block.pos_embedding or self.pos_embedding)(buckets, x.dtype)
-            x = block(x, positions.masked_fill(hidden, torch.finfo(x.dtype).min))
+            x = block(x, buckets, hidden)
             if on_layer is not None:
                 on_layer(index + 1, len(self.blocks))
         return self.norm(x)

@@ -21,7 +21,9 @@ def causal_conv3d(ops: ModuleType) -> type:
     """`ops.Conv3d` that sees only this frame and the ones before it."""
 
     class CausalConv3d(ops.Conv3d):  # type: ignore[misc, name-defined]
-        def __init__(self, in_dim: int, out_dim: int, kernel: Any, stride: Any = 1, padding: int = 0, **factory: Any):
+        def __init__(
+            self, in_dim: int, out_dim: int, kernel: Any, stride: Any = 1, padding: int = 0, **factory: Any
+        ) -> None:
             super().__init__(in_dim, out_dim, kernel, stride=stride, padding=(0, padding, padding), **factory)
 
         def forward(self, x: Tensor, cache: Cache) -> Tensor:
@@ -33,6 +35,10 @@ def causal_conv3d(ops: ModuleType) -> type:
                     before = x.new_zeros(*x.shape[:2], past, *x.shape[3:])
                 x = torch.cat([before, x], dim=2)
                 cache[self] = x[:, :, -past:].clone()  # a view would keep the whole piece in memory
+            return self.slide(x)
+
+        def slide(self, x: Tensor) -> Tensor:
+            """The kernel over these very frames, none before them: [B, C, T, H, W] -> T / stride less its ends."""
             return super().forward(x)
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -121,7 +127,9 @@ class Upsample3d(Upsample2d):
         if self not in cache:  # the very first frame stays single, and is no past for the others
             cache[self] = x.new_empty(0)
             first, x = x[:, :, :1], x[:, :, 1:]
-            return super().forward(torch.cat([first, self._double(x, cache)], 2) if x.shape[2] else first, cache)
+            return super().forward(
+                torch.cat([first, self._double(x, cache)], 2) if x.shape[2] else first, cache
+            )
         return super().forward(self._double(x, cache), cache)
 
     def _double(self, x: Tensor, cache: Cache) -> Tensor:
@@ -152,14 +160,9 @@ class Downsample3d(Downsample2d):
         before = cache.get(self)
         cache[self] = x[:, :, -1:].clone()
         if before is not None:
-            return self._halve(torch.cat([before, x], dim=2))
+            return self.time_conv.slide(torch.cat([before, x], dim=2))
         first = x[:, :, :1]
-        return torch.cat([first, self._halve(x)], dim=2) if x.shape[2] > 1 else first
-
-    def _halve(self, x: Tensor) -> Tensor:
-        """Each output frame sees three: the kernel slides over this piece only, starting at the frame before it."""
-        # the layer's own past of two frames must not come in: its entry frame is part of x already
-        return super(type(self.time_conv), self.time_conv).forward(x)
+        return torch.cat([first, self.time_conv.slide(x)], dim=2) if x.shape[2] > 1 else first
 
 
 def per_frame(x: Tensor) -> Tensor:

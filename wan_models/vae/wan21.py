@@ -4,6 +4,7 @@ Source: wan/modules/vae2_1.py of the official code, whose parameter names are ke
 `normalize` and `denormalize` convert to and from what the diffusion models work on.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -54,14 +55,6 @@ def denormalize(z: Tensor) -> Tensor:
     return z * _per_channel(LATENT_STD, z) + _per_channel(LATENT_MEAN, z)
 
 
-class Coder(nn.Module):
-    """What encoder and decoder share: conv1, a row of levels, a middle and a head."""
-
-    def head_conv(self, x: Tensor, cache: Cache) -> Tensor:
-        norm, _, conv = self.head
-        return conv(F.silu(norm(x), inplace=True), cache)
-
-
 def _middle(dim: int, ops: ModuleType, **factory: Any) -> nn.Sequential:
     return nn.Sequential(
         ResidualBlock(dim, dim, ops, **factory),
@@ -75,7 +68,12 @@ def _head(dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> nn.Sequent
     return nn.Sequential(RMSNorm(dim, 3, **factory), nn.Identity(), conv)
 
 
-class Encoder(Coder):
+def _apply_head(head: nn.Sequential, x: Tensor, cache: Cache) -> Tensor:
+    norm, _, conv = head.children()
+    return conv(F.silu(norm(x), inplace=True), cache)
+
+
+class Encoder(nn.Module):
     """Pixels -> two values (mean, log variance) per latent channel."""
 
     def __init__(self, config: VAEConfig, ops: ModuleType, **factory: Any) -> None:
@@ -83,9 +81,11 @@ class Encoder(Coder):
         dims = [config.base_dim * m for m in (1, *config.dim_mult)]
         self.conv1 = causal_conv3d(ops)(3, dims[0], 3, padding=1, **factory)
         levels: list[nn.Module] = []
-        for i, (dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for i, (dim, out_dim) in enumerate(itertools.pairwise(dims)):
             levels += [ResidualBlock(dim, out_dim, ops, **factory)]
-            levels += [ResidualBlock(out_dim, out_dim, ops, **factory) for _ in range(config.num_res_blocks - 1)]
+            levels += [
+                ResidualBlock(out_dim, out_dim, ops, **factory) for _ in range(config.num_res_blocks - 1)
+            ]
             if i < len(config.temporal_downsample):
                 kind = Downsample3d if config.temporal_downsample[i] else Downsample2d
                 levels.append(kind(out_dim, ops, **factory))
@@ -97,10 +97,10 @@ class Encoder(Coder):
         x = self.conv1(x, cache)
         for layer in (*self.downsamples, *self.middle):
             x = layer(x, cache)
-        return self.head_conv(x, cache)
+        return _apply_head(self.head, x, cache)
 
 
-class Decoder(Coder):
+class Decoder(nn.Module):
     """Latents -> pixels."""
 
     def __init__(self, config: VAEConfig, ops: ModuleType, **factory: Any) -> None:
@@ -110,7 +110,7 @@ class Decoder(Coder):
         self.conv1 = causal_conv3d(ops)(config.z_dim, dims[0], 3, padding=1, **factory)
         self.middle = _middle(dims[0], ops, **factory)
         levels: list[nn.Module] = []
-        for i, (dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for i, (dim, out_dim) in enumerate(itertools.pairwise(dims)):
             dim = dim // 2 if i else dim  # an upsampling layer before this level has halved the channels
             levels += [ResidualBlock(dim, out_dim, ops, **factory)]
             levels += [ResidualBlock(out_dim, out_dim, ops, **factory) for _ in range(config.num_res_blocks)]
@@ -124,7 +124,7 @@ class Decoder(Coder):
         x = self.conv1(x, cache)
         for layer in (*self.middle, *self.upsamples):
             x = layer(x, cache)
-        return self.head_conv(x, cache)
+        return _apply_head(self.head, x, cache)
 
 
 class WanVAE21(nn.Module):
@@ -161,7 +161,12 @@ class WanVAE21(nn.Module):
             )
         cells = (frames + time - 1) // time
         out = video.new_empty(
-            video.shape[0], self.config.z_dim, cells, video.shape[3] // height, video.shape[4] // width, dtype=self.dtype
+            video.shape[0],
+            self.config.z_dim,
+            cells,
+            video.shape[3] // height,
+            video.shape[4] // width,
+            dtype=self.dtype,
         )
         cache: Cache = {}
         for start, end in self._pieces(cells, video.shape[0] * video.shape[3] * video.shape[4], video.device):
