@@ -19,8 +19,8 @@ class WanDiTLoader(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=folders.options("diffusion_models"),
-                    tooltip="A folder of an official release in models/wan (wan/<release>/high_noise_model) or a file in "
-                    "models/diffusion_models.",
+                    tooltip="A folder of an official release in models/wan (wan/<release>/high_noise_model) or a file "
+                    "in models/diffusion_models.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -93,9 +93,8 @@ class WanVAELoader(io.ComfyNode):
                 io.Combo.Input(
                     "vae_name",
                     options=folders.options("vae"),
-                    tooltip="Wan2.1_VAE.pth of an official release in models/wan, or a file in models/vae. All 14B models"
-                    " "
-                    "use the 2.1 VAE.",
+                    tooltip="Wan2.1_VAE.pth of an official release in models/wan, or a file in models/vae. The 14B "
+                    "models use the 2.1 VAE.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

@@ -206,8 +206,8 @@ class WanMoESampler(io.ComfyNode):
                     "preset",
                     options=[*RELEASES, run.CUSTOM],
                     default="T2V-A14B",
-                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; custom: the settings "
-                    "below.",
+                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; custom: the "
+                    "settings below.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
                 _steps(note),
