@@ -169,7 +169,7 @@ def test_model_in_the_hosts_sampler_and_patches(host, seed):
     )
     assert torch.equal(patched("ModelSamplingSD3", shift=12.0), plain)  # the model's own default
     assert rel_l2(patched("ModelSamplingSD3", shift=3.0), plain) > 1e-3
-    skipping = patched("EasyCache", reuse_threshold=10.0, start_percent=0.0, end_percent=1.0, verbose=True)
+    skipping = patched("EasyCache", reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=True)
     assert torch.isfinite(skipping).all() and rel_l2(skipping, plain) > 1e-5
     never = patched("EasyCache", reuse_threshold=0.0, start_percent=0.0, end_percent=1.0, verbose=False)
     assert torch.equal(never, plain)
@@ -185,14 +185,17 @@ def test_patches_on_each_expert(host, seed):
             node(
                 "EasyCache",
                 model=(expert, 0),
-                reuse_threshold=10.0,
+                reuse_threshold=3.0,
                 start_percent=0.0,
                 end_percent=1.0,
                 verbose=True,
             ),
         ):
-            changed = graph | {"patch": patch, "sample": sampler(seed, **{expert: ("patch", 0)}, steps=6)}
-            unchanged = graph | {"sample": sampler(seed, steps=6)}
+            changed = graph | {
+                "patch": patch,
+                "sample": sampler(seed, **{expert: ("patch", 0)}, steps=16, shift=5.0),
+            }
+            unchanged = graph | {"sample": sampler(seed, steps=16, shift=5.0)}
             assert rel_l2(latents(host, changed), latents(host, unchanged)) > 1e-5, (expert, patch)
     assert torch.equal(latents(host, graph), plain)
 
