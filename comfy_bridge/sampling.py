@@ -55,7 +55,9 @@ def sampler_named(name: str) -> Any:
     if name.startswith(OFFICIAL):
         return official_sampler(name.removeprefix(OFFICIAL))
     if name not in comfy.samplers.SAMPLER_NAMES:
-        raise ValueError(f"this host has no sampler {name!r}; choose another one, {SOLVER_NAMES[0]!r} is the official one")
+        raise ValueError(
+            f"this host has no sampler {name!r}; choose another one, {SOLVER_NAMES[0]!r} is the official one"
+        )
     return comfy.samplers.sampler_object(name)
 
 
@@ -65,7 +67,9 @@ def sigmas_named(name: str, steps: int, shift: float, sampler: str) -> Tensor:
         solver = sampler.removeprefix(OFFICIAL) if sampler.startswith(OFFICIAL) else "unipc"
         return schedule.sigmas(steps, shift, solver)
     if name not in comfy.samplers.SCHEDULER_NAMES:
-        raise ValueError(f"this host has no scheduler {name!r}; choose another one, {SCHEDULE_NAME!r} is the official one")
+        raise ValueError(
+            f"this host has no scheduler {name!r}; choose another one, {SCHEDULE_NAME!r} is the official one"
+        )
     schedule.sigmas(steps, shift)  # the same checks of steps and shift
     sampling = comfy.model_base.model_sampling(_ShiftOnly(shift), comfy.model_base.ModelType.FLOW)
     return comfy.samplers.calculate_sigmas(sampling, name, steps).cpu()

@@ -151,7 +151,11 @@ def test_code_in_a_file_never_runs(host, broken, tmp_path):
         ("sample", {"shift": 0.0}, "shift"),
         ("sample", {"start_step": 4}, "no steps are left between start_step 4 and end_step"),
         ("sample", {"sampler": "nonsense"}, "sampler"),
-        ("high", {"model_name": "../../etc/passwd"}, "is neither in models/diffusion_models nor in models/wan"),
+        (
+            "high",
+            {"model_name": "../../etc/passwd"},
+            "is neither in models/diffusion_models nor in models/wan",
+        ),
     ],
 )
 def test_wrong_settings_are_named(host, which, inputs, message):
