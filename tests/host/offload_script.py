@@ -1,0 +1,118 @@
+"""Runs inside a ComfyUI's own Python process: `offload_script.py COMFYUI PACK BASE`; prints one JSON object.
+
+The host's memory management is asked to load DiT, text encoder and VAE fully, then partially so that every layer's
+weights are cast on the fly, then to unload and load again. Prints the relative difference of each result to the
+fully loaded one, and what was resident at the switch of experts when a limit was set.
+"""
+
+import asyncio
+import importlib.util
+import json
+import runpy
+import sys
+from pathlib import Path
+
+comfyui, pack, base = map(Path, sys.argv[1:4])
+sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
+sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in (pack, pack / "tests" / "host"))]
+runpy.run_path(str(pack / "demo" / "cpu_torch.py"))["repair_torchvision"]()
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+import comfy.model_management as management  # noqa: E402
+import comfy.sample  # noqa: E402
+import torch  # noqa: E402
+
+# the host imports a pack by its path, under a name made of it
+name = str(pack).replace(".", "_x_")
+spec = importlib.util.spec_from_file_location(name, pack / "__init__.py", submodule_search_locations=[str(pack)])
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+spec.loader.exec_module(module)
+nodes = {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
+
+RELEASE = "wan/T2V-A14B/"
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def cast_on_the_fly(patcher: object) -> int:
+    """Forces the host's low-memory load with no room for weights; returns how many layers it left outside."""
+    patcher.unpatch_model(patcher.offload_device)
+    patcher.load(patcher.load_device, lowvram_model_memory=1)
+    return sum(bool(getattr(m, "comfy_cast_weights", False)) for m in patcher.model.modules())
+
+
+@torch.inference_mode()
+def main() -> dict:
+    def first(node: str, *args: object) -> object:
+        return nodes[node].execute(*args).args[0]
+
+    high = first("WanDiTLoader", RELEASE + "high_noise_model")
+    low = first("WanDiTLoader", RELEASE + "low_noise_model")
+    clip = first("WanT5Loader", RELEASE + "models_t5_umt5-xxl-enc-bf16.pth", "fp32")
+    vae = first("WanVAELoader", RELEASE + "Wan2.1_VAE.pth")
+    positive, negative = nodes["WanT5Encode"].execute(clip, "two cats", "blurry").args
+    latent = first("WanEmptyLatent", 64, 48, 9)
+
+    def text() -> torch.Tensor:
+        return nodes["WanT5Encode"].execute(clip, "two cats", "blurry").args[0][0][0]
+
+    def sample() -> torch.Tensor:
+        settings = [positive, negative, latent, "custom", 1, low, 4]
+        return first("WanMoESampler", high, *settings)["samples"]
+
+    z = sample()
+    results = {}
+    for part, patchers, run in (
+        ("dit", (high, low), sample),
+        ("t5", (clip.patcher,), text),
+        ("vae", (vae.patcher,), lambda: vae.decode(z)),
+    ):
+        full = run()
+        layers = [cast_on_the_fly(p) for p in patchers]
+        partial = run()
+        management.unload_all_models()
+        results[part] = {
+            "layers": min(layers),
+            "partial": difference(partial, full),
+            "reloaded": difference(run(), full),
+        }
+
+    results["switch"] = switch(high, low, sample, z)
+    return results
+
+
+def switch(high: object, low: object, sample: object, expected: torch.Tensor) -> dict:
+    """Samples on a device with room for one expert only. "cpu:0" is the CPU to torch, but no CPU to the host, which
+    therefore manages its memory as it would a GPU's."""
+    management.unload_all_models()
+    high.load_device = low.load_device = torch.device("cpu:0")
+    management.vram_state = management.VRAMState.NORMAL_VRAM
+    sizes = [p.model_size() for p in (high, low)]
+    room, peaks = int(max(sizes) * 1.2), []
+
+    def loaded() -> int:
+        return sum(m.model_loaded_memory() for m in management.current_loaded_models)
+
+    def free_memory(device: object = None, torch_free_too: bool = False) -> object:
+        free = room - loaded()
+        return (free, free) if torch_free_too else free
+
+    real_load = management.load_models_gpu
+
+    def load_models(*args: object, **kwargs: object) -> None:
+        real_load(*args, **kwargs)
+        peaks.append(loaded())
+
+    type(high.model).memory_required = lambda *args, **kwargs: 0
+    management.minimum_inference_memory = management.extra_reserved_memory = lambda *args, **kwargs: 0
+    management.get_free_memory, management.load_models_gpu = free_memory, load_models
+    found = sample()
+    return {"difference": difference(found, expected), "peak": max(peaks), "room": room, "both": sum(sizes)}
+
+
+print(json.dumps(main()))
