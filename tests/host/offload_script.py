@@ -14,7 +14,10 @@ from pathlib import Path
 
 comfyui, pack, base = map(Path, sys.argv[1:4])
 sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
-sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in (pack, pack / "tests" / "host"))]
+sys.path[:] = [
+    str(comfyui),
+    *(p for p in sys.path if Path(p or ".").resolve() not in (pack, pack / "tests" / "host")),
+]
 runpy.run_path(str(pack / "demo" / "cpu_torch.py"))["repair_torchvision"]()
 
 import comfy.options  # noqa: E402
@@ -26,7 +29,9 @@ import torch  # noqa: E402
 
 # the host imports a pack by its path, under a name made of it
 name = str(pack).replace(".", "_x_")
-spec = importlib.util.spec_from_file_location(name, pack / "__init__.py", submodule_search_locations=[str(pack)])
+spec = importlib.util.spec_from_file_location(
+    name, pack / "__init__.py", submodule_search_locations=[str(pack)]
+)
 module = importlib.util.module_from_spec(spec)
 sys.modules[name] = module
 spec.loader.exec_module(module)
@@ -115,4 +120,4 @@ def switch(high: object, low: object, sample: object, expected: torch.Tensor) ->
     return {"difference": difference(found, expected), "peak": max(peaks), "room": room, "both": sum(sizes)}
 
 
-print(json.dumps(main()))
+sys.stdout.write(json.dumps(main()) + "\n")

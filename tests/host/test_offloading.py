@@ -11,7 +11,13 @@ from demo.host import ROOT
 
 @pytest.fixture(scope="module")
 def results(comfyui, base):
-    command = [sys.executable, str(ROOT / "tests" / "host" / "offload_script.py"), str(comfyui), str(ROOT), str(base)]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "host" / "offload_script.py"),
+        str(comfyui),
+        str(ROOT),
+        str(base),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=comfyui)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
