@@ -89,6 +89,7 @@ def main() -> int:
     chosen = parser.parse_args().comfyui
     # an ended demo must end its server too: make the polite signal an exception, so that everything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit it ignored
     started = time.monotonic()
     try:
         video = make_video((chosen or install_host()).expanduser().resolve())

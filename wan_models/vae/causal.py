@@ -41,11 +41,13 @@ def causal_conv3d(ops: ModuleType) -> type:
             """The kernel over these very frames, none before them: [B, C, T, H, W] -> T / stride less its ends."""
             return super().forward(x)
 
-        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> Tensor:
             # left to itself torch takes its slow kernel for narrow layers on a CPU, up to 17 times slower
             if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
                 return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, 1)
-            return super()._conv_forward(x, weight, bias)
+            return super()._conv_forward(
+                x, weight, bias, **options
+            )  # newer hosts' layers have options of their own
 
     return CausalConv3d
 
