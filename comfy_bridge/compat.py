@@ -1,6 +1,8 @@
 """Every place where hosts differ, as one probe each: features are looked for, versions never compared."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -38,3 +40,14 @@ def set_inference_dtype(model_config: Any, dtype: Any, manual_cast_dtype: Any, d
         model_config.set_inference_dtype(dtype, manual_cast_dtype, device=device)
     except TypeError:
         model_config.set_inference_dtype(dtype, manual_cast_dtype)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps a host's warning from users where it would mislead them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -274,3 +274,34 @@ def test_previews_and_progress_arrive(host):
     steps = [data["value"] for kind, data in events if kind == "progress" and data["node"] == "sample"]
     assert steps == [1, 2, 3, 4]
     assert sum(kind == "preview" for kind, _ in events) >= 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "near"), [("fp32", 1e-6), ("bf16", 0.1), ("fp16", 0.1), ("fp8_e4m3fn", 0.5)]
+)
+def test_weight_precision(host, dtype, near):
+    """Weights in another precision give nearly the same video, and the node says which are to be had."""
+    graph = base_graph() | {"sample": sampler(13), "save": save()}
+    default = latents(host, graph)
+    for expert in ("high", "low"):
+        graph[expert]["inputs"]["weight_dtype"] = dtype
+    assert rel_l2(latents(host, graph), default) < near
+
+
+def test_every_input_has_a_tooltip(host):
+    ours = {
+        name: info
+        for name, info in host.get("/object_info").items()
+        if info["category"].startswith("Wan2.2/")
+    }
+    assert len(ours) == 11
+    standard = {"MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "SAMPLER", "SIGMAS", "GUIDER"}
+    for name, info in ours.items():
+        assert set(info["output"]) <= standard, name
+        assert info["description"], name
+        for inputs in info["input"].values():
+            for label, (kind, *options) in inputs.items():
+                widget = isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+                plain = label in ("seed", "positive", "negative", "samples", "vae")
+                assert not widget or plain or options[0].get("tooltip"), (name, label)
+                assert widget or kind in standard, (name, label, kind)
