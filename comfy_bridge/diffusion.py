@@ -84,7 +84,7 @@ class HostDiT(WanModel):
             context,
             attention=attention,
             rotary=self._rotary(x, transformer_options.get("rope_options")),
-            run_block=_block_runner(transformer_options, len(self.blocks)),
+            run_block=_block_runner(transformer_options, len(self.blocks), x),
         )
         return out[:, :, :frames, :height, :width]
 
@@ -102,7 +102,7 @@ class HostDiT(WanModel):
         )
 
 
-def _block_runner(transformer_options: dict, total: int) -> Any:
+def _block_runner(transformer_options: dict, total: int, latents: Tensor) -> Any:
     """Runs one block as the host would: announces it to patches, lets a patch replace it, and hears Cancel."""
     replacements = transformer_options.get("patches_replace", {}).get("dit", {})
     after_block = transformer_options.get("patches", {}).get("double_block", [])
@@ -117,13 +117,14 @@ def _block_runner(transformer_options: dict, total: int) -> Any:
 
             def original(args: dict) -> dict:
                 changed = {**inputs, "context": args["txt"], "e": args["vec"], "rotary": args["pe"]}
-                return {"img": block(args["img"], **changed)}
+                # our blocks work in place, and a patch may compare what came out with what went in
+                return {"img": block(args["img"].clone(), **changed)}
 
             args = {"img": x, "txt": inputs["context"], "vec": inputs["e"], "pe": inputs["rotary"]}
             args["transformer_options"] = transformer_options
             x = replacement(args, {"original_block": original})["img"]
         for patch in after_block:
-            args = {"img": x, "x": x, "vec": inputs["e"], "block_index": index, "img_offset": 0}
+            args = {"img": x, "x": latents, "vec": inputs["e"], "block_index": index, "img_offset": 0}
             x = patch({**args, "transformer_options": transformer_options})["img"]
         return x
 

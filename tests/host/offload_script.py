@@ -87,8 +87,32 @@ def main() -> dict:
             "reloaded": difference(run(), full),
         }
 
+    results["patch"] = replaced_block(high, sample, z)
     results["switch"] = switch(high, low, sample, z)
     return results
+
+
+def replaced_block(high: object, sample: object, expected: torch.Tensor) -> dict:
+    """A block patch of the host's kind: it sees what goes into a block and what comes out, and changes nothing."""
+    changes = []
+
+    def patch(args: dict, extra: dict) -> dict:
+        out = extra["original_block"](args)
+        changes.append(difference(out["img"], args["img"]))
+        return out
+
+    kept = high.model_options
+    high.model_options = {
+        **kept,
+        "transformer_options": {"patches_replace": {"dit": {("double_block", 1): patch}}},
+    }
+    found = sample()
+    high.model_options = kept
+    return {
+        "difference": difference(found, expected),
+        "calls": len(changes),
+        "change": min(changes, default=0.0),
+    }
 
 
 def switch(high: object, low: object, sample: object, expected: torch.Tensor) -> dict:

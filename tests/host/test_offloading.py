@@ -34,3 +34,9 @@ def test_experts_keep_to_the_hosts_limit(results):
     switch = results["switch"]
     assert switch["peak"] <= switch["room"] < switch["both"]
     assert switch["difference"] < 1e-6
+
+
+def test_block_patches_see_both_sides_of_a_block(results):
+    patch = results["patch"]
+    assert patch["difference"] < 1e-6
+    assert patch["calls"] >= 2 and patch["change"] > 1e-3

@@ -5,7 +5,6 @@ attention to UMT5 text, feed-forward; all modulated by the timestep) -> patches 
 the official names. Source: wan/modules/model.py of the official code.
 """
 
-import math
 from collections.abc import Callable
 from types import ModuleType
 
@@ -132,6 +131,6 @@ class WanModel(nn.Module):
             )
         if any(n % p for n, p in zip(x.shape[2:], config.patch_size, strict=True)):
             raise ValueError(
-                f"latent size {math.prod(x.shape[2:]) and tuple(x.shape[2:])} (frames, height, width) must divide by "
-                f"the patch {config.patch_size}"
+                f"latent size {tuple(x.shape[2:])} (frames, height, width) must divide by the patch "
+                f"{config.patch_size}"
             )

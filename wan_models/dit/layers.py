@@ -110,12 +110,8 @@ class Block(nn.Module):
         y = self.self_attn(modulated_norm(x, self.norm1, shift, scale).to(dtype), rotary, attention)
         x = add_gated(x, y, gate)
         x = x.add_(self.cross_attn(self.norm3(x).to(dtype), context, attention))
-        y = self.feed_forward(modulated_norm(x, self.norm2, ffn_shift, ffn_scale).to(dtype))
+        y = self.ffn(modulated_norm(x, self.norm2, ffn_shift, ffn_scale).to(dtype))
         return add_gated(x, y, ffn_gate)
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """GELU in float32 as autocast leaves it in the compute dtype: torch's kernel computes in float32 inside."""
-        return self.ffn(x)
 
 
 class Head(nn.Module):
