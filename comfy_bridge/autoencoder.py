@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ..wan_models.checkpoints.loading import expect, load_into
-from ..wan_models.checkpoints.reader import open_checkpoint
+from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import VAEConfig
+from ..wan_models.vae.base import VideoVAE
 from ..wan_models.vae.wan21 import WanVAE21
+from ..wan_models.vae.wan22 import WanVAE22
 from . import compat
 
 # the official code runs the autoencoder in float32; half precision is the user's choice
@@ -35,8 +37,8 @@ def _progress() -> Callable[[int, int], None]:
     return on_frames
 
 
-class HostVAE21(WanVAE21):
-    """`WanVAE21` under the two calls the host makes; latents are raw, the host's latent format normalises them."""
+class _Hosted(VideoVAE):
+    """Our networks under the two calls the host makes; latents are raw, the host's latent format normalises them."""
 
     def encode(self, video: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         # the host's own Wan VAE leaves out the frames past 4n+1, and its nodes count on that
@@ -46,10 +48,21 @@ class HostVAE21(WanVAE21):
         return super().decode(z, on_frames=_progress())
 
 
+class HostVAE21(_Hosted, WanVAE21):
+    """`WanVAE21` for the host."""
+
+
+class HostVAE22(_Hosted, WanVAE22):
+    """`WanVAE22` for the host."""
+
+
+NETWORKS = {"2.1": HostVAE21, "2.2": HostVAE22}
+
+
 class WanVAE(comfy.sd.VAE):
     """The host's VAE class around one of our networks."""
 
-    def __init__(self, network: torch.nn.Module, config: VAEConfig, dtype: torch.dtype) -> None:
+    def __init__(self, network: VideoVAE, config: VAEConfig, dtype: torch.dtype) -> None:
         super().__init__(
             sd={}
         )  # sets the defaults of this host's version and stops before choosing a network
@@ -65,9 +78,9 @@ class WanVAE(comfy.sd.VAE):
         self.latent_channels = config.z_dim
         self.output_channels = 3
         self.working_dtypes = list(DTYPES.values())
-        self.memory_used_encode = lambda shape, dtype: _peak_bytes(config, shape[3] * shape[4], dtype)
+        self.memory_used_encode = lambda shape, dtype: _peak_bytes(network, shape[3] * shape[4], dtype)
         self.memory_used_decode = lambda shape, dtype: _peak_bytes(
-            config, shape[3] * shape[4] * space**2, dtype
+            network, shape[3] * shape[4] * space**2, dtype
         )
 
         self.first_stage_model = network
@@ -78,25 +91,22 @@ class WanVAE(comfy.sd.VAE):
         self.patcher = compat.make_patcher(network, self.device, offload_device)
 
 
-def _peak_bytes(config: VAEConfig, pixels: int, dtype: torch.dtype) -> int:
-    """Bytes at the widest point, the full-size layers: about a dozen buffers of `base_dim` channels of the
-    handful of frames that are worked on at a time (and their causal cache)."""
-    return 12 * 6 * config.base_dim * pixels * dtype.itemsize
+def _peak_bytes(network: VideoVAE, pixels: int, dtype: torch.dtype) -> int:
+    """Bytes at the widest point, the full-size layers: about a dozen feature maps of the handful of frames that are
+    worked on at a time (and their causal cache)."""
+    return int(12 * 6 * network.values_per_pixel * pixels * dtype.itemsize)
 
 
 def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:
-    """Loads a Wan 2.1 video autoencoder as a VAE; `dtype` is one of `DTYPES`.
+    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`.
 
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
-    checkpoint = open_checkpoint(Path(path)).without_prefix()
+    checkpoint = open_model(path)
     info = expect(checkpoint, "vae")
-    if info.config.version != "2.1":
-        raise ValueError(
-            f"{path} is {info.description}. This version of the pack runs the Wan 2.1 VAE; load this one with the "
-            "host's own Load VAE node, WanVAEDecode takes it."
-        )
     stored = DTYPES[dtype]
-    network = HostVAE21(info.config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    network = NETWORKS[info.config.version](
+        info.config, ops=comfy.ops.manual_cast, device="meta", dtype=stored
+    )
     network.eval().requires_grad_(False)
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))

@@ -15,10 +15,9 @@ def patcher_class() -> type:
     return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
-def make_patcher(module: nn.Module, load_device: Any, offload_device: Any, plain: bool = False) -> Any:
-    """A patcher around `module`, to be made before its weights are loaded; `plain` asks for the classic one."""
-    kind = comfy.model_patcher.ModelPatcher if plain else patcher_class()
-    return kind(module, load_device=load_device, offload_device=offload_device)
+def make_patcher(module: nn.Module, load_device: Any, offload_device: Any, kind: type | None = None) -> Any:
+    """A patcher around `module`, to be made before its weights are loaded; `kind` instead of the host's own."""
+    return (kind or patcher_class())(module, load_device=load_device, offload_device=offload_device)
 
 
 def remember_origin(patcher: Any, load: Callable, *args: Any) -> None:

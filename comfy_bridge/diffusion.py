@@ -10,20 +10,22 @@ from typing import Any
 import comfy.ldm.common_dit
 import comfy.model_base
 import comfy.model_management
-import comfy.ops
+import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.supported_models
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from ..wan_models.checkpoints.detect import ModelInfo
 from ..wan_models.checkpoints.loading import expect, load_into
-from ..wan_models.checkpoints.reader import open_checkpoint
+from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
 from ..wan_models.dit.base import WanModel
 from ..wan_models.rope import rotary_table
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
+from .packed import PackedPatcher, ops
 
 DTYPES = {
     "default": None,
@@ -31,6 +33,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
 }
 # the official code computes in bfloat16, so it goes first where a device can do both half precisions
 INFERENCE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -82,6 +85,7 @@ class HostDiT(WanModel):
             x,
             timestep,
             context,
+            image=clip_fea,
             attention=attention,
             rotary=self._rotary(x, transformer_options.get("rope_options")),
             run_block=_block_runner(transformer_options, len(self.blocks), x),
@@ -131,11 +135,16 @@ def _block_runner(transformer_options: dict, total: int, latents: Tensor) -> Any
     return run
 
 
-class WanBase(comfy.model_base.WAN21):
-    """The host's model object of one of our networks; keeps the host's own Wan conditioning keys working."""
+class _Official:
+    """What our models have in common beside the host's class: whole timesteps, true estimates, where they are from."""
 
     def __init__(self, model_config: Any, network: HostDiT, source: Path, device: Any = None) -> None:
-        super().__init__(model_config, comfy.model_base.ModelType.FLOW, device=device)
+        super().__init__(  # type: ignore[call-arg]
+            model_config,
+            comfy.model_base.ModelType.FLOW,
+            image_to_video=network.config.family != "t2v",
+            device=device,
+        )
         self.diffusion_model = network
         self.source = source
 
@@ -143,15 +152,24 @@ class WanBase(comfy.model_base.WAN21):
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
         options = kwargs.get("transformer_options") or (args[3] if len(args) > 3 else {})
         self._sigma, self._schedule = t, options.get("sample_sigmas")
-        return super()._apply_model(x, t, *args, **kwargs)
+        return super()._apply_model(x, t, *args, **kwargs)  # type: ignore[misc]
 
     def process_timestep(self, timestep: Tensor, **kwargs: Any) -> Tensor:
         """The official models are given whole timesteps, int(1000 * sigma), under any model_sampling."""
-        return timestep_of(self._sigma, self._schedule).to(timestep)
+        whole = timestep_of(self._sigma, self._schedule).to(timestep)
+        return super().process_timestep(whole, **kwargs)  # type: ignore[misc]
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
         """Bytes of activations in one forward of a latent of `input_shape` [B, C, F, H, W]."""
         return activation_bytes(self.diffusion_model.config, input_shape, self.diffusion_model.compute_dtype)
+
+
+class WanBase(_Official, comfy.model_base.WAN21):
+    """The host's model object of one of our networks; keeps the host's own Wan conditioning keys working."""
+
+
+class WanTI2VBase(_Official, comfy.model_base.WAN22):
+    """The same for TI2V-5B: known latent frames (noise_mask 0) have timestep 0 and stay as they are."""
 
 
 def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) -> int:
@@ -170,10 +188,14 @@ def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) 
 
 def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> Any:
     """The host's description of the model, so that its nodes (shift, LoRA, EasyCache, saving) know what it is."""
-    out = comfy.supported_models.WAN21_T2V(
+    if config.family == "ti2v":
+        kind = comfy.supported_models.WAN22_T2V
+    else:
+        kind = comfy.supported_models.WAN21_I2V if config.image_dim else comfy.supported_models.WAN21_T2V
+    out = kind(
         {
             "image_model": "wan2.1",
-            "model_type": "t2v",
+            "model_type": "i2v" if config.image_dim else "t2v",
             "dim": config.dim,
             "ffn_dim": config.ffn_dim,
             "num_heads": config.num_heads,
@@ -185,45 +207,57 @@ def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> An
     )
     release = next((r for r in RELEASES.values() if r.family == config.family), None)
     if release is not None:
-        out.sampling_settings["shift"] = release.shift
+        out.sampling_settings = {**out.sampling_settings, "shift": release.shift}
     manual_cast = comfy.model_management.unet_manual_cast(dtype, load_device, INFERENCE_DTYPES)
     compat.set_inference_dtype(out, dtype, manual_cast, load_device)
     return out
 
 
+def _stored_dtype(info: ModelInfo) -> torch.dtype:
+    """Of weights nobody chose a precision for: 16 bits and less stay as in the file and need no second copy in
+    memory; float32 becomes what the host would store. Packed weights count as what they are unpacked to."""
+    if not info.packed and info.dtype.itemsize < 4:
+        return info.dtype
+    return comfy.model_management.unet_dtype(
+        model_params=info.parameters, supported_dtypes=INFERENCE_DTYPES, weight_dtype=torch.float32
+    )
+
+
 def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynamic: bool = False) -> Any:
     """Loads a DiT file or folder as a MODEL.
 
-    dtype: of the stored weights, one of `DTYPES`; "default" is what the host would choose for this device.
-    Bare parameters and norms, tiny but sensitive, keep the precision of the file.
+    dtype: of the stored weights, one of `DTYPES`; "default" keeps 16 bits and less, packed weights too, as they are
+    in the file. Bare parameters and norms, tiny but sensitive, keep the precision of the file.
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
-    checkpoint = open_checkpoint(Path(path)).without_prefix()
+    checkpoint = open_model(path)
     info = expect(checkpoint, "dit")
     config = info.config
-    if config.family not in ("t2v",):
+    if config.family not in ("t2v", "i2v", "ti2v"):
         raise ValueError(
-            f"{path} is {info.description}. This version of the pack runs text-to-video models (T2V-A14B); "
-            "load the others with the host's own Load Diffusion Model node."
+            f"{path} is {info.description}. This version of the pack runs text-to-video and image-to-video models; "
+            "load this one with the host's own Load Diffusion Model node."
         )
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
-    stored = DTYPES[dtype] or comfy.model_management.unet_dtype(
-        model_params=info.parameters, supported_dtypes=INFERENCE_DTYPES, weight_dtype=info.dtype
-    )
+    stored = DTYPES[dtype] or _stored_dtype(info)
+    keep_packed = bool(info.packed) and dtype == "default"
+    as_in_file = keep_packed or (dtype == "default" and stored == info.dtype)
     model_config = _model_config(config, stored, load_device)
 
     # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
-    network = HostDiT(config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    network = HostDiT(config, ops=ops, device="meta", dtype=stored)
     network.compute_dtype = model_config.manual_cast_dtype or stored
     network.eval().requires_grad_(False)
-    model = WanBase(model_config, network, Path(path))
-    patcher = compat.make_patcher(model, load_device, offload_device, plain=disable_dynamic)
+    model = (WanTI2VBase if config.family == "ti2v" else WanBase)(model_config, network, Path(path))
+    # packed layers unpack themselves, which the patcher of dynamic VRAM does not know of
+    kind = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
+    patcher = compat.make_patcher(model, load_device, offload_device, kind)
 
-    load_into(
-        network,
-        checkpoint,
-        convert=lambda name, w: w.to(stored) if w.dim() > 1 and "modulation" not in name else w,
-    )
+    def convert(name: str, weight: Tensor) -> Tensor:
+        is_small = weight.dim() == 1 or "modulation" in name
+        return weight if is_small or as_in_file else weight.to(stored)
+
+    load_into(network, checkpoint, convert, keep_packed)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

@@ -11,12 +11,21 @@ import folder_paths
 CATEGORY = "wan"
 
 
+# the host does not list these in its own folders
+GGUF_CATEGORIES = {"diffusion_models": "wan_gguf_models", "text_encoders": "wan_gguf_text_encoders"}
+
+
 def register() -> None:
-    """Adds `models/wan` to the host's model folders; an extra_model_paths.yaml may add more under `wan`."""
+    """Adds `models/wan` to the host's model folders; an extra_model_paths.yaml may add more under `wan`.
+
+    GGUF files in the host's folders get categories of their own: the host's lists do not show them, and other
+    packs' lists stay as they are."""
     Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
-    folder_paths.folder_names_and_paths[CATEGORY][1].update(folder_paths.supported_pt_extensions)
+    folder_paths.folder_names_and_paths[CATEGORY][1].update([*folder_paths.supported_pt_extensions, ".gguf"])
+    for category, ours in GGUF_CATEGORIES.items():
+        folder_paths.folder_names_and_paths[ours] = (folder_paths.get_folder_paths(category), {".gguf"})
 
 
 def release_roots() -> list[Path]:
@@ -45,7 +54,10 @@ def _release_entries() -> dict[str, Path]:
 
 def options(category: str) -> list[str]:
     """What a loader offers: entries of the release folders first, then the files of the host's `category`."""
-    return [*_release_entries(), *folder_paths.get_filename_list(category)]
+    found = [*_release_entries(), *folder_paths.get_filename_list(category)]
+    if category in GGUF_CATEGORIES:
+        found += folder_paths.get_filename_list(GGUF_CATEGORIES[category])
+    return list(dict.fromkeys(found))
 
 
 def resolve(name: str, category: str) -> Path:
@@ -54,6 +66,8 @@ def resolve(name: str, category: str) -> Path:
     if entry is not None:
         return entry
     found = folder_paths.get_full_path(category, name)
+    if found is None and category in GGUF_CATEGORIES:
+        found = folder_paths.get_full_path(GGUF_CATEGORIES[category], name)
     if found is None:
         raise ValueError(
             f"{name!r} is neither in models/{category} nor in models/{CATEGORY}. Put the file there and press R to "

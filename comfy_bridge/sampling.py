@@ -21,6 +21,8 @@ NOISE_SOURCES = ["cpu", "gpu"]
 
 # from here up a schedule starts at pure noise: the lowest first sigma of an official one, at shift 0.1, is 0.99
 _FROM_NOISE = 0.98
+# an empty part of a latent that also holds an image is zero but for the rounding of its normalisation
+_ZERO = 1e-4
 
 
 def official_sampler(solver: str) -> comfy.samplers.KSAMPLER:
@@ -39,7 +41,9 @@ def _run_solver(
     disable: bool | None = None,
     solver: str = "unipc",
 ) -> Tensor:
-    if sigmas[0] >= _FROM_NOISE and not torch.count_nonzero(model.latent_image):
+    mask = (extra_args or {}).get("denoise_mask")
+    to_make = model.latent_image if mask is None else model.latent_image * mask
+    if sigmas[0] >= _FROM_NOISE and to_make.abs().max() < _ZERO:
         x = model.noise  # the official run starts from the noise itself, the host from sigma_0 * noise
     state = make_solver(solver, sigmas)
     for i in trange(len(sigmas) - 1, disable=disable):

@@ -5,20 +5,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
-import comfy.ops
 import comfy.sd
 import torch
 from torch import Tensor
 
 from ..wan_models.checkpoints.loading import expect, load_into
-from ..wan_models.checkpoints.reader import open_checkpoint
+from ..wan_models.checkpoints.reader import Checkpoint, open_checkpoint
 from ..wan_models.config import T5Config
 from ..wan_models.text.tokenizer import WanTokenizer, clean
 from ..wan_models.text.umt5 import UMT5Encoder
 from . import compat, folders
+from .packed import ops
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_LEN = T5Config.text_len
+SPIECE = "spiece_model"  # the tensor in which repackaged encoders carry their tokenizer
 TOKENS = "umt5xxl"  # the key under which the host's own Wan text encoder files its tokens
 
 
@@ -80,18 +81,22 @@ def _hear_cancel(done: int, total: int) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def find_tokenizer(weights: Path) -> Path:
-    """The tokenizer folder that belongs to an encoder file: below its own folder, else in any release folder.
-
-    Raises ValueError that says where to put one."""
-    places = [weights.parent, *folders.release_roots()]
-    for place in places:
+def find_tokenizer(file: Checkpoint) -> WanTokenizer:
+    """The tokenizer that belongs to an encoder file: the one inside it, else a folder below the file's own, else one
+    in any release folder. Raises ValueError that says where to put one."""
+    if SPIECE in file:
+        return WanTokenizer.from_sentencepiece(bytes(file[SPIECE].tolist()))
+    if file.gguf and file.gguf.field("tokenizer.ggml.tokens"):
+        return WanTokenizer.from_gguf(file.gguf.field)
+    folder = file.path if file.path.is_dir() else file.path.parent
+    # in a diffusers folder the tokenizer lies beside the encoder's own folder
+    for place in (folder, folder.parent / "tokenizer", *folders.release_roots()):
         found = sorted(p.parent for name in ("tokenizer.json", "spiece.model") for p in place.rglob(name))
         if found:
-            return found[0]
+            return WanTokenizer.from_folder(found[0])
     raise ValueError(
-        f"No tokenizer was found for {weights.name}. Put the folder google/umt5-xxl of the official release "
-        f"(tokenizer.json, tokenizer_config.json, spiece.model) beside the file, that is into {weights.parent}, "
+        f"No tokenizer was found for {file.path.name}. Put the folder google/umt5-xxl of the official release "
+        f"(tokenizer.json, tokenizer_config.json, spiece.model) beside the file, that is into {folder}, "
         f"or drop the whole release folder into models/{folders.CATEGORY}."
     )
 
@@ -99,31 +104,33 @@ def find_tokenizer(weights: Path) -> Path:
 def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "default") -> comfy.sd.CLIP:
     """Loads a UMT5 encoder as a CLIP.
 
-    dtype: of weights and computation, one of `DTYPES`; "default" is the file's own (bfloat16 in the official one).
+    dtype: of weights and computation, one of `DTYPES`; "default" is the file's own (bfloat16 in the official one),
+    and bfloat16 over weights that stay packed or in 8 bits.
     device: "default" is the host's choice, "cpu" keeps it off the GPU.
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
-    checkpoint = open_checkpoint(Path(path)).without_prefix()
+    file = open_checkpoint(path)
+    checkpoint = file.for_model()
     info = expect(checkpoint, "t5")
-    tokenizer = WanTokenizer(find_tokenizer(Path(path)), text_len=info.config.text_len)
-    stored = DTYPES[dtype] or info.dtype
+    tokenizer = find_tokenizer(file)
+    as_in_file = dtype == "default"
+    # packed weights and 8-bit floats are for storage: the layers make of them what the official code computes in
+    is_narrow = bool(info.packed) or info.dtype.itemsize < 2
+    compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
 
     def build(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
-        return (
-            HostUMT5(info.config, ops=comfy.ops.manual_cast, device="meta", dtype=dtype)
-            .eval()
-            .requires_grad_(False)
-        )
+        return HostUMT5(info.config, ops=ops, device="meta", dtype=dtype).eval().requires_grad_(False)
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there
-    options: dict[str, Any] = {"dtype": stored, "initial_device": torch.device("meta")}
+    options: dict[str, Any] = {"dtype": compute, "initial_device": torch.device("meta")}
     if device == "cpu":
         options |= {"load_device": cpu, "offload_device": cpu}
     target = SimpleNamespace(params={}, clip=build, tokenizer=lambda **_: HostTokenizer(tokenizer))
     clip = comfy.sd.CLIP(target, parameters=info.parameters, model_options=options)
 
     network = clip.cond_stage_model
-    load_into(network, checkpoint, convert=lambda name, w: w.to(stored))
+    convert = None if as_in_file else lambda name, weight: weight.to(compute)
+    load_into(network, checkpoint, convert, keep_packed=as_in_file)
     network.execution_device = clip.patcher.load_device
     compat.archive_dtypes(network)
     return clip

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_bridge import folders
+from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
 from .loaders import WanDiTLoader, WanT5Loader, WanVAELoader
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
@@ -17,6 +18,8 @@ class WanExtension(ComfyExtension):
             WanT5Loader,
             WanVAELoader,
             WanT5Encode,
+            WanI2VCondition,
+            WanTI2VLatent,
             WanEmptyLatent,
             WanVAEEncode,
             WanVAEDecode,

@@ -22,7 +22,9 @@ class DiTConfig:
 
     `family` is one of t2v, i2v, ti2v, s2v, animate. `in_dim` counts latent channels at the input, conditioning
     channels included; `text_len` is the number of text rows that cross-attention sees (shorter text is
-    zero-padded to it, and the zero rows are attended)."""
+    zero-padded to it, and the zero rows are attended). `image_dim` is the width of the CLIP image features that
+    cross-attention sees beside the text (0: none), `image_positions` the number of learnt positions that the
+    first-and-last-frame model adds to them."""
 
     family: str = "t2v"
     patch_size: tuple[int, int, int] = (1, 2, 2)
@@ -38,6 +40,8 @@ class DiTConfig:
     qk_norm: bool = True
     cross_attn_norm: bool = True
     eps: float = 1e-6
+    image_dim: int = 0
+    image_positions: int = 0
 
     @property
     def head_dim(self) -> int:
@@ -54,7 +58,8 @@ class DiTConfig:
 class VAEConfig:
     """Shape of a Wan video autoencoder. Defaults are the 2.1 VAE's.
 
-    `stride` is pixels per latent cell over (time, height, width); time counts as 1 + (frames - 1) / 4."""
+    `stride` is pixels per latent cell over (time, height, width); time counts as 1 + (frames - 1) / 4.
+    `dec_dim` is the decoder's own base width (None: the encoder's)."""
 
     version: str = "2.1"
     base_dim: int = 96
@@ -63,6 +68,11 @@ class VAEConfig:
     num_res_blocks: int = 2
     temporal_downsample: tuple[bool, ...] = (False, True, True)
     stride: tuple[int, int, int] = (4, 8, 8)
+    dec_dim: int | None = None
+
+
+VAE_2_2 = VAEConfig("2.2", base_dim=160, z_dim=48, stride=(4, 16, 16), dec_dim=256)
+"""The 2.2 VAE of TI2V-5B."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_checkpoint
 from wan_models.config import NEGATIVE_PROMPT, RELEASES
 from wan_models.dit.base import WanModel
-from wan_models.pipeline import text_to_video_latents
+from wan_models.pipeline import video_latents
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21
@@ -37,7 +37,7 @@ def models(base):
         "t5": load("t5", "models_t5_umt5-xxl-enc-bf16.pth", UMT5Encoder),
         "t5 bf16": load("t5", "models_t5_umt5-xxl-enc-bf16.pth", UMT5Encoder, torch.bfloat16),
         "vae": load("vae", "Wan2.1_VAE.pth", WanVAE21),
-        "tokenizer": WanTokenizer(release / "google" / "umt5-xxl"),
+        "tokenizer": WanTokenizer.from_folder(release / "google" / "umt5-xxl"),
     }
 
 
@@ -46,7 +46,7 @@ def pure(models, prompt, negative, seed, shape, t5="t5", **settings):
     """The latents of the pure PyTorch pipeline with the host's noise for this seed."""
     texts = [models[t5].encode(*models["tokenizer"]([text])).float() for text in (prompt, negative)]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return text_to_video_latents(models["high"], models["low"], *texts, noise, **settings)
+    return video_latents(models["high"], models["low"], *texts, noise, **settings)
 
 
 def test_demo_workflow_equals_pure_pipeline(host, models):
@@ -294,8 +294,19 @@ def test_every_input_has_a_tooltip(host):
         for name, info in host.get("/object_info").items()
         if info["category"].startswith("Wan2.2/")
     }
-    assert len(ours) == 11
-    standard = {"MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "SAMPLER", "SIGMAS", "GUIDER"}
+    assert len(ours) == 13
+    standard = {
+        "MODEL",
+        "CLIP",
+        "VAE",
+        "CONDITIONING",
+        "LATENT",
+        "IMAGE",
+        "SAMPLER",
+        "SIGMAS",
+        "GUIDER",
+        "STRING",
+    }
     for name, info in ours.items():
         assert set(info["output"]) <= standard, name
         assert info["description"], name

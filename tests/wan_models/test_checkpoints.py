@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from demo.tiny_release import DIT, VAE, write_release
 from wan_models.checkpoints.detect import identify
 from wan_models.checkpoints.loading import expect, load_into
-from wan_models.checkpoints.reader import CheckpointError, open_checkpoint
+from wan_models.checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint, open_model
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
 from wan_models.vae.wan21 import WanVAE21
@@ -61,7 +61,7 @@ def test_shards_single_file_and_prefixed_file_give_the_same_model(release, tmp_p
     )
     torch.save({"state_dict": state}, tmp_path / "b.pth")
     for path in (tmp_path / "a.safetensors", tmp_path / "b.pth"):
-        checkpoint = open_checkpoint(path).without_prefix()
+        checkpoint = open_model(path)
         info = expect(checkpoint, "dit")
         assert info.config == DIT  # two heads of 128, without a config.json
         model = WanModel(info.config, device="meta")
@@ -215,16 +215,18 @@ def test_vae_of_another_width_loads(tmp_path):
 
 
 def test_image_to_video_is_told_by_its_channels():
-    import wan_models.checkpoints.reader as reader
-
-    class Headers(reader.Checkpoint):
+    class Headers:
         shapes = {
-            k: tuple(v.shape)
-            for k, v in WanModel(DiTConfig(family="i2v", in_dim=36), device="meta").state_dict().items()
+            name: tuple(tensor.shape)
+            for name, tensor in WanModel(DiTConfig(family="i2v", in_dim=36), device="meta")
+            .state_dict()
+            .items()
         }
-        dtypes = dict.fromkeys(shapes, torch.bfloat16)
 
-    info = identify(Headers(Path("x.safetensors"), {}, "safetensors"))
+        def header(self, name):
+            return self.shapes[name], torch.bfloat16
+
+    info = identify(Checkpoint.of_file(Path("x.safetensors"), Headers(), Headers.shapes, "safetensors"))
     assert info.config == DiTConfig(family="i2v", in_dim=36)
     assert "image-to-video" in info.description and "14.3 billion" in info.description
 

@@ -1,15 +1,20 @@
-"""The whole of the official text-to-video run against ours, two experts of different weights, switch included."""
+"""Whole official runs against ours: two experts of different weights for text and image, and TI2V in both modes."""
 
 import contextlib
 import math
 
 import pytest
 import torch
+from PIL import Image
 from tests_support import randomize_, rel_l2
 
-from wan_models.config import DiTConfig
+from wan_models import images
+from wan_models.config import DiTConfig, VAEConfig
 from wan_models.dit.base import WanModel
-from wan_models.pipeline import text_to_video_latents
+from wan_models.pipeline import video_latents
+from wan_models.vae import wan21, wan22
+from wan_models.vae.wan21 import WanVAE21
+from wan_models.vae.wan22 import WanVAE22
 
 SIZES = {
     "dim": 48,
@@ -20,64 +25,177 @@ SIZES = {
     "num_heads": 2,
     "num_layers": 2,
 }
+TEXT_LENGTHS = {"a cat": 5, "blurry": 9}
+
+
+class OfficialVAE:
+    """The official autoencoder as its pipelines use it, except that `decode` gives the latents back."""
+
+    def __init__(self, model, module):
+        self.model = model
+        per_channel = [torch.tensor(values) for values in (module.LATENT_MEAN, module.LATENT_STD)]
+        z_dim = model.z_dim
+        self.scale = [per_channel[0][:z_dim], 1 / per_channel[1][:z_dim]]
+
+    def encode(self, videos):
+        return [self.model.encode(video[None], self.scale)[0] for video in videos]
+
+    def decode(self, latents):
+        return latents
+
+
+def pair(count, **sizes):
+    """`count` official transformers of random weights and ours of the same weights, and texts by prompt."""
+    from wan.modules.model import WanModel as OfficialModel
+
+    sizes = {**SIZES, **sizes}
+    family = sizes.pop("family", "t2v")
+    theirs = [randomize_(OfficialModel(model_type=family, **sizes), std=0.15).eval() for _ in range(count)]
+    ours = [WanModel(DiTConfig(family=family, **sizes), device="meta") for _ in range(count)]
+    for model, source in zip(ours, theirs, strict=True):
+        model.load_state_dict(source.state_dict(), assign=True)
+    return theirs, ours, {prompt: torch.randn(n, 24) for prompt, n in TEXT_LENGTHS.items()}
+
+
+def official_run(kind, monkeypatch, texts, vae, stride=(4, 8, 8), boundary=None):
+    """An official pipeline object with everything its `generate` reads but the models."""
+    run = object.__new__(kind)
+    run.lightning, run.t5_cpu, run.init_on_cpu, run.sp_size, run.rank = False, True, False, 1, 0
+    run.device, run.param_dtype = torch.device("cpu"), torch.float32
+    run.num_train_timesteps, run.boundary = 1000, boundary
+    run.patch_size, run.vae_stride, run.sample_neg_prompt = (1, 2, 2), stride, "unused"
+    run.text_encoder = lambda prompts, device: [texts[prompts[0]]]
+    run.vae = vae
+    monkeypatch.setattr(torch.amp, "autocast", lambda *a, **k: contextlib.nullcontext())
+    return run
+
+
+def noise_like(reference, seed):
+    return torch.randn(reference.shape, generator=torch.Generator().manual_seed(seed))[None]
+
+
+def picture(width, height):
+    return Image.fromarray(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8).numpy())
+
+
+def as_image(pil):
+    """As the host gives images: [1, H, W, 3] in 0..1."""
+    return torch.tensor(list(pil.getdata()), dtype=torch.float32).view(1, pil.height, pil.width, 3) / 255
 
 
 @pytest.mark.parametrize(("solver", "steps"), [("unipc", 12), ("dpm++", 9)])
 @torch.no_grad()
 def test_text_to_video_equals_official(official, seed, monkeypatch, solver, steps):
-    from wan.modules.model import WanModel as OfficialModel
     from wan.text2video import WanT2V
 
-    experts = [randomize_(OfficialModel(**SIZES), std=0.15).eval() for _ in range(2)]
-    texts = {"a cat": torch.randn(5, 24), "blurry": torch.randn(9, 24)}
-
-    run = object.__new__(WanT2V)
-    run.lightning, run.t5_cpu, run.init_on_cpu, run.sp_size, run.rank = False, True, False, 1, 0
-    run.device, run.param_dtype = torch.device("cpu"), torch.float32
-    run.num_train_timesteps, run.boundary = 1000, 0.875
-    run.patch_size, run.vae_stride, run.sample_neg_prompt = (1, 2, 2), (4, 8, 8), "unused"
+    experts, (high, low), texts = pair(2)
+    vae = OfficialVAE(type("model", (), {"z_dim": 16}), wan21)
+    run = official_run(WanT2V, monkeypatch, texts, vae, boundary=0.875)
     run.high_noise_model, run.low_noise_model = experts
-    run.text_encoder = lambda prompts, device: [texts[prompts[0]]]
-
-    class VAE:
-        model = type("model", (), {"z_dim": 16})
-
-        def decode(self, latents):
-            return latents
-
-    run.vae = VAE()
-    monkeypatch.setattr(torch.amp, "autocast", lambda *a, **k: contextlib.nullcontext())
-    settings = {"shift": 12.0, "sample_solver": solver, "sampling_steps": steps}
     reference = run.generate(
-        "a cat",
-        n_prompt="blurry",
-        size=(112, 80),
-        frame_num=9,
-        seed=seed,
-        guide_scale=(3.0, 4.0),
-        offload_model=False,
-        **settings,
-    )
+        "a cat", n_prompt="blurry", size=(112, 80), frame_num=9, seed=seed, guide_scale=(3.0, 4.0), shift=12.0,
+        sample_solver=solver, sampling_steps=steps, offload_model=False,
+    )  # fmt: skip
 
-    high, low = (WanModel(DiTConfig(**SIZES), device="meta") for _ in range(2))
-    for ours, official_expert in zip((high, low), experts, strict=True):
-        ours.load_state_dict(official_expert.state_dict(), assign=True)
-    noise = torch.randn(16, 3, 10, 14, generator=torch.Generator().manual_seed(seed))
-    seen = []
-    latents = text_to_video_latents(
-        high,
-        low,
-        [texts["a cat"]],
-        [texts["blurry"]],
-        noise[None],
-        steps=steps,
-        solver=solver,
-        on_step=lambda done, total: seen.append(done),
+    prompts = [texts["a cat"]], [texts["blurry"]]
+    noise, seen = noise_like(reference, seed), []
+    settings = {"steps": steps, "solver": solver}
+    latents = video_latents(
+        high, low, *prompts, noise, on_step=lambda done, total: seen.append(done), **settings
     )
     assert rel_l2(latents[0], reference) < 1e-4
     assert seen == list(range(1, steps + 1))
     assert math.isfinite(latents.abs().max())
-    one_expert = text_to_video_latents(
-        high, high, [texts["a cat"]], [texts["blurry"]], noise[None], steps=steps, solver=solver
-    )
+    one_expert = video_latents(high, high, *prompts, noise, **settings)
     assert rel_l2(one_expert[0], reference) > 1e-2  # the experts differ, so the test sees the switch
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps", "size"), [("unipc", 10, (61, 97)), ("dpm++", 8, (130, 50)), ("unipc", 8, (1, 1))]
+)
+@torch.no_grad()
+def test_image_to_video_equals_official(official, seed, monkeypatch, solver, steps, size):
+    from wan.image2video import WanI2V
+    from wan.modules.vae2_1 import WanVAE_
+
+    experts, (high, low), texts = pair(2, family="i2v", in_dim=36)
+    model = randomize_(
+        WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
+    )
+    run = official_run(WanI2V, monkeypatch, texts, OfficialVAE(model, wan21), boundary=0.9)
+    run.high_noise_model, run.low_noise_model = experts
+    image = picture(*size)
+    area = 80 * 112
+    reference = run.generate(
+        "a cat", image, n_prompt="blurry", max_area=area, frame_num=9, seed=seed, guide_scale=(3.5, 2.5), shift=5.0,
+        sample_solver=solver, sampling_steps=steps, offload_model=False,
+    )  # fmt: skip
+
+    vae = WanVAE21(VAEConfig(base_dim=8), device="meta")
+    vae.load_state_dict(model.state_dict(), assign=True)
+    width, height = images.latent_area_size(*size, area)
+    video, known = images.known_frames(images.stretch(as_image(image), width, height), None, 9)
+    z = wan21.normalize(vae.encode(video.movedim(-1, 0)[None] * 2 - 1))
+    y = torch.cat([images.mask_channels(known, height // 8, width // 8), z[0]])[None]
+    prompts = [texts["a cat"]], [texts["blurry"]]
+    settings = {"steps": steps, "solver": solver, "shift": 5.0, "guidance": (3.5, 2.5), "boundary": 0.9}
+    latents = video_latents(high, low, *prompts, noise_like(reference, seed), y=y, **settings)
+    assert rel_l2(latents[0], reference) < 1e-4
+    other = video_latents(high, low, *prompts, noise_like(reference, seed), y=y.flip(1), **settings)
+    assert rel_l2(other[0], reference) > 1e-2  # the conditioning matters
+
+
+def ti2v(seed, monkeypatch):
+    from wan.modules.vae2_2 import WanVAE_
+    from wan.textimage2video import WanTI2V
+
+    experts, ours, texts = pair(1, family="ti2v", in_dim=48, out_dim=48)
+    model = randomize_(
+        WanVAE_(dim=8, dec_dim=8, z_dim=48, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]),
+        std=0.1,
+    )
+    run = official_run(WanTI2V, monkeypatch, texts, OfficialVAE(model, wan22), stride=(4, 16, 16))
+    (run.model,) = experts
+    return run, ours * 2, texts, model
+
+
+@torch.no_grad()
+def test_ti2v_text_mode_equals_official(official, seed, monkeypatch):
+    run, models, texts, _ = ti2v(seed, monkeypatch)
+    reference = run.generate(
+        "a cat", n_prompt="blurry", size=(160, 96), frame_num=9, seed=seed, guide_scale=5.0, sampling_steps=10,
+        offload_model=False,
+    )  # fmt: skip
+    latents = video_latents(
+        *models, [texts["a cat"]], [texts["blurry"]], noise_like(reference, seed), steps=10, shift=5.0,
+        guidance=(5.0, 5.0), boundary=0.0,
+    )  # fmt: skip
+    assert rel_l2(latents[0], reference) < 1e-4
+
+
+@pytest.mark.parametrize(("solver", "steps", "size"), [("unipc", 10, (61, 97)), ("dpm++", 8, (300, 111))])
+@torch.no_grad()
+def test_ti2v_image_mode_equals_official(official, seed, monkeypatch, solver, steps, size):
+    run, models, texts, model = ti2v(seed, monkeypatch)
+    image = picture(*size)
+    area = 96 * 160
+    reference = run.generate(
+        "a cat", image, n_prompt="blurry", max_area=area, frame_num=9, seed=seed, guide_scale=3.0, shift=5.0,
+        sample_solver=solver, sampling_steps=steps, offload_model=False,
+    )  # fmt: skip
+
+    vae = WanVAE22(
+        VAEConfig(version="2.2", base_dim=8, dec_dim=8, z_dim=48, stride=(4, 16, 16)), device="meta"
+    )
+    vae.load_state_dict(model.state_dict(), assign=True)
+    width, height = images.best_area_size(*size, area)
+    frame = images.cover(as_image(image), width, height)
+    z = wan22.normalize(vae.encode(frame.movedim(-1, 0)[None] * 2 - 1))
+    settings = {"steps": steps, "solver": solver, "shift": 5.0, "guidance": (3.0, 3.0), "boundary": 0.0}
+    prompts = [texts["a cat"]], [texts["blurry"]]
+    latents = video_latents(*models, *prompts, noise_like(reference, seed), first=z, **settings)
+    assert rel_l2(latents[0], reference) < 1e-4
+    assert torch.equal(latents[:, :, :1], z)
+    assert (
+        rel_l2(video_latents(*models, *prompts, noise_like(reference, seed), **settings)[0], reference) > 1e-2
+    )

@@ -125,7 +125,7 @@ def test_tokens_equal_official(official, tokenizer_folder, prompt):
 
     reference = HuggingfaceTokenizer(name=str(tokenizer_folder), seq_len=512, clean="whitespace")
     ids, mask = reference([prompt], return_mask=True, add_special_tokens=True)
-    found_ids, found_mask = WanTokenizer(tokenizer_folder)([prompt])
+    found_ids, found_mask = WanTokenizer.from_folder(tokenizer_folder)([prompt])
     assert torch.equal(found_ids, ids) and torch.equal(found_mask, mask)
     assert found_ids[0, int(mask.sum()) - 1] == 1  # the end token is never cut off
 
@@ -140,7 +140,58 @@ def test_cleaning_equals_official(official, text):
 
 def test_missing_and_broken_tokenizers_say_so(tmp_path):
     with pytest.raises(ValueError, match="no tokenizer folder"):
-        WanTokenizer(tmp_path / "absent")
+        WanTokenizer.from_folder(tmp_path / "absent")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="holds no usable tokenizer"):
-        WanTokenizer(tmp_path)
+        WanTokenizer.from_folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model():
+    """A little SentencePiece vocabulary of UMT5's kind: unigram, byte fallback, pad 0 and end 1."""
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    text = ["two cats surf in the evening sun", "a cat in the rain, a dog on the road"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=model, vocab_size=320, hard_vocab_limit=False, byte_fallback=True,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def test_tokenizers_inside_files_agree(sentencepiece_model):
+    """The spiece_model tensor and GGUF metadata of the same vocabulary give the same tokens."""
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+
+    processor = SentencePieceProcessor(model_proto=sentencepiece_model)
+    described = sentencepiece_model_pb2.ModelProto.FromString(sentencepiece_model)
+    fields = {
+        "tokenizer.ggml.tokens": [piece.piece for piece in described.pieces],
+        "tokenizer.ggml.scores": [piece.score for piece in described.pieces],
+        "tokenizer.ggml.token_type": [piece.type for piece in described.pieces],
+        "tokenizer.ggml.precompiled_charsmap": list(described.normalizer_spec.precompiled_charsmap),
+        "tokenizer.ggml.unknown_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    assert len(fields["tokenizer.ggml.precompiled_charsmap"]) > 1000
+    plain = WanTokenizer.from_sentencepiece(sentencepiece_model)
+    gguf = WanTokenizer.from_gguf(fields.get)
+    for prompt in [
+        "two cats surf",
+        "evening sun, rain! 猫 🏄",
+        "ｆｕｌｌ ｗｉｄｔｈ  ﬁne",
+        "",
+        "a cat " * 400,
+    ]:
+        ids, mask = plain([prompt])
+        assert ids.tolist() == gguf([prompt])[0].tolist()
+        expected = [*processor.encode(clean(prompt)), 1]
+        assert ids[0, : mask.sum()].tolist() == (expected if len(expected) <= 512 else [*expected[:511], 1])
+
+
+def test_broken_tokenizer_inside_a_file_says_so():
+    with pytest.raises(ValueError, match="tokenizer inside the text encoder file is broken"):
+        WanTokenizer.from_sentencepiece(b"nonsense")

@@ -5,7 +5,7 @@ import torch
 from tests_support import randomize_, rel_l2
 
 from wan_models.config import VAEConfig
-from wan_models.vae import wan21
+from wan_models.vae import base, wan21
 from wan_models.vae.wan21 import WanVAE21
 
 RAW = (0.0, 1.0)  # the official scale argument (mean, 1 / std) that leaves latents as they are
@@ -26,7 +26,7 @@ def pair(official, base_dim):
 @torch.no_grad()
 def test_encode_and_decode_equal_official(official, seed, monkeypatch, frames, base_dim, piece_bytes):
     """Latent frames one by one and several at a time, batch 2, odd latent size."""
-    monkeypatch.setitem(wan21._PIECE_BYTES, "cpu", piece_bytes)
+    monkeypatch.setitem(base._PIECE_BYTES, "cpu", piece_bytes)
     reference, ours = pair(official, base_dim)
     video = torch.rand(2, 3, frames, 48, 40) * 2 - 1
     latents = reference.encode(video, RAW)
@@ -74,7 +74,7 @@ def test_half_precision_is_near(official, seed):
 
 @torch.no_grad()
 def test_progress_and_cancel_leave_nothing_behind(seed, monkeypatch):
-    monkeypatch.setitem(wan21._PIECE_BYTES, "cpu", 1)
+    monkeypatch.setitem(base._PIECE_BYTES, "cpu", 1)
     vae = randomize_(WanVAE21(VAEConfig(base_dim=8)), std=0.1)
     z = torch.randn(1, 16, 4, 2, 2)
     seen = []

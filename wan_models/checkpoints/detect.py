@@ -1,12 +1,13 @@
 """What a checkpoint holds, told from names and shapes alone (and config.json, where there is one)."""
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ..config import DiTConfig, T5Config, VAEConfig
+from ..config import VAE_2_2, DiTConfig, T5Config, VAEConfig
 from .reader import Checkpoint
 
 HEAD_DIM = 128
@@ -25,7 +26,9 @@ _ANIMATE, _SPEECH = "face_adapter.", "casual_audio_encoder."
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint is: `kind` is dit, vae, t5 or unknown; `config` goes with the kind."""
+    """What a checkpoint is: `kind` is dit, vae, t5 or unknown; `config` goes with the kind.
+
+    `dtype` is that of most plain weights; `packed` names the format of most packed ones, empty where none is."""
 
     kind: str
     description: str
@@ -33,6 +36,7 @@ class ModelInfo:
     dtype: torch.dtype
     format: str
     config: Any = None  # a DiTConfig, VAEConfig or T5Config
+    packed: str = ""
 
 
 def identify(checkpoint: Checkpoint) -> ModelInfo:
@@ -49,20 +53,31 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
         kind, config = "vae", _vae(checkpoint)
         name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"
     else:
-        kind, name = "unknown", f"no model this pack knows (it begins with {', '.join(sorted(shapes)[:3])})"
+        stated = f"the file says {checkpoint.gguf.architecture!r}, and " if checkpoint.gguf else ""
+        kind, name = (
+            "unknown",
+            f"no model this pack knows ({stated}it begins with {', '.join(sorted(shapes)[:3])})",
+        )
     size = (
         f", {parameters / 1e9:.1f} billion parameters" if parameters > 1e8 else f", {parameters:,} parameters"
     )
     description = name if kind == "unknown" else name + size
-    return ModelInfo(kind, description, parameters, _main_dtype(checkpoint), checkpoint.format, config)
+    dtype, packed = _main_dtype(checkpoint)
+    return ModelInfo(kind, description, parameters, dtype, checkpoint.format, config, packed)
 
 
-def _main_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """The dtype that most of the weights are stored in."""
-    weights: dict[torch.dtype, int] = {}
+def _main_dtype(checkpoint: Checkpoint) -> tuple[torch.dtype, str]:
+    """The dtype that most of the plain weights are stored in, and the format of most of the packed ones."""
+    plain: Counter[torch.dtype] = Counter()
+    packed: Counter[str] = Counter()
     for name, dtype in checkpoint.dtypes.items():
-        weights[dtype] = weights.get(dtype, 0) + math.prod(checkpoint.shapes[name])
-    return max(weights, key=lambda dtype: weights[dtype])
+        packing, size = checkpoint.packing(name), math.prod(checkpoint.shapes[name])
+        if packing is None:
+            plain[dtype] += size
+        else:
+            packed[packing.name] += size
+    most = lambda counts, default: counts.most_common(1)[0][0] if counts else default  # noqa: E731
+    return most(plain, torch.float32), most(packed, "")
 
 
 def _count(checkpoint: Checkpoint, prefix: str) -> int:
@@ -93,11 +108,13 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         freq_dim=shapes["time_embedding.0.weight"][1],
         text_dim=shapes["text_embedding.0.weight"][1],
         text_len=config.get("text_len", 512),
-        num_heads=config.get("num_heads", max(1, dim // HEAD_DIM)),
+        num_heads=config.get("num_heads") or config.get("num_attention_heads") or max(1, dim // HEAD_DIM),
         num_layers=_count(checkpoint, "blocks."),
         qk_norm="blocks.0.self_attn.norm_q.weight" in shapes,
         cross_attn_norm="blocks.0.norm3.weight" in shapes,
         eps=config.get("eps", 1e-6),
+        image_dim=shapes.get("img_emb.proj.0.weight", (0,))[0],
+        image_positions=shapes.get("img_emb.emb_pos", (0, 0))[1],
     )
 
 
@@ -119,7 +136,8 @@ def _t5(checkpoint: Checkpoint) -> T5Config:
 def _vae(checkpoint: Checkpoint) -> VAEConfig:
     shapes = checkpoint.shapes
     z_dim = shapes["conv2.weight"][0]
+    decoder = shapes["decoder.head.0.gamma"][0]
     if any(name.startswith("decoder.upsamples.0.upsamples.") for name in shapes):
-        base = shapes["encoder.conv1.weight"][0]
-        return VAEConfig(version="2.2", base_dim=base, z_dim=z_dim, stride=(4, 16, 16))
-    return VAEConfig(base_dim=shapes["decoder.head.0.gamma"][0], z_dim=z_dim)
+        encoder = shapes["encoder.conv1.weight"][0]
+        return replace(VAE_2_2, base_dim=encoder, dec_dim=decoder, z_dim=z_dim)
+    return VAEConfig(base_dim=decoder, z_dim=z_dim)

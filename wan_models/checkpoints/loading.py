@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from .detect import ModelInfo, identify
@@ -23,11 +24,16 @@ def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
 
 
 def load_into(
-    module: nn.Module, checkpoint: Checkpoint, convert: Callable[[str, Tensor], Tensor] | None = None
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    convert: Callable[[str, Tensor], Tensor] | None = None,
+    keep_packed: bool = False,
 ) -> None:
     """Puts the checkpoint's tensors in the place of the module's parameters, without a second copy in memory.
 
-    convert(name, tensor) may change the dtype on the way. Raises CheckpointError where names or shapes do not fit."""
+    convert(name, tensor) may change the dtype on the way. keep_packed leaves packed weights as they are stored in
+    layers that can hold them (those with a `packing` attribute); the others are unpacked to float32.
+    Raises CheckpointError where names or shapes do not fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = checkpoint.shapes
     problems = [
@@ -52,6 +58,17 @@ def load_into(
             f"{checkpoint.path} looks like {identify(checkpoint).description}, but does not fit it: {'; '.join(said)}. "
             "The file is incomplete or was made for another model"
         )
-    state = {name: convert(name, checkpoint[name]) if convert else checkpoint[name] for name in wanted}
-    module.load_state_dict(state, assign=True)
+    state = {}
+    for name in wanted:
+        tensor, packing = checkpoint[name], checkpoint.packing(name)
+        owner, _, leaf = name.rpartition(".")
+        if packing is not None:
+            layer = module.get_submodule(owner)
+            if keep_packed and leaf == "weight" and hasattr(layer, "packing"):
+                layer.packing = packing  # type: ignore[assignment]
+                layer.weight = nn.Parameter(tensor, requires_grad=False)
+                continue
+            tensor = packing.unpack(tensor, torch.float32).view(packing.shape)
+        state[name] = convert(name, tensor) if convert else tensor
+    module.load_state_dict(state, strict=False, assign=True)  # names were compared above
     module.requires_grad_(False)

@@ -1,12 +1,14 @@
 """Any checkpoint as one read-only mapping of names to tensors, memory-mapped and read when asked for.
 
 Understands a safetensors file, a folder of safetensors shards with their index, a folder with one safetensors
-file, and PyTorch files (.pth, .pt, .bin), which are read with `weights_only=True`: code in a file never runs.
+file, GGUF files, and PyTorch files (.pth, .pt, .bin), which are read with `weights_only=True`: code in a file
+never runs. `open_checkpoint` gives the file as it is, `open_model` under the names of this package's models.
 """
 
 import json
 import pickle
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from . import keys
+from .gguf_file import GGUFFile
+from .quantized import Packing, is_side_tensor, scaled_float8
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """What repackaged files put before every name."""
@@ -31,34 +37,58 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used, with the file, what is wrong with it, and what to do."""
 
 
-class Checkpoint(Mapping[str, Tensor]):
-    """Names to tensors, over one or several files. `shapes`, `dtypes` and `metadata` come from headers alone."""
+@dataclass(frozen=True)
+class _Entry:
+    """One tensor: the file that reads it, its name there, and how it is packed."""
 
-    def __init__(self, path: Path, files: dict[str, Any], kind: str, prefix: str = "") -> None:
+    file: Any
+    name: str
+    packing: Packing | None = None
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """Names to tensors, over one or several files. `shapes` and `dtypes` come from headers alone.
+
+    A packed tensor (see `packing`) reads as it is stored; its shape is that of the weight itself."""
+
+    def __init__(self, path: Path, entries: dict[str, _Entry], kind: str) -> None:
         self.path = path
         self.format = kind
-        self._files = files  # name in the file -> what reads it
-        self._prefix = prefix
+        self._entries = entries
+
+    @classmethod
+    def of_file(cls, path: Path, file: Any, names: Any, kind: str) -> "Checkpoint":
+        return cls(path, {name: _Entry(file, name) for name in names}, kind)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._files[self._prefix + name].read(self._prefix + name)
+        entry = self._entries[name]
+        return entry.file.read(entry.name)
 
     def __iter__(self) -> Iterator[str]:
-        return (name[len(self._prefix) :] for name in self._files if name.startswith(self._prefix))
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._entries)
+
+    def packing(self, name: str) -> Packing | None:
+        """How a tensor is packed; None where it reads as plain numbers."""
+        return self._entries[name].packing
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: self._header(name)[0] for name in self}
+        return {
+            name: entry.packing.shape if entry.packing else entry.file.header(entry.name)[0]
+            for name, entry in self._entries.items()
+        }
 
     @cached_property
     def dtypes(self) -> dict[str, torch.dtype]:
-        return {name: self._header(name)[1] for name in self}
+        return {name: entry.file.header(entry.name)[1] for name, entry in self._entries.items()}
 
-    def _header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
-        return self._files[self._prefix + name].header(self._prefix + name)
+    @cached_property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors as they are stored."""
+        return sum(self[name].nbytes for name in self)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -67,12 +97,39 @@ class Checkpoint(Mapping[str, Tensor]):
         file = folder / "config.json"
         return _read_json(file) if file.is_file() else {}
 
-    def without_prefix(self) -> "Checkpoint":
-        """The same without the prefix that repackaged files put before every name; other parts are left out."""
+    @cached_property
+    def gguf(self) -> GGUFFile | None:
+        """The file's metadata where it is a GGUF file."""
+        file = next((entry.file for entry in self._entries.values()), None)
+        return file if isinstance(file, GGUFFile) else None
+
+    def for_model(self) -> "Checkpoint":
+        """The same under official names: the prefix and other parts of repackaged files dropped, foreign names
+        translated, and the scales of fp8 weights taken in. Raises CheckpointError on unknown quantised formats."""
+        entries = self._entries
         for prefix in PREFIXES:
-            if any(name.startswith(prefix) for name in self._files):
-                return Checkpoint(self.path, self._files, self.format, prefix)
-        return self
+            if any(name.startswith(prefix) for name in entries):
+                entries = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
+                break
+        official = keys.to_official(entries)
+        if official is not None:
+            entries = {official[name]: entry for name, entry in entries.items() if name in official}
+        plain = Checkpoint(self.path, entries, self.format)
+        try:
+            scaled = scaled_float8(plain.shapes, plain.__getitem__, plain.dtypes)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+        entries = {
+            name: replace(entry, packing=scaled.get(name, entry.packing))
+            for name, entry in entries.items()
+            if not is_side_tensor(name)
+        }
+        return Checkpoint(self.path, entries, self.format)
+
+
+def open_model(path: str | Path) -> Checkpoint:
+    """`open_checkpoint`, under the names of this package's models (see `Checkpoint.for_model`)."""
+    return open_checkpoint(path).for_model()
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -84,13 +141,23 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist")
     if path.suffix in TORCH_SUFFIXES:
         file = _TorchFile(path)
-        return Checkpoint(path, dict.fromkeys(file.tensors, file), "pth")
+        return Checkpoint.of_file(path, file, file.tensors, "pth")
     if path.suffix in (".safetensors", ".sft"):
         shard = _SafetensorsFile(path)
-        return Checkpoint(path, dict.fromkeys(shard.entries, shard), "safetensors")
+        return Checkpoint.of_file(path, shard, shard.entries, "safetensors")
+    if path.suffix == ".gguf":
+        return _open_gguf(path)
     raise CheckpointError(
-        f"{path} is no checkpoint: expected .safetensors, {', '.join(TORCH_SUFFIXES)} or a folder"
+        f"{path} is no checkpoint: expected .safetensors, .gguf, {', '.join(TORCH_SUFFIXES)} or a folder"
     )
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    try:
+        file = GGUFFile(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return Checkpoint(path, {name: _Entry(file, name, file.packing(name)) for name in file.tensors}, "GGUF")
 
 
 def _open_folder(folder: Path) -> Checkpoint:
@@ -110,7 +177,7 @@ def _open_folder(folder: Path) -> Checkpoint:
             "how they belong together: download the index too, or keep one file"
         )
     shard = _SafetensorsFile(files[0])
-    return Checkpoint(folder, dict.fromkeys(shard.entries, shard), "safetensors")
+    return Checkpoint.of_file(folder, shard, shard.entries, "safetensors")
 
 
 def _open_index(index: Path) -> Checkpoint:
@@ -132,7 +199,9 @@ def _open_index(index: Path) -> Checkpoint:
                 f"{index} places {name} in {shard}, which does not have it: download both again"
             )
     return Checkpoint(
-        index.parent, {name: shards[shard] for name, shard in names.items()}, "sharded safetensors"
+        index.parent,
+        {name: _Entry(shards[shard], name) for name, shard in names.items()},
+        "sharded safetensors",
     )
 
 

@@ -1,4 +1,4 @@
-"""The Wan2.2 diffusion transformer of T2V-A14B, I2V-A14B and TI2V-5B.
+"""The Wan diffusion transformer of T2V-A14B, I2V-A14B and TI2V-5B, and of the Wan2.1 releases like them.
 
 Latent video -> patches -> tokens -> `num_layers` blocks (self-attention with 3-D rotary positions, cross-
 attention to UMT5 text, feed-forward; all modulated by the timestep) -> patches of the velocity. Parameters have
@@ -15,7 +15,7 @@ from .. import ops as default_ops
 from ..attention import Attention, get_attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
-from .layers import Block, Head, pad_text, sinusoidal_embedding
+from .layers import Block, Head, ImageEmbedding, pad_text, sinusoidal_embedding
 
 RunBlock = Callable[..., Tensor]
 
@@ -52,6 +52,8 @@ class WanModel(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, dim * 6, **factory))
         self.blocks = nn.ModuleList(Block(config, ops, **factory) for _ in range(config.num_layers))
         self.head = Head(config, ops, **factory)
+        if config.image_dim:
+            self.img_emb = ImageEmbedding(config, ops, **factory)
 
     def forward(
         self,
@@ -59,6 +61,7 @@ class WanModel(nn.Module):
         t: Tensor,
         context: Tensor | list[Tensor],
         y: Tensor | None = None,
+        image: Tensor | None = None,
         *,
         attention: Attention | None = None,
         rotary: RotaryTable | None = None,
@@ -69,6 +72,7 @@ class WanModel(nn.Module):
         t: timesteps in 0..1000, [B], or [B, F'] with one per latent frame after patching.
         context: UMT5 rows [B, L, text_dim] or a list of [L_i, text_dim], padded with zeros to `text_len`.
         y: conditioning channels [B, C_y, F, H, W] that follow x's.
+        image: CLIP features [B, 257 per image, image_dim] of a Wan2.1 image-to-video model; others ignore them.
         attention: kernel in the place of the default one; rotary: table in the place of the grid's own.
         run_block: called as run_block(index, block, x, **inputs) in the place of block(x, **inputs).
         Raises ValueError where channels, text width or size do not fit the model."""
@@ -85,6 +89,7 @@ class WanModel(nn.Module):
             context=self.text_embedding(context.to(self.compute_dtype)),
             rotary=rotary or rotary_table(grid, self.config.head_dim, x.device),
             attention=attention or get_attention(),
+            image=self.embed_image(image),
         )
         return self.unpatchify(self.head(tokens, e), grid)
 
@@ -93,6 +98,12 @@ class WanModel(nn.Module):
         patches = self.patch_embedding(x.to(self.compute_dtype))
         frames, height, width = patches.shape[2:]
         return patches.flatten(2).transpose(1, 2).float().contiguous(), (frames, height, width)
+
+    def embed_image(self, features: Tensor | None) -> Tensor | None:
+        """CLIP features [B, L, image_dim] -> tokens [B, L, dim]; None for a model without image context."""
+        if features is None or not self.config.image_dim:
+            return None
+        return self.img_emb(features.to(self.compute_dtype))
 
     def embed_time(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps [B] or [B, S] -> embedding [B, S, dim] and modulation [B, S, 6, dim], in float32.

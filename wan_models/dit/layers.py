@@ -70,13 +70,52 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(SelfAttention):
-    """Attention from the video's tokens to the text's; zero-padded text rows are attended like any other."""
+    """Attention from the video's tokens to the text's; zero-padded text rows are attended like any other.
 
-    def forward(self, x: Tensor, context: Tensor, attention: Attention) -> Tensor:  # type: ignore[override]
-        """x [B, L, C] and context [B, L_text, C] in the compute dtype -> [B, L, C]."""
+    Models with CLIP image context attend to the image's tokens apart, and add the two results."""
+
+    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__(config, ops, **factory)
+        if config.image_dim:
+            self.k_img = ops.Linear(config.dim, config.dim, **factory)
+            self.v_img = ops.Linear(config.dim, config.dim, **factory)
+            self.norm_k_img = ops.RMSNorm(config.dim, eps=config.eps, **factory)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention
+    ) -> Tensor:
+        """x [B, L, C], context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C]."""
         q = self.norm_q(self.q(x).float()).to(x.dtype)
         k = self.norm_k(self.k(context).float()).to(x.dtype)
-        return self.o(attention(q, k, self.v(context), self.num_heads))
+        out = attention(q, k, self.v(context), self.num_heads)
+        if image is not None:
+            k = self.norm_k_img(self.k_img(image).float()).to(x.dtype)
+            out = out + attention(q, k, self.v_img(image), self.num_heads)
+        return self.o(out)
+
+
+class ImageEmbedding(nn.Module):
+    """CLIP image features -> tokens of the model's width. Source: MLPProj of the official code."""
+
+    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        width, dim = config.image_dim, config.dim
+        self.proj = nn.Sequential(
+            ops.LayerNorm(width, **factory),
+            ops.Linear(width, width, **factory),
+            nn.GELU(),
+            ops.Linear(width, dim, **factory),
+            ops.LayerNorm(dim, **factory),
+        )
+        if config.image_positions:
+            self.emb_pos = nn.Parameter(torch.zeros(1, config.image_positions, width, **factory))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, L, width], 257 rows per image -> [B, L, C]."""
+        if hasattr(self, "emb_pos"):
+            features = features[:, : self.emb_pos.shape[1]]
+            features = features + self.emb_pos[:, : features.shape[1]].to(features)
+        return self.proj(features)
 
 
 class Block(nn.Module):
@@ -98,10 +137,16 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim, **factory))
 
     def forward(
-        self, x: Tensor, e: Tensor, context: Tensor, rotary: RotaryTable, attention: Attention
+        self,
+        x: Tensor,
+        e: Tensor,
+        context: Tensor,
+        rotary: RotaryTable,
+        attention: Attention,
+        image: Tensor | None = None,
     ) -> Tensor:
         """x [B, L, C] float32, changed in place; e [B, S, 6, C] float32, one row of six per segment of tokens;
-        context [B, L_text, C] in the compute dtype -> [B, L, C] float32."""
+        context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C] float32."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(e).unsqueeze(1) + e).chunk(
             6, dim=2
         )
@@ -109,7 +154,7 @@ class Block(nn.Module):
 
         y = self.self_attn(modulated_norm(x, self.norm1, shift, scale).to(dtype), rotary, attention)
         x = add_gated(x, y, gate)
-        x = x.add_(self.cross_attn(self.norm3(x).to(dtype), context, attention))
+        x = x.add_(self.cross_attn(self.norm3(x).to(dtype), context, image, attention))
         y = self.ffn(modulated_norm(x, self.norm2, ffn_shift, ffn_scale).to(dtype))
         return add_gated(x, y, ffn_gate)
 

@@ -1,7 +1,9 @@
 """Prompts -> token ids, with the official cleaning. Prompt weights like (word:1.2) are literal text."""
 
 import html
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import torch
@@ -19,29 +21,75 @@ def clean(text: str) -> str:
 
 
 class WanTokenizer:
-    """A transformers tokenizer folder in the layout of google/umt5-xxl; nothing is ever downloaded.
+    """Prompts -> token ids of UMT5, from any of the places where its vocabulary is found; nothing is downloaded."""
 
-    Raises ValueError where the folder or a file in it is missing or broken."""
+    def __init__(self, encode: Callable[[str], list[int]], text_len: int = 512) -> None:
+        """encode: text -> ids, the end token last."""
+        self._encode = encode
+        self.text_len = text_len
 
-    def __init__(self, folder: str | Path, text_len: int = 512) -> None:
+    @classmethod
+    def from_folder(cls, folder: str | Path, text_len: int = 512) -> "WanTokenizer":
+        """A folder of files in the layout of google/umt5-xxl; ValueError where it or a file is missing or broken."""
         from transformers import AutoTokenizer  # slow to import, and not needed to list nodes
 
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"no tokenizer folder {folder}: it must hold {FILES} of google/umt5-xxl")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # the library raises many kinds for missing and broken files
             raise ValueError(f"{folder} holds no usable tokenizer ({error}); it must hold {FILES}") from error
-        self.text_len = text_len
+        return cls(lambda text: tokenizer(text, add_special_tokens=True)["input_ids"], text_len)
+
+    @classmethod
+    def from_sentencepiece(cls, model: bytes, text_len: int = 512) -> "WanTokenizer":
+        """The bytes of a spiece.model, as repackaged encoder files carry them; ValueError where they are broken."""
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError:
+            raise ValueError(
+                "this text encoder file carries a SentencePiece tokenizer, which needs a package: "
+                "pip install sentencepiece"
+            ) from None
+        try:
+            processor = SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(f"the tokenizer inside the text encoder file is broken ({error})") from None
+        return cls(lambda text: [*processor.encode(text), processor.eos_id()], text_len)
+
+    @classmethod
+    def from_gguf(cls, field: Callable[[str], Any], text_len: int = 512) -> "WanTokenizer":
+        """The vocabulary in a GGUF file's metadata, read through `field(name)`."""
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+        pieces = list(zip(field("tokenizer.ggml.tokens"), field("tokenizer.ggml.scores"), strict=True))
+        kinds = field("tokenizer.ggml.token_type") or []
+        unknown, end = (field(f"tokenizer.ggml.{name}_token_id") for name in ("unknown", "eos"))
+        has_bytes = _BYTE_TOKEN in kinds
+        tokenizer = Tokenizer(models.Unigram(pieces, unk_id=_or(unknown, 2), byte_fallback=has_bytes))
+        steps = [normalizers.Replace(Regex(" {2,}"), " ")]
+        if charsmap := field("tokenizer.ggml.precompiled_charsmap"):
+            steps.insert(0, normalizers.Precompiled(bytes(value & 255 for value in charsmap)))
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        return cls(lambda text: [*tokenizer.encode(text).ids, _or(end, 1)], text_len)
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Prompts -> ids and mask, int64 [B, text_len]; longer prompts are cut, the end token kept."""
-        out = self.tokenizer(
-            [clean(text) for text in texts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.text_len,
-            add_special_tokens=True,
-        )
-        return torch.tensor(out["input_ids"]), torch.tensor(out["attention_mask"])
+        ids = torch.zeros(len(texts), self.text_len, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, text in enumerate(texts):
+            tokens = self._encode(clean(text))
+            if len(tokens) > self.text_len:
+                tokens = [*tokens[: self.text_len - 1], tokens[-1]]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return ids, mask
+
+
+_BYTE_TOKEN = 6  # in GGUF's list of token types
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -107,11 +107,11 @@ class AttentionBlock(nn.Module):
 
 
 class Upsample2d(nn.Module):
-    """Height and width doubled, channels halved, frame by frame."""
+    """Height and width doubled, frame by frame."""
 
-    def __init__(self, dim: int, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, dim // 2, 3, padding=1, **factory))
+        self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, out_dim, 3, padding=1, **factory))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         wide = F.interpolate(per_frame(x), scale_factor=2.0, mode="nearest-exact")
@@ -121,8 +121,8 @@ class Upsample2d(nn.Module):
 class Upsample3d(Upsample2d):
     """The same, and every frame but the video's first becomes two."""
 
-    def __init__(self, dim: int, ops: ModuleType, **factory: Any) -> None:
-        super().__init__(dim, ops, **factory)
+    def __init__(self, dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> None:
+        super().__init__(dim, out_dim, ops, **factory)
         self.time_conv = causal_conv3d(ops)(dim, dim * 2, (3, 1, 1), **factory)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:

@@ -1,0 +1,80 @@
+"""GGUF files: the header through the gguf package, tensors memory-mapped and packed as they are."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .gguf_blocks import BLOCKS
+from .quantized import Blocks
+
+_PLAIN = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+}  # fmt: skip
+# tensors of more than four axes are stored flat by some converters, which note the real shape here
+_SHAPE_NOTE = "comfy.gguf.orig_shape."
+
+
+class GGUFFile:
+    """One GGUF file. Raises ValueError where it is none, or cut short, or holds an unknown kind of blocks."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import gguf
+        except ImportError:
+            raise ValueError(f"{path.name} is a GGUF file, which needs a package: pip install gguf") from None
+        self.path = path
+        try:
+            self._reader = gguf.GGUFReader(path)
+        except Exception as error:  # a broken header ends the reader in many ways
+            raise ValueError(
+                f"{path} is damaged, cut short or no GGUF file ({error}): download it again"
+            ) from None
+        self.tensors: dict[str, Any] = {}
+        for tensor in self._reader.tensors:
+            kind = tensor.tensor_type.name
+            if kind not in _PLAIN and kind not in BLOCKS:
+                raise ValueError(
+                    f"{path}: {tensor.name} is stored as {kind}, which cannot be read; get a file of type "
+                    f"{', '.join(BLOCKS)}, F16 or BF16"
+                )
+            self.tensors[tensor.name] = tensor
+
+    @property
+    def architecture(self) -> str:
+        """What the file says it holds: "wan", "t5encoder", "flux" ...; empty where it does not say."""
+        return self.field("general.architecture") or ""
+
+    def field(self, key: str) -> Any:
+        """A metadata field as plain Python values; None where there is none."""
+        field = self._reader.get_field(key)
+        return None if field is None else field.contents()
+
+    def packing(self, name: str) -> Blocks | None:
+        """How a tensor is packed; None where it is plain."""
+        kind = self.tensors[name].tensor_type.name
+        return None if kind in _PLAIN else Blocks(kind, self._shape(name))
+
+    def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype of a plain tensor; a packed one counts as bytes."""
+        return self._shape(name), _PLAIN.get(self.tensors[name].tensor_type.name, torch.uint8)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        noted = self.field(_SHAPE_NOTE + name)
+        return tuple(noted or reversed(self.tensors[name].shape.tolist()))
+
+    @cached_property
+    def _bytes(self) -> Tensor:
+        return torch.from_file(str(self.path), shared=False, size=self.path.stat().st_size, dtype=torch.uint8)
+
+    def read(self, name: str) -> Tensor:
+        """A plain tensor, or the packed one's rows of bytes [..., bytes per row]; memory-mapped."""
+        tensor = self.tensors[name]
+        start, kind = int(tensor.data_offset), tensor.tensor_type.name
+        raw = self._bytes[start : start + int(tensor.n_bytes)]
+        if kind in _PLAIN:
+            return raw.view(_PLAIN[kind]).view(self._shape(name))
+        return raw.view(*self._shape(name)[:-1], -1)

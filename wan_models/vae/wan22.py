@@ -1,0 +1,190 @@
+"""The Wan 2.2 video autoencoder (48 channels, 4 x 16 x 16 pixels per latent cell) of TI2V-5B.
+
+Beside the 2.1 VAE it works on patches of 2 x 2 pixels, and each level has a shortcut without weights: values
+are averaged in groups on the way down and repeated on the way up. Source: wan/modules/vae2_2.py of the official
+code, whose parameter names are kept. Latents are raw here, as in `wan21`.
+"""
+
+import itertools
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops as default_ops
+from ..config import VAEConfig
+from .base import LatentStatistics, VideoVAE, apply_head, head, middle
+from .causal import (
+    Cache,
+    Downsample2d,
+    Downsample3d,
+    ResidualBlock,
+    Upsample2d,
+    Upsample3d,
+    causal_conv3d,
+)
+
+PATCH = 2
+_STATISTICS = LatentStatistics(
+    mean=(
+        -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
+        0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+        -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
+        -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+    ),
+    std=(
+        0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+        0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+        0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+        0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+    ),
+)  # fmt: skip
+LATENT_MEAN, LATENT_STD = _STATISTICS.mean, _STATISTICS.std
+normalize, denormalize = _STATISTICS.normalize, _STATISTICS.denormalize
+
+
+def average_down(x: Tensor, out_dim: int, time: int, space: int) -> Tensor:
+    """[B, C, T, H, W] -> [B, out_dim, T / time, H / space, W / space]: each cell of time x space x space values of
+    each channel becomes channels, which are averaged in groups. A missing first frame counts as zeros."""
+    x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
+    cells = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))  # B C T t H s W s
+    values = cells.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+    return values.unflatten(1, (out_dim, -1)).mean(2)
+
+
+def repeat_up(x: Tensor, out_dim: int, time: int, space: int, first: bool) -> Tensor:
+    """The way back, each value repeated: [B, C, T, H, W] -> [B, out_dim, T * time, H * space, W * space].
+
+    The `first` frame of a video stands for one frame, not for `time`."""
+    factor = time * space * space
+    values = x.repeat_interleave(out_dim * factor // x.shape[1], dim=1)
+    cells = values.unflatten(1, (out_dim, time, space, space)).permute(
+        0, 1, 5, 2, 6, 3, 7, 4
+    )  # B C T t H s W s
+    out = cells.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    return out[:, :, time - 1 :] if first else out
+
+
+class DownLevel(nn.Module):
+    """Residual blocks and a halving, beside averages in groups."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, blocks: int, time: bool, space: bool, ops: ModuleType, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.out_dim, self.factors = out_dim, (2 if time else 1, 2 if space else 1)
+        dims = (in_dim, *[out_dim] * blocks)
+        layers: list[nn.Module] = [ResidualBlock(a, b, ops, **factory) for a, b in itertools.pairwise(dims)]
+        if space:
+            layers.append((Downsample3d if time else Downsample2d)(out_dim, ops, **factory))
+        self.downsamples = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        shortcut = average_down(x, self.out_dim, *self.factors)
+        for layer in self.downsamples:
+            x = layer(x, cache)
+        return x.add_(shortcut)
+
+
+class UpLevel(nn.Module):
+    """Residual blocks and a doubling, beside repeated values; the last level neither doubles nor repeats."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, blocks: int, time: bool, space: bool, ops: ModuleType, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.out_dim, self.factors = out_dim, (2 if time else 1, 2) if space else None
+        dims = (in_dim, *[out_dim] * blocks)
+        layers: list[nn.Module] = [ResidualBlock(a, b, ops, **factory) for a, b in itertools.pairwise(dims)]
+        if space:
+            layers.append((Upsample3d if time else Upsample2d)(out_dim, out_dim, ops, **factory))
+        self.upsamples = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        shortcut = None
+        if self.factors:
+            first = self not in cache
+            cache[self] = x.new_empty(0)
+            shortcut = repeat_up(x, self.out_dim, *self.factors, first)
+        for layer in self.upsamples:
+            x = layer(x, cache)
+        return x if shortcut is None else x.add_(shortcut)
+
+
+class Encoder(nn.Module):
+    """Patches -> two values (mean, log variance) per latent channel."""
+
+    def __init__(self, config: VAEConfig, ops: ModuleType, **factory: Any) -> None:
+        super().__init__()
+        dims = [config.base_dim * m for m in (1, *config.dim_mult)]
+        time = (*config.temporal_downsample, False)
+        self.conv1 = causal_conv3d(ops)(3 * PATCH**2, dims[0], 3, padding=1, **factory)
+        self.downsamples = nn.Sequential(
+            *(
+                DownLevel(a, b, config.num_res_blocks, time[i], i < len(dims) - 2, ops, **factory)
+                for i, (a, b) in enumerate(itertools.pairwise(dims))
+            )
+        )
+        self.middle = middle(dims[-1], ops, **factory)
+        self.head = head(dims[-1], config.z_dim * 2, ops, **factory)
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        x = self.conv1(x, cache)
+        for layer in (*self.downsamples, *self.middle):
+            x = layer(x, cache)
+        return apply_head(self.head, x, cache)
+
+
+class Decoder(nn.Module):
+    """Latents -> patches."""
+
+    def __init__(self, config: VAEConfig, ops: ModuleType, **factory: Any) -> None:
+        super().__init__()
+        mult = config.dim_mult[::-1]
+        dims = [(config.dec_dim or config.base_dim) * m for m in (mult[0], *mult)]
+        time = (*config.temporal_downsample[::-1], False)
+        self.conv1 = causal_conv3d(ops)(config.z_dim, dims[0], 3, padding=1, **factory)
+        self.middle = middle(dims[0], ops, **factory)
+        self.upsamples = nn.Sequential(
+            *(
+                UpLevel(a, b, config.num_res_blocks + 1, time[i], i < len(dims) - 2, ops, **factory)
+                for i, (a, b) in enumerate(itertools.pairwise(dims))
+            )
+        )
+        self.head = head(dims[-1], 3 * PATCH**2, ops, **factory)
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        x = self.conv1(x, cache)
+        for layer in (*self.middle, *self.upsamples):
+            x = layer(x, cache)
+        return apply_head(self.head, x, cache)
+
+
+class WanVAE22(VideoVAE):
+    """Encoder and decoder of the Wan 2.2 VAE; see `VideoVAE`."""
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        ops: ModuleType = default_ops,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(config, ops, dtype, device=device)
+        self.encoder = Encoder(config, ops, device=device, dtype=dtype)
+        self.decoder = Decoder(config, ops, device=device, dtype=dtype)
+
+    @property
+    def values_per_pixel(self) -> float:
+        return max(self.config.base_dim, self.config.dec_dim or 0) / PATCH**2
+
+    def from_pixels(self, video: Tensor) -> Tensor:
+        """[B, 3, T, H, W] -> [B, 12, T, H / 2, W / 2]: the four pixels of a patch column by column."""
+        cells = video.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH))  # B C T H q W r
+        return cells.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
+
+    def to_pixels(self, x: Tensor) -> Tensor:
+        cells = x.unflatten(1, (3, PATCH, PATCH))  # B C r q T H W
+        return cells.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
