@@ -194,15 +194,3 @@ def check_pair(high: Any, low: Any) -> None:
             f"the two models do not belong together: the high-noise one takes {one[1]} channels and is {one[0]} wide, "
             f"the low-noise one takes {two[1]} and is {two[0]} wide. Connect both experts of the same release"
         )
-
-
-def swapped(high: Any, low: Any) -> str | None:
-    """A warning where the names of the two files say that they are connected the wrong way round."""
-    names = [str(getattr(m.model, "source", "")).lower() for m in (high, low)]
-    names = [name.replace("\\", "/").split("/models/")[-1] for name in names]
-    if "low" in names[0] and "high" not in names[0] and "high" in names[1] and "low" not in names[1]:
-        return (
-            f"The experts look swapped: {names[0]} is connected as the high-noise model and {names[1]} as the "
-            "low-noise model."
-        )
-    return None

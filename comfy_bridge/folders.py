@@ -60,17 +60,17 @@ def options(category: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def resolve(name: str, category: str) -> Path:
+def resolve(name: str, *categories: str) -> Path:
     """The path behind an entry of `options`; ValueError where it is no longer there."""
     entry = _release_entries().get(name)
     if entry is not None:
         return entry
-    found = folder_paths.get_full_path(category, name)
-    if found is None and category in GGUF_CATEGORIES:
-        found = folder_paths.get_full_path(GGUF_CATEGORIES[category], name)
-    if found is None:
-        raise ValueError(
-            f"{name!r} is neither in models/{category} nor in models/{CATEGORY}. Put the file there and press R to "
-            "refresh the lists, or choose another one."
-        )
-    return Path(found)
+    for category in categories:
+        for listed in (category, GGUF_CATEGORIES.get(category)):
+            found = folder_paths.get_full_path(listed, name) if listed else None
+            if found is not None:
+                return Path(found)
+    raise ValueError(
+        f"{name!r} is neither in models/{categories[0]} nor in models/{CATEGORY}. Put the file there and press R to "
+        "refresh the lists, or choose another one."
+    )

@@ -10,12 +10,13 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..wan_models.config import RELEASES
-from ..wan_models.sampling.schedule import timestep_of
-from . import sampling
+from ..wan_models.config import DISTILLED, RELEASES
+from ..wan_models.sampling.schedule import SOLVERS, timestep_of
+from . import preflight, sampling
 from .experts import ExpertsGuider
 
 CUSTOM = "custom"
+PRESETS = {**RELEASES, **DISTILLED}
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,15 @@ class Settings:
 
     @classmethod
     def of_release(cls, name: str) -> "Settings":
-        release = RELEASES[name]
+        release = PRESETS[name]
         low, high = release.guidance
         # a release with one expert runs it from the first step to the last
         boundary = 0.0 if release.boundary is None else release.boundary
-        return cls(
-            release.steps,
-            release.shift,
-            high,
-            low,
-            boundary,
-            sampling.OFFICIAL + release.solver,
-            sampling.SCHEDULE_NAME,
-        )
+        if release.solver in SOLVERS:
+            sampler, scheduler = sampling.OFFICIAL + release.solver, sampling.SCHEDULE_NAME
+        else:
+            sampler, scheduler = release.solver, "simple"
+        return cls(release.steps, release.shift, high, low, boundary, sampler, scheduler)
 
 
 def check_latent(latent: dict, model: Any) -> Tensor:
@@ -78,6 +75,7 @@ def run(
     add_noise: bool = True,
 ) -> tuple[dict, str]:
     """Samples and returns the LATENT and one line on what was done."""
+    preflight.check_image(high, positive)
     samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent, high))
     sigmas = sampling.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
     guider = ExpertsGuider(high, low, settings.boundary)

@@ -1,4 +1,4 @@
-"""A tiny, seeded T2V-A14B in the official release layout, for the demo and the tests.
+"""Tiny, seeded T2V-A14B, I2V-A14B and TI2V-5B in the official release layout, for the demo and the tests.
 
 Small enough to run in seconds on a CPU, and of the shape that the host's own loaders accept too (head width 128,
 text width 4096). The video it makes is coloured noise: the weights are random.
@@ -7,7 +7,7 @@ text width 4096). The video it makes is coloured noise: the weights are random.
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,13 +15,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.tiny_tokenizer import write_tokenizer
-from wan_models.config import DiTConfig, T5Config, VAEConfig
+from wan_models.config import VAE_2_2, DiTConfig, T5Config, VAEConfig
 from wan_models.dit.base import WanModel
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
+from wan_models.vae.wan22 import WanVAE22
 
 DIT = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2)
+DITS = {
+    "T2V-A14B": DIT,
+    "I2V-A14B": replace(DIT, family="i2v", in_dim=36),
+    "TI2V-5B": replace(DIT, family="ti2v", in_dim=48, out_dim=48),
+}
 VAE = VAEConfig(base_dim=16)
+VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 
 
 def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor]:
@@ -76,16 +83,22 @@ _OFFICIAL_KEYS = (
 )
 
 
-def write_release(folder: str | Path, seed: int = 0) -> Path:
-    """Writes the release folder (existing files are replaced) and returns it."""
+def write_release(folder: str | Path, seed: int = 0, name: str = "T2V-A14B") -> Path:
+    """Writes the release folder of one of `DITS` (existing files are replaced) and returns it."""
     folder = Path(folder)
-    write_dit(folder / "high_noise_model", seed + 1, shards=2)
-    write_dit(folder / "low_noise_model", seed + 2, shards=1)
+    if name == "TI2V-5B":
+        write_dit(folder, seed + 1, shards=2, config=DITS[name])
+        vae = random_state(lambda device: WanVAE22(VAE22, device=device), seed + 4)
+        torch.save(vae, folder / "Wan2.2_VAE.pth")
+    else:
+        write_dit(folder / "high_noise_model", seed + 1, shards=2, config=DITS[name])
+        write_dit(folder / "low_noise_model", seed + 2, shards=1, config=DITS[name])
+        vae = random_state(lambda device: WanVAE21(VAE, device=device), seed + 4)
+        torch.save(vae, folder / "Wan2.1_VAE.pth")
     vocabulary = write_tokenizer(folder / "google" / "umt5-xxl")
     t5 = T5Config(vocab_size=vocabulary, dim_attn=64, dim_ffn=128, num_heads=2, num_layers=2)
     text = random_state(lambda device: UMT5Encoder(t5, device=device), seed + 3)
     torch.save({k: v.bfloat16() for k, v in text.items()}, folder / "models_t5_umt5-xxl-enc-bf16.pth")
-    torch.save(random_state(lambda device: WanVAE21(VAE, device=device), seed + 4), folder / "Wan2.1_VAE.pth")
     return folder
 
 

@@ -5,7 +5,8 @@ from comfy_api.latest import ComfyExtension, io
 from ..comfy_bridge import folders
 from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
-from .loaders import WanDiTLoader, WanT5Loader, WanVAELoader
+from .loaders import WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
+from .lora import WanLoRA
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .text import WanT5Encode
 
@@ -17,6 +18,8 @@ class WanExtension(ComfyExtension):
             WanDiTLoader,
             WanT5Loader,
             WanVAELoader,
+            WanModelInfo,
+            WanLoRA,
             WanT5Encode,
             WanI2VCondition,
             WanTI2VLatent,

@@ -1,8 +1,8 @@
 """Loaders: a file or official release folder -> MODEL, CLIP or VAE."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..comfy_bridge import autoencoder, diffusion, folders, text_encoder
+from ..comfy_bridge import autoencoder, diffusion, folders, model_info, text_encoder
 from .schema import schema
 
 
@@ -19,15 +19,16 @@ class WanDiTLoader(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=folders.options("diffusion_models"),
-                    tooltip="A folder of an official release in models/wan (wan/<release>/high_noise_model) or a file "
-                    "in models/diffusion_models.",
+                    tooltip="A folder of an official or diffusers release in models/wan "
+                    "(wan/<release>/high_noise_model), or a file in models/diffusion_models: safetensors, GGUF, .pth.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(diffusion.DTYPES),
                     default="default",
                     optional=True,
-                    tooltip="Precision the weights are kept in. default: what suits this device.",
+                    tooltip="Precision the weights are kept in. default: as in the file where it has 16 bits or less "
+                    "(fp8 and GGUF stay packed), else what suits this device.",
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -54,7 +55,8 @@ class WanT5Loader(io.ComfyNode):
                     "t5_name",
                     options=folders.options("text_encoders"),
                     tooltip="models_t5_umt5-xxl-enc-bf16.pth of an official release in models/wan, or a file in "
-                    "models/text_encoders with the google/umt5-xxl tokenizer folder beside it.",
+                    "models/text_encoders that holds its tokenizer (spiece_model, GGUF) or has the folder "
+                    "google/umt5-xxl beside it.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -93,8 +95,8 @@ class WanVAELoader(io.ComfyNode):
                 io.Combo.Input(
                     "vae_name",
                     options=folders.options("vae"),
-                    tooltip="Wan2.1_VAE.pth of an official release in models/wan, or a file in models/vae. The 14B "
-                    "models use the 2.1 VAE.",
+                    tooltip="Wan2.1_VAE.pth or Wan2.2_VAE.pth of an official release in models/wan, or a file in "
+                    "models/vae. The 14B models use the 2.1 VAE, TI2V-5B the 2.2.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -110,3 +112,40 @@ class WanVAELoader(io.ComfyNode):
     @classmethod
     def execute(cls, vae_name: str, weight_dtype: str = "fp32") -> io.NodeOutput:
         return io.NodeOutput(autoencoder.load_vae(folders.resolve(vae_name, "vae"), weight_dtype))
+
+
+class WanModelInfo(io.ComfyNode):
+    CATEGORIES = ("diffusion_models", "vae", "text_encoders")
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanModelInfo",
+            "Wan Model Info",
+            ["which vae", "gguf", "checkpoint", "memory"],
+            folder="loaders",
+            description="What a model file is, what it goes with, and the memory it needs. Reads the header only.",
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "file_name",
+                    options=list(dict.fromkeys(name for c in cls.CATEGORIES for name in folders.options(c))),
+                    tooltip="A diffusion model, VAE or text encoder.",
+                ),
+                io.Int.Input(
+                    "width", default=832, min=16, max=8192, step=16, tooltip="Of the video to estimate for."
+                ),
+                io.Int.Input(
+                    "height", default=480, min=16, max=8192, step=16, tooltip="Of the video to estimate for."
+                ),
+                io.Int.Input(
+                    "frames", default=81, min=1, max=4097, step=4, tooltip="Of the video to estimate for."
+                ),
+            ],
+            outputs=[io.String.Output(display_name="report")],
+        )
+
+    @classmethod
+    def execute(cls, file_name: str, width: int, height: int, frames: int) -> io.NodeOutput:
+        report = model_info.describe(folders.resolve(file_name, *cls.CATEGORIES), width, height, frames)
+        return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -5,8 +5,7 @@ import logging
 import comfy_api.latest
 from comfy_api.latest import io
 
-from ..comfy_bridge import experts, run, sampling
-from ..wan_models.config import RELEASES
+from ..comfy_bridge import experts, preflight, run, sampling
 from .schema import schema
 
 _DEFAULT = run.Settings.of_release("T2V-A14B")
@@ -173,18 +172,18 @@ class WanMoEGuider(io.ComfyNode):
         boundary: float = _DEFAULT.boundary,
     ) -> io.NodeOutput:
         model_low = model_high if model_low is None else model_low
-        _warn_if_swapped(model_high, model_low)
+        _warned(model_high, model_low)
         guider = experts.ExpertsGuider(model_high, model_low, boundary)
         guider.set_conds(positive, negative)
         guider.set_scales(cfg_high, cfg_low)
         return io.NodeOutput(guider)
 
 
-def _warn_if_swapped(high: io.Model.Type, low: io.Model.Type) -> str:
-    warning = experts.swapped(high, low) or ""
-    if warning:
+def _warned(high: io.Model.Type, low: io.Model.Type, preset: str = "") -> list[str]:
+    found = preflight.warnings(high, low, run.PRESETS.get(preset))
+    for warning in found:
         logging.warning("[Wan2.2] %s", warning)
-    return warning
+    return found
 
 
 class WanMoESampler(io.ComfyNode):
@@ -204,10 +203,10 @@ class WanMoESampler(io.ComfyNode):
                 io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
                 io.Combo.Input(
                     "preset",
-                    options=[*RELEASES, run.CUSTOM],
+                    options=[*run.PRESETS, run.CUSTOM],
                     default="T2V-A14B",
-                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; custom: the "
-                    "settings below.",
+                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: "
+                    "for distilled LoRAs, without CFG; custom: the settings below.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
                 _steps(note),
@@ -278,7 +277,7 @@ class WanMoESampler(io.ComfyNode):
         settings = run.Settings(steps, shift, cfg_high, cfg_low, boundary, sampler, scheduler)
         if preset != run.CUSTOM:
             settings = run.Settings.of_release(preset)
-        warning = _warn_if_swapped(model_high, model_low)
+        warnings = _warned(model_high, model_low, preset)
         latent, report = run.run(
             model_high,
             model_low,
@@ -292,5 +291,5 @@ class WanMoESampler(io.ComfyNode):
             end_step,
             add_noise,
         )
-        text = comfy_api.latest.ui.PreviewText("\n".join(filter(None, (warning, report))))
+        text = comfy_api.latest.ui.PreviewText("\n".join([*warnings, report]))
         return io.NodeOutput(latent, ui=text)

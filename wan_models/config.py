@@ -6,7 +6,7 @@ checkpoint: how a released model is meant to be sampled. Source of every figure:
 Wan2.2 code.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
@@ -118,3 +118,10 @@ RELEASES: dict[str, Release] = {
         Release("Animate-14B", "animate", 5.0, 20, (1.0, 1.0), "dpm++", 30, 77),
     )
 }
+
+DISTILLED: dict[str, Release] = {
+    name: replace(RELEASES[release], name=name, shift=5.0, steps=4, guidance=(1.0, 1.0), solver="euler")
+    for name, release in (("T2V-A14B 4-step LoRA", "T2V-A14B"), ("I2V-A14B 4-step LoRA", "I2V-A14B"))
+}
+"""How the models are sampled under lightx2v's 4-step LoRAs: at noise levels 1, 0.9375, 0.8333 and 0.625, two above
+the boundary and two below, without guidance."""

@@ -5,6 +5,7 @@ when they run; everything else is unpacked while loading.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .gguf_blocks import dequantize
+from .gguf_blocks import dequantize, packed_width
 
 # beside a weight of scaled fp8 files, in the host's older and newer naming
 _SCALES = ("scale_weight", "weight_scale")
@@ -26,13 +27,16 @@ _FLOAT8_FORMATS = ("float8_e4m3fn", "float8_e5m2")
 
 
 class Packing(Protocol):
-    """How one weight is stored: `name` of the format, `shape` of the weight itself."""
+    """How one weight is stored: `name` of the format, `shape` of the weight itself, `nbytes` that it takes."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
     def unpack(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
         """The raw tensor, or some of its rows, -> values of `dtype` on the same device."""
@@ -46,6 +50,10 @@ class Blocks:
     name: str
     shape: tuple[int, ...]
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape[:-1]) * packed_width(self.name, self.shape[-1])
+
     def unpack(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
         return dequantize(raw, self.name, dtype)
 
@@ -57,6 +65,10 @@ class ScaledFloat8:
     shape: tuple[int, ...]
     scale: Tensor  # float32, [] or [rows]
     name: str = "fp8_scaled"
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
 
     def unpack(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
         if self.scale.dim() == 0:  # as a number it multiplies in float32, whatever the dtype

@@ -6,6 +6,7 @@ never runs. `open_checkpoint` gives the file as it is, `open_model` under the na
 """
 
 import json
+import math
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -88,7 +89,12 @@ class Checkpoint(Mapping[str, Tensor]):
     @cached_property
     def stored_bytes(self) -> int:
         """Bytes of all tensors as they are stored."""
-        return sum(self[name].nbytes for name in self)
+        return sum(
+            packing.nbytes
+            if (packing := self.packing(name))
+            else math.prod(shape) * self.dtypes[name].itemsize
+            for name, shape in self.shapes.items()
+        )
 
     @cached_property
     def config(self) -> dict[str, Any]:

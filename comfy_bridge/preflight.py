@@ -1,0 +1,91 @@
+"""What can be told before sampling starts: models, presets, LoRAs and conditioning that do not belong together."""
+
+from typing import Any
+
+from ..wan_models.checkpoints.detect import FAMILY_NAMES
+from ..wan_models.config import DISTILLED, Release
+from .lora import loras_of
+
+
+def channels(model: Any) -> tuple[int, int] | None:
+    """Channels that a MODEL's transformer takes, and those of its latents; None where it is no Wan model."""
+    layer = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
+    if layer is None:
+        return None
+    return layer.weight.shape[1], model.get_model_object("latent_format").latent_channels
+
+
+def family(model: Any) -> str | None:
+    """t2v, i2v or ti2v of our models and the host's, as far as their channels tell."""
+    found = channels(model)
+    config = getattr(model.model.diffusion_model, "config", None) if found else None
+    if config is not None:
+        return config.family
+    return {(16, 16): "t2v", (36, 16): "i2v", (48, 48): "ti2v"}.get(found or (0, 0))
+
+
+def check_image(model: Any, positive: Any) -> None:
+    """ValueError where an image-to-video model got no image, or a text-to-video model got one."""
+    has_image = any("concat_latent_image" in options for _, options in positive)
+    kind = family(model)
+    if kind == "i2v" and not has_image:
+        raise ValueError(
+            "this is an image-to-video model, and its conditioning holds no image. Put WanI2VCondition between the "
+            "text and the sampler, or load a text-to-video model"
+        )
+    if kind in ("t2v", "ti2v") and has_image:
+        where = "WanTI2VLatent gives it its image" if kind == "ti2v" else "load an image-to-video model"
+        raise ValueError(
+            f"the conditioning holds an image, and this {FAMILY_NAMES[kind]} model does not look at it there: {where}"
+        )
+
+
+def warnings(high: Any, low: Any, preset: Release | None = None) -> list[str]:
+    """One sentence for each thing that looks wrong; nothing that stops a run."""
+    found = [_swapped(high, low)]
+    if preset is not None:
+        kind = family(high)
+        if kind is not None and kind != preset.family:
+            found.append(
+                f"The preset {preset.name} is for {FAMILY_NAMES[preset.family]} models, and this is a "
+                f"{FAMILY_NAMES[kind]} model."
+            )
+        if preset.name in DISTILLED:
+            found += [_without_lora("high", high), _without_lora("low", low)]
+            found += [
+                _other_lora(model, preset.family, name) for name, model in (("high", high), ("low", low))
+            ]
+    return [sentence for sentence in found if sentence]
+
+
+def _without_lora(name: str, model: Any) -> str | None:
+    if model.patches:
+        return None
+    return (
+        f"There is no LoRA on the {name}-noise model: the 4-step preset needs the distilled LoRA (or a model it was "
+        "merged into), else the video stays blurred."
+    )
+
+
+def _other_lora(model: Any, kind: str, name: str) -> str | None:
+    """A LoRA whose file name speaks of another family or of the other expert."""
+    other_kind = {"t2v": "i2v", "i2v": "t2v"}[kind]
+    other_name = {"high": "low", "low": "high"}[name]
+    for file in loras_of(model):
+        lower = file.lower()
+        for wrong, right in ((other_kind, kind), (f"{other_name}_noise", f"{name}_noise")):
+            if wrong in lower and right not in lower:
+                return f"{file} on the {name}-noise model looks made for {wrong.replace('_', ' ')}."
+    return None
+
+
+def _swapped(high: Any, low: Any) -> str | None:
+    """A warning where the names of the two files say that they are connected the wrong way round."""
+    names = [str(getattr(m.model, "source", "")).lower() for m in (high, low)]
+    names = [name.replace("\\", "/").split("/models/")[-1] for name in names]
+    if "low" in names[0] and "high" not in names[0] and "high" in names[1] and "low" not in names[1]:
+        return (
+            f"The experts look swapped: {names[0]} is connected as the high-noise model and {names[1]} as the "
+            "low-noise model."
+        )
+    return None

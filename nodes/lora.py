@@ -1,0 +1,61 @@
+"""LoRAs on both experts."""
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..comfy_bridge import lora
+from .schema import schema
+
+
+def _strength(which: str) -> io.Float.Input:
+    return io.Float.Input(
+        f"strength_{which}",
+        default=1.0,
+        min=-20.0,
+        max=20.0,
+        step=0.05,
+        optional=True,
+        tooltip=f"On the {which}-noise model; 0 leaves it as it is.",
+    )
+
+
+class WanLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanLoRA",
+            "Wan LoRA",
+            ["lora loader", "lightx2v", "lightning"],
+            folder="loaders",
+            description="One LoRA file on both experts, each at its own strength. Chain nodes for several files.",
+            inputs=[
+                io.Model.Input("model_high", tooltip="The high-noise expert, or the only model."),
+                io.Model.Input("model_low", optional=True, tooltip="The low-noise expert."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A file in models/loras. Of a pair, give each to its expert: the other strength is 0.",
+                ),
+                _strength("high"),
+                _strength("low"),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model_high"),
+                io.Model.Output(display_name="model_low"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model_high: io.Model.Type,
+        lora_name: str,
+        model_low: io.Model.Type | None = None,
+        strength_high: float = 1.0,
+        strength_low: float = 1.0,
+    ) -> io.NodeOutput:
+        models = {"high-noise": (model_high, strength_high), "low-noise": (model_low, strength_low)}
+        path = folder_paths.get_full_path_or_raise("loras", lora_name)
+        patched, report = lora.apply_lora(models, path)
+        return io.NodeOutput(*patched, report, ui=ui.PreviewText(report))
