@@ -2,7 +2,8 @@
 
 The host's memory management is asked to load DiT, text encoder and VAE fully, then partially so that every layer's
 weights are cast on the fly, then to unload and load again. Prints the relative difference of each result to the
-fully loaded one, and what was resident at the switch of experts when a limit was set.
+fully loaded one, and what was resident at the switch of experts when a limit was set; also what a Wan2.1 model makes
+of CLIP image features.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 comfyui, pack, base = map(Path, sys.argv[1:4])
 sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
@@ -87,9 +89,64 @@ def main() -> dict:
             "reloaded": difference(run(), full),
         }
 
+    results["packed"] = packed_with_lora(sample_with=(positive, negative, latent))
+    results["clip"] = clip_image(positive, negative, vae)
     results["patch"] = replaced_block(high, sample, z)
     results["switch"] = switch(high, low, sample, z)
     return results
+
+
+def packed_with_lora(sample_with: tuple) -> dict:
+    """A GGUF model under a LoRA: loaded whole, a part of its layers offloaded from there, every layer cast on the
+    fly, and loaded again, with the strength changed in between."""
+    model = nodes["WanDiTLoader"].execute("packed.gguf").args[0]
+    kind = nodes["WanMoESampler"]
+
+    def patched(strength: float) -> object:
+        return nodes["WanLoRA"].execute(model, "lora.safetensors", None, strength).args[0]
+
+    def sample(patcher: object) -> torch.Tensor:
+        positive, negative, latent = sample_with
+        return kind.execute(patcher, positive, negative, latent, "custom", 1, None, 4).args[0]["samples"]
+
+    one, half = patched(1.0), patched(0.5)
+    full, full_half = sample(one), sample(half)
+    again = sample(one)
+    one.partially_unload(one.offload_device, one.model_size() // 2)
+    half_loaded = sample(one)
+    layers = cast_on_the_fly(one)
+    partial = sample(one)
+    management.unload_all_models()
+    return {
+        "layers": layers,
+        "strength": difference(full_half, full),
+        "again": difference(again, full),
+        "half loaded": difference(half_loaded, full),
+        "partial": difference(partial, full),
+        "reloaded": difference(sample(one), full),
+        "plain": difference(sample(model), full),
+    }
+
+
+def clip_image(positive: object, negative: object, vae: object) -> dict:
+    """The Wan2.1 image-to-video model: CLIP features of the host's kind reach it, and matter."""
+    model = nodes["WanDiTLoader"].execute("i2v_clip.safetensors").args[0]
+    generator = torch.Generator().manual_seed(2)
+    image = torch.rand(1, 48, 64, 3, generator=generator)
+
+    def sample(features: torch.Tensor | None) -> torch.Tensor:
+        output = None if features is None else SimpleNamespace(penultimate_hidden_states=features)
+        size = {"width": 64, "height": 48, "frames": 5, "start_image": image, "clip_vision_output": output}
+        inputs = nodes["WanI2VCondition"].execute(positive, negative, vae, **size).args
+        return nodes["WanMoESampler"].execute(model, *inputs, "custom", 1, None, 4).args[0]["samples"]
+
+    features = torch.randn(1, 257, 1280, generator=generator)
+    with_clip = sample(features)
+    return {
+        "finite": bool(torch.isfinite(with_clip).all()),
+        "without": difference(sample(None), with_clip),
+        "other": difference(sample(features.flip(1, 2)), with_clip),
+    }
 
 
 def replaced_block(high: object, sample: object, expected: torch.Tensor) -> dict:

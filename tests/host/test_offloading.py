@@ -3,14 +3,27 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from formats import write_gguf
+from safetensors.torch import save_file
 
 from demo.host import ROOT
+from demo.tiny_release import DIT, random_state
+from wan_models.checkpoints.reader import open_model
+from wan_models.dit.base import WanModel
 
 
 @pytest.fixture(scope="module")
 def results(comfyui, base):
+    models = base / "models" / "diffusion_models"
+    state = {
+        k: v.clone() for k, v in open_model(base / "models" / "wan" / "T2V-A14B" / "low_noise_model").items()
+    }
+    write_gguf(models / "packed.gguf", state, "Q8_0")
+    clip = replace(DIT, family="i2v", in_dim=36, image_dim=1280)
+    save_file(random_state(lambda device: WanModel(clip, device=device), 6), models / "i2v_clip.safetensors")
     command = [
         sys.executable,
         str(ROOT / "tests" / "host" / "offload_script.py"),
@@ -34,6 +47,19 @@ def test_experts_keep_to_the_hosts_limit(results):
     switch = results["switch"]
     assert switch["peak"] <= switch["room"] < switch["both"]
     assert switch["difference"] < 1e-6
+
+
+def test_packed_weights_under_a_lora_however_they_are_loaded(results):
+    packed = results["packed"]
+    assert packed["layers"] >= 15
+    for how in ("again", "half loaded", "partial", "reloaded"):
+        assert packed[how] < 1e-6, how
+    assert min(packed["strength"], packed["plain"]) > 1e-3  # the LoRA is seen, and its strength
+
+
+def test_clip_features_reach_the_model_of_wan_2_1(results):
+    clip = results["clip"]
+    assert clip["finite"] and min(clip["without"], clip["other"]) > 1e-3
 
 
 def test_block_patches_see_both_sides_of_a_block(results):
