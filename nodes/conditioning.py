@@ -8,8 +8,12 @@ from .schema import schema
 
 def _size(width: int, height: int, frames: int, multiple: int) -> list:
     return [
-        io.Int.Input("width", default=width, min=16, max=8192, step=multiple, tooltip="Pixels; see fit."),
-        io.Int.Input("height", default=height, min=16, max=8192, step=multiple, tooltip="Pixels; see fit."),
+        io.Int.Input(
+            "width", default=width, min=multiple, max=8192, step=multiple, tooltip="Pixels; see fit."
+        ),
+        io.Int.Input(
+            "height", default=height, min=multiple, max=8192, step=multiple, tooltip="Pixels; see fit."
+        ),
         io.Int.Input("frames", default=frames, min=1, max=4097, step=4, tooltip="4n + 1 frames."),
         io.Combo.Input(
             "fit",

@@ -1,10 +1,8 @@
 """The same tiny weights in every format people have: one video, through the real host."""
 
-import io
-
 import pytest
 import torch
-from formats import write_diffusers, write_gguf, write_scaled_fp8
+from formats import vocabulary, write_diffusers, write_gguf, write_scaled_fp8
 from graphs import RELEASE, base_graph, latents, node, sampler, save
 from safetensors.torch import save_file
 from tests_support import rel_l2
@@ -129,33 +127,8 @@ def test_vae_formats(host, files, weights):
     assert torch.equal(decoded(host, "fp16.safetensors"), decoded(host, "fp16 unpacked.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def vocabulary():
-    """A SentencePiece model that fits the tiny encoder, and the same as GGUF fields."""
-    import sentencepiece
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["two cats surf in the evening sun"] * 9), model_writer=model, vocab_size=100,
-        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    described = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
-    pieces = described.pieces
-    fields = [
-        ("add_tokenizer_model", "t5"),
-        ("add_token_list", [piece.piece for piece in pieces]),
-        ("add_token_scores", [piece.score for piece in pieces]),
-        ("add_token_types", [piece.type for piece in pieces]),
-        ("add_precompiled_charsmap", described.normalizer_spec.precompiled_charsmap),
-        ("add_eos_token_id", 1),
-        ("add_unk_token_id", 2),
-    ]
-    return model.getvalue(), fields
-
-
-def test_text_encoder_formats(host, files, weights, vocabulary):
-    model, fields = vocabulary
+def test_text_encoder_formats(host, files, weights):
+    model, fields = vocabulary()
     spiece = {"spiece_model": torch.tensor(list(model), dtype=torch.uint8)}
     folder = files / "text_encoders"
     t5 = {k: v.float() for k, v in weights["t5"].items()}

@@ -306,12 +306,13 @@ def test_every_input_has_a_tooltip(host):
         "SIGMAS",
         "GUIDER",
         "STRING",
+        "CLIP_VISION_OUTPUT",
     }
     for name, info in ours.items():
         assert set(info["output"]) <= standard, name
         assert info["description"], name
-        for inputs in info["input"].values():
-            for label, (kind, *options) in inputs.items():
+        for group in ("required", "optional"):
+            for label, (kind, *options) in info["input"].get(group, {}).items():
                 widget = isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
                 plain = label in ("seed", "positive", "negative", "samples", "vae")
                 assert not widget or plain or options[0].get("tooltip"), (name, label)

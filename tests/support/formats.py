@@ -1,5 +1,6 @@
 """The same weights written in the formats that people have, and what is left of them where a format rounds."""
 
+import io
 import json
 from pathlib import Path
 
@@ -101,3 +102,26 @@ def write_diffusers(folder: Path, scheme, state, config=None):
         {names[k]: v.contiguous() for k, v in state.items()}, folder / "diffusion_pytorch_model.safetensors"
     )
     (folder / "config.json").write_text(json.dumps(config or {}))
+
+
+def vocabulary():
+    """A small SentencePiece model of UMT5's kind as bytes, and the same as arguments of a GGUF writer."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["two cats surf in the evening sun"] * 9), model_writer=model, vocab_size=100,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    described = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    fields = [
+        ("add_tokenizer_model", "t5"),
+        ("add_token_list", [piece.piece for piece in described.pieces]),
+        ("add_token_scores", [piece.score for piece in described.pieces]),
+        ("add_token_types", [piece.type for piece in described.pieces]),
+        ("add_precompiled_charsmap", described.normalizer_spec.precompiled_charsmap),
+        ("add_eos_token_id", 1),
+        ("add_unk_token_id", 2),
+    ]
+    return model.getvalue(), fields

@@ -1,0 +1,74 @@
+"""Every example workflow runs as it is saved, and its drawing for the web page is the same workflow."""
+
+import json
+import shutil
+
+import av
+import pytest
+from example_files import write_example_files
+
+from demo.host import ROOT, Host
+
+FOLDER = ROOT / "example_workflows"
+EXAMPLES = sorted(path.stem for path in FOLDER.glob("api/*.json"))
+SMALL = {"width": 64, "height": 64, "frames": 5}
+
+
+@pytest.fixture(scope="module")
+def example_host(comfyui, tmp_path_factory):
+    base = tmp_path_factory.mktemp("examples")
+    (base / "input").mkdir()
+    shutil.copy(comfyui / "input" / "example.png", base / "input")
+    write_example_files(base)
+    with Host(comfyui, base=base) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(example_host, name):
+    graph = json.loads((FOLDER / "api" / f"{name}.json").read_text())
+    for content in graph.values():
+        content["inputs"] |= {k: v for k, v in SMALL.items() if k in content["inputs"]}
+    entry = example_host.run(graph)
+    (video,) = [file for file in example_host.outputs(entry) if file.suffix == ".mp4"]
+    rate = 24 if "5b" in name else 16
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, float(stream.average_rate)) == (64, 64, rate)
+        assert sum(1 for _ in container.decode(stream)) == 5
+    (text,) = (
+        output["text"][0] for output in entry["outputs"].values() if "steps on the" in str(output.get("text"))
+    )
+    experts = {"i2v": "15 of 40", "ti2v": "50 of 50", "t2v": "26 of 40"}
+    expected = "2 of 4" if "4_steps" in name else experts[name.split("_")[0]]
+    assert text.startswith(f"{expected} steps on the high-noise expert"), text
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_drawing_is_the_same_workflow(example_host, name):
+    """What the page would queue from the UI form, rebuilt from its links and widgets, is the API form."""
+    api = json.loads((FOLDER / "api" / f"{name}.json").read_text())
+    drawn = json.loads((FOLDER / f"{name}.json").read_text())
+    info = example_host.get("/object_info")
+    links = {link[0]: [str(link[1]), link[2]] for link in drawn["links"]}
+    assert {str(n["id"]): n["type"] for n in drawn["nodes"]} == {k: v["class_type"] for k, v in api.items()}
+    for drawn_node in drawn["nodes"]:
+        wires = {
+            i["name"]: links[i["link"]] for i in drawn_node.get("inputs", []) if i.get("link") is not None
+        }
+        values = dict(
+            zip(_widgets(info[drawn_node["type"]]), drawn_node.get("widgets_values", []), strict=False)
+        )
+        found = wires | {k: v for k, v in values.items() if k not in wires}
+        wanted = api[str(drawn_node["id"])]["inputs"]
+        assert {k: found.get(k) for k in wanted} == wanted, drawn_node["type"]
+
+
+def _widgets(info):
+    """Names of a node's widgets in the order in which the page saves their values."""
+    for group in ("required", "optional"):
+        for name, (kind, *options) in info["input"].get(group, {}).items():
+            if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                yield name
+                if options and options[0].get("control_after_generate"):
+                    yield f"{name} control"

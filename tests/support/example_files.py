@@ -1,0 +1,48 @@
+"""Tiny files under the names that the example workflows look for, each in the format that name stands for."""
+
+from pathlib import Path
+
+import torch
+from formats import vocabulary, write_gguf, write_scaled_fp8
+from safetensors.torch import save_file
+
+from demo.tiny_release import DITS, write_release
+from wan_models.checkpoints.keys import to_foreign
+from wan_models.checkpoints.reader import open_model
+
+
+def write_example_files(base: Path) -> None:
+    """Writes them below `base`/models; what is there already is replaced."""
+    models = base / "models"
+    for name in DITS:
+        write_release(models / "wan" / name, name=name)
+    for name in ("diffusion_models", "text_encoders", "vae", "loras"):
+        (models / name).mkdir(exist_ok=True)
+
+    release = models / "wan" / "T2V-A14B"
+    for expert in ("high", "low"):
+        state = dict(open_model(release / f"{expert}_noise_model"))
+        stem = f"wan2.2_t2v_{expert}_noise_14B_fp8_scaled"
+        write_scaled_fp8(models / "diffusion_models" / f"{stem}.safetensors", state)
+        name = f"Wan2.2-T2V-A14B-{expert.capitalize()}Noise-Q4_K_M.gguf"
+        write_gguf(models / "diffusion_models" / name, state, "Q4_K")
+        lora = {
+            f"diffusion_model.blocks.{i}.self_attn.q.lora_{side}.weight": torch.randn(shape) / 16
+            for i in range(2)
+            for side, shape in (("down", (4, 256)), ("up", (256, 4)))
+        }
+        save_file(lora, models / "loras" / f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{expert}_noise.safetensors")
+    save_file(dict(open_model(release / "Wan2.1_VAE.pth")), models / "vae" / "wan_2.1_vae.safetensors")
+
+    model, fields = vocabulary()
+    t5 = {k: v.float() for k, v in open_model(release / "models_t5_umt5-xxl-enc-bf16.pth").items()}
+    spiece = {"spiece_model": torch.tensor(list(model), dtype=torch.uint8)}
+    names = to_foreign("transformers UMT5", t5)
+    write_scaled_fp8(
+        models / "text_encoders" / "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+        {names[k]: v for k, v in t5.items()},
+        extra=spiece,
+    )
+    names = to_foreign("llama.cpp UMT5", t5)
+    llama = {names[k]: v for k, v in t5.items()}
+    write_gguf(models / "text_encoders" / "umt5-xxl-encoder-Q8_0.gguf", llama, "Q8_0", "t5encoder", fields)
