@@ -100,8 +100,11 @@ def run(
         seed=seed,
     )
     out = out.to(comfy.model_management.intermediate_device())
-    report = (
-        f"{at_high} of {len(part)} steps on the high-noise expert, {len(part) - at_high} on the low-noise expert "
-        f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / {settings.cfg_low:g})"
-    )
+    report = f"{len(part)} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
+    if low is not high:
+        report = (
+            f"{at_high} of {len(part)} steps on the high-noise expert, {len(part) - at_high} on the low-noise expert "
+            f"(boundary {settings.boundary:g}, shift {settings.shift:g}, "
+            f"CFG {settings.cfg_high:g} / {settings.cfg_low:g})"
+        )
     return {**latent, "samples": out}, report

@@ -173,6 +173,7 @@ class WanMoEGuider(io.ComfyNode):
     ) -> io.NodeOutput:
         model_low = model_high if model_low is None else model_low
         _warned(model_high, model_low)
+        preflight.check_image(model_high, positive)
         guider = experts.ExpertsGuider(model_high, model_low, boundary)
         guider.set_conds(positive, negative)
         guider.set_scales(cfg_high, cfg_low)

@@ -37,11 +37,15 @@ def test_example_runs(example_host, name):
         assert (stream.width, stream.height, float(stream.average_rate)) == (64, 64, rate)
         assert sum(1 for _ in container.decode(stream)) == 5
     (text,) = (
-        output["text"][0] for output in entry["outputs"].values() if "steps on the" in str(output.get("text"))
+        output["text"][0] for output in entry["outputs"].values() if " steps" in str(output.get("text"))
     )
-    experts = {"i2v": "15 of 40", "ti2v": "50 of 50", "t2v": "26 of 40"}
-    expected = "2 of 4" if "4_steps" in name else experts[name.split("_")[0]]
-    assert text.startswith(f"{expected} steps on the high-noise expert"), text
+    steps = {
+        "i2v": "15 of 40 steps on the high",
+        "ti2v": "50 steps (shift 5",
+        "t2v": "26 of 40 steps on the high",
+    }
+    expected = "2 of 4 steps on the high" if "4_steps" in name else steps[name.split("_")[0]]
+    assert text.startswith(expected), text
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -1,5 +1,7 @@
 """The same tiny weights in every format people have: one video, through the real host."""
 
+import shutil
+
 import pytest
 import torch
 from formats import vocabulary, write_diffusers, write_gguf, write_scaled_fp8
@@ -148,6 +150,12 @@ def test_text_encoder_formats(host, files, weights):
     llama = {v: t5[k] for k, v in to_foreign("llama.cpp UMT5", t5).items()}
     write_gguf(folder / "F32.gguf", llama, "F32", "t5encoder", fields)
     assert torch.equal(text("F32.gguf", weight_dtype="bf16"), expected)
+
+    # a diffusers folder, whose tokenizer lies beside the encoder's folder
+    release, diffusers = files / "wan" / "T2V-A14B", files / "wan" / "diffusers"
+    write_diffusers(diffusers / "text_encoder", "transformers UMT5", weights["t5"])
+    shutil.copytree(release / "google" / "umt5-xxl", diffusers / "tokenizer")
+    assert torch.equal(text("wan/diffusers/text_encoder"), text(RELEASE + "models_t5_umt5-xxl-enc-bf16.pth"))
 
     unpacked = {
         "scaled.safetensors": write_scaled_fp8(folder / "scaled.safetensors", hugging_face, extra=spiece),
