@@ -25,7 +25,7 @@ from ..wan_models.dit.base import WanModel
 from ..wan_models.rope import rotary_table
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
-from .packed import PackedPatcher, ops
+from .packed import PackedPatcher, ops, workspace_bytes
 
 DTYPES = {
     "default": None,
@@ -147,6 +147,7 @@ class _Official:
         )
         self.diffusion_model = network
         self.source = source
+        self.workspace_bytes = 0
 
     def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
@@ -161,7 +162,8 @@ class _Official:
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
         """Bytes of activations in one forward of a latent of `input_shape` [B, C, F, H, W]."""
-        return activation_bytes(self.diffusion_model.config, input_shape, self.diffusion_model.compute_dtype)
+        network = self.diffusion_model
+        return activation_bytes(network.config, input_shape, network.compute_dtype) + self.workspace_bytes
 
 
 class WanBase(_Official, comfy.model_base.WAN21):
@@ -258,6 +260,7 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
         return weight if is_small or as_in_file else weight.to(stored)
 
     load_into(network, checkpoint, convert, keep_packed)
+    model.workspace_bytes = workspace_bytes(network)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

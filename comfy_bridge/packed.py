@@ -4,6 +4,7 @@ A LoRA is never merged into a packed weight, which would round it once more. It 
 each use, so its strength may change without loading anything again.
 """
 
+import math
 from typing import Any
 
 import comfy.model_patcher
@@ -45,6 +46,12 @@ class ops(comfy.ops.manual_cast):
             rows = self.weight[input.flatten().to(self.weight.device)]
             rows = self.packing.unpack(rows, out_dtype or torch.float32)
             return rows.to(input.device).view(*input.shape, -1)
+
+
+def workspace_bytes(network: torch.nn.Module) -> int:
+    """Upper bound of what unpacking the largest packed layer takes: float32 values, some of them twice over."""
+    layers = (layer for layer in network.modules() if getattr(layer, "packing", None) is not None)
+    return max((16 * math.prod(layer.packing.shape) for layer in layers), default=0)
 
 
 def _on(tensor: Tensor, like: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The same tiny weights in every format people have: one video, through the real host."""
 
+import re
 import shutil
 
 import pytest
@@ -183,3 +184,33 @@ def test_unknown_quantised_format_is_named(host, files, weights):
     save_file(state, files / "diffusion_models" / "nvfp4.safetensors")
     with pytest.raises(HostError, match="the weight's format is 'nvfp4'"):
         run(host, "nvfp4.safetensors")
+
+
+def test_model_info_reads_headers(host, files):
+    def report(name, **size):
+        graph = {
+            "info": node(
+                "WanModelInfo", file_name=name, **({"width": 832, "height": 480, "frames": 81} | size)
+            )
+        }
+        return host.run(graph)["outputs"]["info"]["text"][0]
+
+    text = report("Q4_0.gguf")
+    for part in (
+        "text-to-video",
+        "GGUF, Q4_0",
+        "16 channels in, 16 out",
+        "the Wan 2.1 VAE",
+        "832x480, 81 frames",
+    ):
+        assert part in text, text
+    assert float(
+        re.search(r"activations about ([\d.]+) GiB", report("Q4_0.gguf", width=1664))[1]
+    ) > 1.9 * float(re.search(r"activations about ([\d.]+) GiB", text)[1])
+    assert "fp8_scaled" in report("scaled.safetensors")
+    assert "2 layers, 256 wide" in report("wan/diffusers/transformer_2")
+    assert "Wan 2.1 VAE" in report(RELEASE + "Wan2.1_VAE.pth") and "8x8 pixels" in report(
+        RELEASE + "Wan2.1_VAE.pth"
+    )
+    assert "UMT5 text encoder" in report(RELEASE + "models_t5_umt5-xxl-enc-bf16.pth")
+    assert "no model this pack knows (the file says 'flux'" in report("other.gguf")

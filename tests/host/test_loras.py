@@ -166,6 +166,22 @@ def test_the_hosts_loader_gives_the_same(host, files, naming):
     assert rel_l2(latents(host, graph), by_hand(host, naming)) < 1e-5
 
 
+def test_on_the_hosts_own_model(host, files, weights):
+    """What our node makes of a Wan model of the host's is what the host's loader makes of it."""
+    graph = with_lora("kohya")
+    for expert, state in zip(("high", "low"), weights, strict=True):
+        save_file(state, files / "diffusion_models" / f"plain {expert}.safetensors")
+        graph[expert] = node("UNETLoader", unet_name=f"plain {expert}.safetensors", weight_dtype="default")
+    found = latents(host, graph)
+    for expert, strength in zip(("high", "low"), STRENGTHS, strict=True):
+        graph[f"lora {expert}"] = node(
+            "LoraLoaderModelOnly", model=(expert, 0), lora_name="kohya.safetensors", strength_model=strength
+        )
+    graph["sample"] = sampler(3, ("lora high", 0), ("lora low", 0))
+    del graph["lora"]
+    assert rel_l2(latents(host, graph), found) < 1e-6
+
+
 def test_on_packed_weights_it_equals_merging_into_the_unpacked(host, files, weights, parts):
     graph = with_lora("lightx2v")
     expected = base_graph() | {"sample": sampler(3), "save": save()}
