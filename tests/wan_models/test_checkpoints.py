@@ -215,6 +215,14 @@ def test_vae_of_another_width_loads(tmp_path):
     assert expect(open_checkpoint(tmp_path / "v.pth"), "vae").config == VAEConfig(base_dim=8)
 
 
+def test_a_stray_config_beside_a_file_is_not_believed(release, tmp_path):
+    state = dict(open_checkpoint(release / "low_noise_model"))
+    save_file(state, tmp_path / "single.safetensors")
+    for stray in ({"num_heads": 40, "dim": 5120}, {"num_attention_heads": 24, "attention_head_dim": 128}):
+        (tmp_path / "config.json").write_text(json.dumps(stray))
+        assert identify(open_checkpoint(tmp_path / "single.safetensors")).config == DIT
+
+
 def test_image_to_video_is_told_by_its_channels():
     class Headers:
         shapes = {

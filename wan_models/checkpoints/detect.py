@@ -54,10 +54,8 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
         name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"
     else:
         stated = f"the file says {checkpoint.gguf.architecture!r}, and " if checkpoint.gguf else ""
-        kind, name = (
-            "unknown",
-            f"no model this pack knows ({stated}it begins with {', '.join(sorted(shapes)[:3])})",
-        )
+        kind, begins = "unknown", ", ".join(sorted(shapes)[:3])
+        name = f"no model this pack knows ({stated}it begins with {begins})"
     size = (
         f", {parameters / 1e9:.1f} billion parameters" if parameters > 1e8 else f", {parameters:,} parameters"
     )
@@ -108,7 +106,7 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         freq_dim=shapes["time_embedding.0.weight"][1],
         text_dim=shapes["text_embedding.0.weight"][1],
         text_len=config.get("text_len", 512),
-        num_heads=config.get("num_heads") or config.get("num_attention_heads") or max(1, dim // HEAD_DIM),
+        num_heads=_heads(config, dim),
         num_layers=_count(checkpoint, "blocks."),
         qk_norm="blocks.0.self_attn.norm_q.weight" in shapes,
         cross_attn_norm="blocks.0.norm3.weight" in shapes,
@@ -116,6 +114,13 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         image_dim=shapes.get("img_emb.proj.0.weight", (0,))[0],
         image_positions=shapes.get("img_emb.emb_pos", (0, 0))[1],
     )
+
+
+def _heads(config: dict[str, Any], dim: int) -> int:
+    """Heads as config.json gives them, unless it lies beside the file of another model."""
+    heads = config.get("num_heads") or config.get("num_attention_heads")
+    width = config.get("dim") or (heads or 0) * config.get("attention_head_dim", 0) or dim
+    return heads if heads and width == dim else max(1, dim // HEAD_DIM)
 
 
 def _t5(checkpoint: Checkpoint) -> T5Config:
