@@ -17,6 +17,19 @@ NEGATIVE_PROMPT = (
 
 
 @dataclass(frozen=True)
+class SpeechConfig:
+    """What S2V-14B has beside the common transformer: `audio_layers` hidden states of wav2vec2, `audio_dim` wide, which
+    become `audio_tokens` tokens per latent frame and are injected after the blocks of `inject_layers`; `cond_dim`
+    channels of pose latents."""
+
+    audio_dim: int = 1024
+    audio_layers: int = 25
+    audio_tokens: int = 4
+    inject_layers: tuple[int, ...] = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)
+    cond_dim: int = 16
+
+
+@dataclass(frozen=True)
 class DiTConfig:
     """Shape of a Wan diffusion transformer. Defaults are T2V-A14B's.
 
@@ -42,6 +55,7 @@ class DiTConfig:
     eps: float = 1e-6
     image_dim: int = 0
     image_positions: int = 0
+    speech: SpeechConfig | None = None
 
     @property
     def head_dim(self) -> int:

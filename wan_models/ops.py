@@ -1,6 +1,6 @@
 """The layers a model is built from when no other namespace of layers is given.
 
-Every model takes `ops`, a namespace with Linear, Conv2d, Conv3d, LayerNorm, RMSNorm and Embedding, and builds
+Every model takes `ops`, a namespace with Linear, Conv1d, Conv2d, Conv3d, LayerNorm, RMSNorm and Embedding, and builds
 each weighted leaf from it. That is how the host's memory management, LoRA patching, fp8 and GGUF come in
 without a line in any model. The layers here are torch's own, except that a weight of another dtype is cast
 to the input's: official weights are often bfloat16 where the official code computes in float32.
@@ -20,6 +20,11 @@ def _like(param: Any, x: Tensor) -> Any:
 class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, _like(self.weight, input), _like(self.bias, input))
+
+
+class Conv1d(nn.Conv1d):
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, _like(self.weight, input), _like(self.bias, input))
 
 
 class Conv2d(nn.Conv2d):

@@ -22,7 +22,6 @@ def axis_split(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * third, third, third
 
 
-@lru_cache(maxsize=8)
 def rotary_table(
     grid: tuple[int, int, int],
     head_dim: int,
@@ -33,15 +32,26 @@ def rotary_table(
     """The table of a patch grid (frames, height, width), flattened in that order to L tokens.
 
     Position i of an axis with n cells stands at `shift + i * scale`."""
+    frames, rows, columns = (tuple(shift[i] + n * scale[i] for n in range(grid[i])) for i in range(3))
+    return rotary_at((frames, rows, columns), head_dim, device)
+
+
+@lru_cache(maxsize=16)
+def rotary_at(
+    positions: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]],
+    head_dim: int,
+    device: torch.device,
+) -> RotaryTable:
+    """The table of a grid whose cells stand at any `positions` (of frames, rows, columns)."""
     # a table made while the host runs in inference mode must also serve later calls outside it
     with torch.inference_mode(False):
-        angles = []
-        for axis, (cells, channels) in enumerate(zip(grid, axis_split(head_dim), strict=True)):
+        angles, grid = [], [len(axis) for axis in positions]
+        for axis, channels in enumerate(axis_split(head_dim)):
             frequency = THETA ** -(torch.arange(0, channels, 2, dtype=torch.float64) / channels)
-            position = shift[axis] + torch.arange(cells, dtype=torch.float64) * scale[axis]
             view = [1, 1, 1, -1]
-            view[axis] = cells
-            angles.append(torch.outer(position, frequency).view(view).expand(*grid, -1))
+            view[axis] = grid[axis]
+            angle = torch.outer(torch.tensor(positions[axis], dtype=torch.float64), frequency)
+            angles.append(angle.view(view).expand(*grid, -1))
         angle = torch.cat(angles, dim=-1).flatten(0, 2).unsqueeze(1)
         return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device)
 

@@ -113,10 +113,17 @@ class WanModel(nn.Module):
         e = self.time_embedding(sinusoidal_embedding(t.flatten(), self.config.freq_dim)).unflatten(0, t.shape)
         return e, self.time_projection(e).unflatten(2, (6, -1))
 
-    def run_blocks(self, x: Tensor, run_block: RunBlock | None, **inputs) -> Tensor:  # noqa: ANN003
-        """All blocks in order over tokens x [B, L, dim]."""
+    def run_blocks(
+        self,
+        x: Tensor,
+        run_block: RunBlock | None,
+        after: Callable[[int, Tensor], Tensor] | None = None,
+        **inputs,  # noqa: ANN003
+    ) -> Tensor:
+        """All blocks in order over tokens x [B, L, dim]; after(index, x) may change what a block gives."""
         for index, block in enumerate(self.blocks):
             x = block(x, **inputs) if run_block is None else run_block(index, block, x, **inputs)
+            x = x if after is None else after(index, x)
         return x
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:

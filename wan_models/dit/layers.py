@@ -31,16 +31,31 @@ def per_segment(x: Tensor, segments: int) -> Tensor:
     return x.unflatten(1, (segments, -1))
 
 
-def modulated_norm(x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor) -> Tensor:
+Lengths = tuple[int, ...] | None
+"""Tokens in each segment; None where all segments are of one length."""
+
+
+def modulated_norm(
+    x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor, lengths: Lengths = None
+) -> Tensor:
     """norm(x) * (1 + scale) + shift, x [B, L, C] in float32, shift and scale [B, S, 1, C] -> [B, L, C]."""
-    normed = per_segment(norm(x), shift.shape[1])
-    return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
+    if lengths is None:
+        normed = per_segment(norm(x), shift.shape[1])
+        return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
+    normed = norm(x)
+    for i, part in enumerate(normed.split(lengths, dim=1)):
+        torch.addcmul(shift[:, i], part, 1 + scale[:, i], out=part)
+    return normed
 
 
-def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: Lengths = None) -> Tensor:
     """x + y * gate in x's own memory; x [B, L, C] float32, y [B, L, C] of any dtype, gate [B, S, 1, C]."""
-    segments = gate.shape[1]
-    per_segment(x, segments).addcmul_(per_segment(y.to(x.dtype), segments), gate)
+    if lengths is None:
+        segments = gate.shape[1]
+        per_segment(x, segments).addcmul_(per_segment(y.to(x.dtype), segments), gate)
+        return x
+    for i, (part, change) in enumerate(zip(x.split(lengths, 1), y.split(lengths, 1), strict=True)):
+        part.addcmul_(change.to(x.dtype), gate[:, i])
     return x
 
 
@@ -144,6 +159,7 @@ class Block(nn.Module):
         rotary: RotaryTable,
         attention: Attention,
         image: Tensor | None = None,
+        lengths: Lengths = None,
     ) -> Tensor:
         """x [B, L, C] float32, changed in place; e [B, S, 6, C] float32, one row of six per segment of tokens;
         context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C] float32."""
@@ -152,11 +168,11 @@ class Block(nn.Module):
         )
         dtype = context.dtype
 
-        y = self.self_attn(modulated_norm(x, self.norm1, shift, scale).to(dtype), rotary, attention)
-        x = add_gated(x, y, gate)
+        y = self.self_attn(modulated_norm(x, self.norm1, shift, scale, lengths).to(dtype), rotary, attention)
+        x = add_gated(x, y, gate, lengths)
         x = x.add_(self.cross_attn(self.norm3(x).to(dtype), context, image, attention))
-        y = self.ffn(modulated_norm(x, self.norm2, ffn_shift, ffn_scale).to(dtype))
-        return add_gated(x, y, ffn_gate)
+        y = self.ffn(modulated_norm(x, self.norm2, ffn_shift, ffn_scale, lengths).to(dtype))
+        return add_gated(x, y, ffn_gate, lengths)
 
 
 class Head(nn.Module):

@@ -1,0 +1,125 @@
+"""The speech-to-video transformer against the official one: numbers at tiny size, names at the released size."""
+
+import contextlib
+
+import pytest
+import torch
+from tests_support import randomize_, rel_l2
+
+from wan_models.config import DiTConfig, SpeechConfig
+from wan_models.dit.speech import MOTION_FRAMES, MOTION_LATENTS, WanSpeechModel
+
+SIZES = {
+    "dim": 96, "ffn_dim": 160, "freq_dim": 32, "text_dim": 48, "text_len": 20, "num_heads": 4, "num_layers": 4,
+    "in_dim": 16, "out_dim": 16,
+}  # fmt: skip
+SPEECH = SpeechConfig(audio_dim=20, audio_layers=5, inject_layers=(0, 2, 3))
+OFFICIAL = {
+    "cond_dim": 16, "num_audio_token": 4, "enable_adain": True, "adain_mode": "attn_norm", "zero_init": True,
+    "zero_timestep": True, "enable_motioner": False, "add_last_motion": True, "enable_framepack": True,
+    "framepack_drop_mode": "padd",
+}  # fmt: skip
+
+
+@pytest.fixture
+def pair(official, seed, monkeypatch):
+    """The official model and ours of the same random weights; layers that start at zero are random too."""
+    from wan.modules.s2v import audio_utils, model_s2v
+
+    monkeypatch.setattr(torch.amp, "autocast", lambda *a, **k: contextlib.nullcontext())
+    reference = model_s2v.WanModel_S2V(
+        audio_dim=20, audio_inject_layers=list(SPEECH.inject_layers), **SIZES, **OFFICIAL
+    )
+    # the encoder mixes 25 layers by default and has no setting for it
+    reference.casual_audio_encoder = audio_utils.CausalAudioEncoder(
+        dim=20, num_layers=5, out_dim=96, num_token=4, need_global=True
+    )
+    randomize_(reference, std=0.2).eval()
+    ours = WanSpeechModel(DiTConfig(family="s2v", speech=SPEECH, **SIZES), device="meta").eval()
+    ours.load_state_dict(reference.state_dict(), assign=True)
+    return reference, ours
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("pose", [True, False])
+@pytest.mark.parametrize(("frames", "height", "width"), [(4, 8, 16), (2, 24, 8)])
+@torch.no_grad()
+def test_forward_equals_official(pair, first, pose, frames, height, width):
+    reference, ours = pair
+    x = torch.randn(1, 16, frames, height, width)
+    image, motion = torch.randn(1, 16, 1, height, width), torch.randn(1, 16, MOTION_LATENTS, height, width)
+    condition = torch.randn_like(x) * pose
+    audio = torch.randn(1, 5, 20, 4 * frames)
+    text, t = torch.randn(7, 48), torch.tensor([713])
+    expected = reference(
+        list(x), t, [text], None, list(image), list(motion), list(condition), audio,
+        motion_frames=[MOTION_FRAMES, MOTION_LATENTS], drop_motion_frames=first,
+    )[0]  # fmt: skip
+    clip = ours.prepare(image, None if first else motion, condition if pose else None, audio, x.shape[2:])
+    found = ours(x, t, [text], clip)[0]
+    assert rel_l2(found, expected) < 1e-5
+    assert torch.equal(ours(x, t, [text], clip)[0], found)  # nothing in the clip was changed by its use
+
+
+@torch.no_grad()
+def test_an_impulse_of_audio_reaches_the_latent_frames_that_it_does_officially(pair):
+    reference, ours = pair
+    frames, size = 6, (8, 8)
+    x, image = torch.randn(1, 16, frames, *size), torch.randn(1, 16, 1, *size)
+    silence = torch.zeros(1, 5, 20, 4 * frames)
+
+    def encoded(audio):
+        """Of every latent frame: its audio tokens and what is made for the whole frame."""
+        clip = ours.prepare(image, None, None, audio, x.shape[2:])
+        theirs = reference.casual_audio_encoder(
+            torch.cat([audio[..., :1].repeat(1, 1, 1, MOTION_FRAMES), audio], dim=-1)
+        )[1][:, MOTION_LATENTS:]
+        assert rel_l2(clip.audio, theirs) < 1e-5
+        return clip.audio
+
+    for moment in (0, 1, 7, 12, 23):
+        impulse = silence.clone()
+        impulse[..., moment] = 5.0
+        changed = (encoded(impulse) - encoded(silence)).abs().amax((0, 2, 3)) > 1e-6
+        assert changed.any() and not changed[: moment // 4].any()  # at once, and never before
+
+
+@torch.no_grad()
+def test_half_precision_is_near(pair):
+    _, ours = pair
+    x, image = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 16, 1, 8, 8)
+    audio, text, t = torch.randn(1, 5, 20, 12), torch.randn(7, 48), torch.tensor([500])
+    exact = ours(x, t, [text], ours.prepare(image, None, None, audio, x.shape[2:]))
+    half = WanSpeechModel(ours.config, dtype=torch.bfloat16)
+    half.load_state_dict(ours.state_dict())
+    found = half(x, t, [text.bfloat16()], half.prepare(image, None, None, audio, x.shape[2:]))
+    assert rel_l2(found, exact) < 0.05
+
+
+def test_parameters_of_the_release(official):
+    from wan.modules.s2v.model_s2v import WanModel_S2V
+
+    sizes = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}
+    layers = [0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39]
+    with torch.device("meta"):
+        reference = WanModel_S2V(
+            audio_dim=1024, audio_inject_layers=layers, **sizes, **OFFICIAL | {"zero_init": False}
+        )
+    ours = WanSpeechModel(DiTConfig(family="s2v", speech=SpeechConfig(), **sizes), device="meta")
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in reference.state_dict().items()
+    }
+
+
+def test_what_does_not_fit_says_so(pair):
+    _, ours = pair
+    image = torch.zeros(1, 16, 1, 8, 8)
+    with pytest.raises(ValueError, match="5 layers, 20 wide, and got 25 of 20"):
+        ours.prepare(image, None, None, torch.zeros(1, 25, 20, 8), (2, 8, 8))
+    with pytest.raises(ValueError, match="8 steps of audio do not cover 3 latent frames"):
+        ours.prepare(image, None, None, torch.zeros(1, 5, 20, 8), (3, 8, 8))
+    with pytest.raises(ValueError, match="needs a reference image and audio"):
+        ours.prepare(None, None, None, None, (3, 8, 8))
+    clip = ours.prepare(image, None, None, torch.zeros(1, 5, 20, 8), (2, 8, 8))
+    with pytest.raises(ValueError, match="prepared for 32 tokens and the latents have 48"):
+        ours(torch.zeros(1, 16, 3, 8, 8), torch.tensor([1]), torch.zeros(1, 4, 48), clip)
