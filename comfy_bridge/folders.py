@@ -52,6 +52,11 @@ def _release_entries() -> dict[str, Path]:
     return entries
 
 
+def files(category: str) -> list[str]:
+    """The files of one of the host's folders."""
+    return folder_paths.get_filename_list(category)
+
+
 def options(category: str) -> list[str]:
     """What a loader offers: entries of the release folders first, then the files of the host's `category`."""
     found = [*_release_entries(), *folder_paths.get_filename_list(category)]

@@ -1,9 +1,8 @@
 """LoRAs on both experts."""
 
-import folder_paths
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import lora
+from ..comfy_bridge import folders, lora
 from .schema import schema
 
 
@@ -33,7 +32,7 @@ class WanLoRA(io.ComfyNode):
                 io.Model.Input("model_low", optional=True, tooltip="The low-noise expert."),
                 io.Combo.Input(
                     "lora_name",
-                    options=folder_paths.get_filename_list("loras"),
+                    options=folders.files("loras"),
                     tooltip="A file in models/loras. Of a pair, give each to its expert: the other strength is 0.",
                 ),
                 _strength("high"),
@@ -56,6 +55,6 @@ class WanLoRA(io.ComfyNode):
         strength_low: float = 1.0,
     ) -> io.NodeOutput:
         models = {"high-noise": (model_high, strength_high), "low-noise": (model_low, strength_low)}
-        path = folder_paths.get_full_path_or_raise("loras", lora_name)
+        path = folders.resolve(lora_name, "loras")
         patched, report = lora.apply_lora(models, path)
         return io.NodeOutput(*patched, report, ui=ui.PreviewText(report))
