@@ -22,6 +22,7 @@ from ..wan_models.checkpoints.loading import expect, load_into
 from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
 from ..wan_models.dit.base import WanModel
+from ..wan_models.dit.speech import SpeechClip, WanSpeechModel
 from ..wan_models.rope import rotary_table
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
@@ -39,8 +40,13 @@ DTYPES = {
 INFERENCE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
-class HostDiT(WanModel):
-    """`WanModel` under the signature with which the host calls a Wan diffusion model."""
+class Hosted(WanModel):
+    """A transformer under the signature with which the host calls a Wan diffusion model."""
+
+    def velocity(self, x: Tensor, timestep: Tensor, context: Tensor, **inputs: Any) -> Tensor:
+        """Calls the transformer's own forward; `inputs` are attention, rotary and run_block, and what the host's
+        conditioning holds."""
+        raise NotImplementedError
 
     def forward(  # type: ignore[override]
         self,
@@ -81,14 +87,15 @@ class HostDiT(WanModel):
         def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
             return optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options)
 
-        out = super().forward(
+        out = self.velocity(
             x,
             timestep,
             context,
-            image=clip_fea,
+            clip_fea=clip_fea,
             attention=attention,
             rotary=self._rotary(x, transformer_options.get("rope_options")),
             run_block=_block_runner(transformer_options, len(self.blocks), x),
+            **kwargs,
         )
         return out[:, :, :frames, :height, :width]
 
@@ -104,6 +111,83 @@ class HostDiT(WanModel):
             shift=tuple(options.get(f"shift_{axis}", 0.0) for axis in "tyx"),
             scale=tuple(options.get(f"scale_{axis}", 1.0) for axis in "tyx"),
         )
+
+
+class HostDiT(Hosted):
+    """`WanModel` for the host."""
+
+    def velocity(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        clip_fea: Tensor | None = None,
+        attention: Any = None,
+        rotary: Any = None,
+        run_block: Any = None,
+        **conditioning: Any,
+    ) -> Tensor:
+        return WanModel.forward(
+            self,
+            x,
+            timestep,
+            context,
+            image=clip_fea,
+            attention=attention,
+            rotary=rotary,
+            run_block=run_block,
+        )
+
+
+class HostSpeechDiT(Hosted, WanSpeechModel):
+    """`WanSpeechModel` for the host, which gives the clip's conditioning anew at every step: what is made of it is
+    kept for the steps that follow."""
+
+    _clips: tuple[tuple[tuple, SpeechClip], ...] = ()
+
+    def velocity(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        audio_embed: Tensor | None = None,
+        reference_latent: Tensor | None = None,
+        reference_motion: Tensor | None = None,
+        control_video: Tensor | None = None,
+        attention: Any = None,
+        rotary: Any = None,
+        run_block: Any = None,
+        **conditioning: Any,
+    ) -> Tensor:
+        given = (reference_latent, reference_motion, control_video, audio_embed)
+        clip = self._clip(tuple(x.shape[2:]), given)
+        return WanSpeechModel.forward(
+            self, x, timestep, context, clip, attention=attention, rotary=rotary, run_block=run_block
+        )
+
+    def _clip(self, size: tuple, given: tuple[Tensor | None, ...]) -> SpeechClip:
+        for (known_size, *known), clip in self._clips:
+            if known_size == size and all(_same(a, b) for a, b in zip(known, given, strict=True)):
+                return clip
+        reference, motion, pose, audio = given
+        if pose is not None and pose.abs().max() < _NO_POSE:
+            pose = None
+        audio = None if audio is None else audio[..., : 4 * size[0]]
+        clip = self.prepare(reference, motion, pose, audio, size)
+        self._clips = (((size, *given), clip), *self._clips[:1])  # with and without guidance
+        return clip
+
+    def forget(self, *_: Any) -> None:
+        """Drops what is kept for the steps of a clip."""
+        self._clips = ()
+
+
+# the host's nodes give an empty pose as the latents that it normalises to about zero
+_NO_POSE = 1e-4
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
 
 
 def _block_runner(transformer_options: dict, total: int, latents: Tensor) -> Any:
@@ -138,13 +222,8 @@ def _block_runner(transformer_options: dict, total: int, latents: Tensor) -> Any
 class _Official:
     """What our models have in common beside the host's class: whole timesteps, true estimates, where they are from."""
 
-    def __init__(self, model_config: Any, network: HostDiT, source: Path, device: Any = None) -> None:
-        super().__init__(  # type: ignore[call-arg]
-            model_config,
-            comfy.model_base.ModelType.FLOW,
-            image_to_video=network.config.family != "t2v",
-            device=device,
-        )
+    def __init__(self, model_config: Any, network: Hosted, source: Path, **options: Any) -> None:
+        super().__init__(model_config, comfy.model_base.ModelType.FLOW, **options)  # type: ignore[call-arg]
         self.diffusion_model = network
         self.source = source
         self.workspace_bytes = 0
@@ -174,6 +253,15 @@ class WanTI2VBase(_Official, comfy.model_base.WAN22):
     """The same for TI2V-5B: known latent frames (noise_mask 0) have timestep 0 and stay as they are."""
 
 
+class WanSpeechBase(_Official, comfy.model_base.WAN22_S2V):
+    """The same for S2V-14B."""
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
+        batch, channels, frames, *size = input_shape
+        # reference and motion together have about the tokens of three latent frames
+        return super().memory_required((batch, channels, frames + 3, *size), cond_shapes, **kwargs)
+
+
 def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) -> int:
     """Upper bound of one forward's activations: what one block holds at its widest, plus in- and output.
 
@@ -190,14 +278,13 @@ def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) 
 
 def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> Any:
     """The host's description of the model, so that its nodes (shift, LoRA, EasyCache, saving) know what it is."""
-    if config.family == "ti2v":
-        kind = comfy.supported_models.WAN22_T2V
-    else:
-        kind = comfy.supported_models.WAN21_I2V if config.image_dim else comfy.supported_models.WAN21_T2V
-    out = kind(
+    name, model_type = {"ti2v": ("WAN22_T2V", "t2v"), "s2v": ("WAN22_S2V", "s2v")}.get(
+        config.family, ("WAN21_I2V", "i2v") if config.image_dim else ("WAN21_T2V", "t2v")
+    )
+    out = getattr(comfy.supported_models, name)(
         {
             "image_model": "wan2.1",
-            "model_type": "i2v" if config.image_dim else "t2v",
+            "model_type": model_type,
             "dim": config.dim,
             "ffn_dim": config.ffn_dim,
             "num_heads": config.num_heads,
@@ -213,6 +300,15 @@ def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> An
     manual_cast = comfy.model_management.unet_manual_cast(dtype, load_device, INFERENCE_DTYPES)
     compat.set_inference_dtype(out, dtype, manual_cast, load_device)
     return out
+
+
+# network, the host's model object around it, and what that is told, by family
+_KINDS: dict[str, tuple[type[Hosted], type, dict[str, Any]]] = {
+    "t2v": (HostDiT, WanBase, {"image_to_video": False}),
+    "i2v": (HostDiT, WanBase, {"image_to_video": True}),
+    "ti2v": (HostDiT, WanTI2VBase, {"image_to_video": True}),
+    "s2v": (HostSpeechDiT, WanSpeechBase, {}),
+}
 
 
 def _stored_dtype(info: ModelInfo) -> torch.dtype:
@@ -234,11 +330,12 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     checkpoint = open_model(path)
     info = expect(checkpoint, "dit")
     config = info.config
-    if config.family not in ("t2v", "i2v", "ti2v"):
+    if config.family not in _KINDS:
         raise ValueError(
-            f"{path} is {info.description}. This version of the pack runs text-to-video and image-to-video models; "
-            "load this one with the host's own Load Diffusion Model node."
+            f"{path} is {info.description}. This version of the pack does not run these; load it with the host's own "
+            "Load Diffusion Model node."
         )
+    network_kind, model_kind, options = _KINDS[config.family]
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     stored = DTYPES[dtype] or _stored_dtype(info)
@@ -247,10 +344,10 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     model_config = _model_config(config, stored, load_device)
 
     # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
-    network = HostDiT(config, ops=ops, device="meta", dtype=stored)
+    network = network_kind(config, ops=ops, device="meta", dtype=stored)
     network.compute_dtype = model_config.manual_cast_dtype or stored
     network.eval().requires_grad_(False)
-    model = (WanTI2VBase if config.family == "ti2v" else WanBase)(model_config, network, Path(path))
+    model = model_kind(model_config, network, Path(path), **options)
     # packed layers unpack themselves, which the patcher of dynamic VRAM does not know of
     kind = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
     patcher = compat.make_patcher(model, load_device, offload_device, kind)
@@ -261,6 +358,8 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
 
     load_into(network, checkpoint, convert, keep_packed)
     model.workspace_bytes = workspace_bytes(network)
+    if isinstance(network, HostSpeechDiT):
+        patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, network.forget)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

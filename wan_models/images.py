@@ -1,7 +1,8 @@
 """From still images to what the image-to-video models are given: output sizes, frames, masks.
 
-Images are [H, W, C] or [B, H, W, C] in 0..1. Source: wan/image2video.py, wan/textimage2video.py and
-wan/utils/utils.py of the official code; the end image follows wan/first_last_frame2video.py of Wan2.1.
+Images are [H, W, C] or [B, H, W, C] in 0..1. Source: wan/image2video.py, wan/textimage2video.py,
+wan/speech2video.py and wan/utils/utils.py of the official code; the end image follows
+wan/first_last_frame2video.py of Wan2.1.
 """
 
 import math
@@ -79,15 +80,23 @@ def cover(images: Tensor, width: int, height: int) -> Tensor:
 
 
 def _cover(image: Tensor, width: int, height: int) -> Tensor:
-    # the official code resizes 8-bit images; a float one is rounded to them
-    pixels = Image.fromarray(image.detach().cpu().float().mul(255).round().clamp(0, 255).byte().numpy())
+    pixels = _picture(image)
     scale = max(width / pixels.width, height / pixels.height)
     pixels = pixels.resize(
         (round(pixels.width * scale), round(pixels.height * scale)), Image.Resampling.LANCZOS
     )
     left, top = (pixels.width - width) // 2, (pixels.height - height) // 2
     pixels = pixels.crop((left, top, left + width, top + height))
-    return torch.from_numpy(np.array(pixels)).to(image.device, torch.float32).div_(255)
+    return _tensor(pixels, image.device)
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """[H, W, 3] -> 8-bit picture, which is what the official code resizes; a float image is rounded to it."""
+    return Image.fromarray(image.detach().cpu().float().mul(255).round().clamp(0, 255).byte().numpy())
+
+
+def _tensor(picture: Image.Image, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(picture)).to(device, torch.float32).div_(255)
 
 
 def known_frames(start: Tensor | None, end: Tensor | None, frames: int) -> tuple[Tensor, Tensor]:
@@ -117,3 +126,64 @@ def mask_channels(known: Tensor, height: int, width: int) -> Tensor:
     Each latent frame has four channels for its four frames; the first stands for one frame, four times."""
     rows = torch.cat([known[:1].repeat(4), known[1:]]).float().view(-1, 4).T
     return rows[:, :, None, None].expand(-1, -1, height, width)
+
+
+def fitting_size(width: int, height: int, area: int, multiple: int = 64) -> tuple[int, int]:
+    """Width and height in pixels, multiples of `multiple` and at most `area` pixels, that hold the image scaled down
+    as little as needed: S2V-14B's rule, which never enlarges. Source: get_size_less_than_area of wan/speech2video.py.
+
+    Raises ValueError where the image is too small or too narrow for any size."""
+    largest, smallest = 1.0, 0.1
+    if height * width > area:
+        margin = multiple - 1
+        b, c = margin * (height + width), margin**2 - area
+        smallest = (math.sqrt(b**2 - 2 * height * width * c) - b) / (2 * height * width)
+        largest = math.sqrt(area / (height * width))
+    up = lambda x: x + (multiple - x % multiple) % multiple  # noqa: E731
+    for i in range(100):
+        scale = largest - (largest - smallest) * i / 100
+        high, wide = up(int(height * scale)), up(int(width * scale))
+        if high * wide <= area:
+            return _not_empty(wide, high, width, height, area)
+    aspect = width / height
+    wide, high = (int(math.sqrt(x) // multiple * multiple) for x in (area * aspect, area / aspect))
+    if wide >= width or high >= height:
+        wide, high = (int(x // multiple * multiple) for x in (width, height))
+    return _not_empty(wide, high, width, height, area)
+
+
+def shortest_side_crop(images: Tensor, width: int, height: int) -> Tensor:
+    """[B, H, W, 3] -> [B, height, width, 3]: the shorter side scaled to the shorter one wanted, then the centre cut
+    out; black where the image does not reach. 8-bit bilinear, as torchvision does it with pictures."""
+    return torch.stack([_shortest_side_crop(image, width, height) for image in images])
+
+
+def pose_frames(frames: Tensor, width: int, height: int) -> Tensor:
+    """As `shortest_side_crop`, for the frames of a pose video: in floating point, as torchvision does tensors."""
+    side, shorter = min(width, height), min(frames.shape[1:3])
+    rows, columns = (side if x == shorter else int(side * x / shorter) for x in frames.shape[1:3])
+    scaled = F.interpolate(
+        frames.movedim(-1, 1), size=(rows, columns), mode="bilinear", align_corners=False, antialias=True
+    )
+    missing = [max(0, want - have) for want, have in ((width, columns), (height, rows))]
+    padding = [n for m in missing for n in (m // 2, (m + 1) // 2)]
+    scaled = F.pad(scaled, padding, value=0.5)  # grey: the official code pads values in -1..1 with zero
+    top, left = (
+        round((have - want) / 2.0) for have, want in zip(scaled.shape[2:], (height, width), strict=True)
+    )
+    return scaled[:, :, top : top + height, left : left + width].movedim(1, -1)
+
+
+def _shortest_side_crop(image: Tensor, width: int, height: int) -> Tensor:
+    pixels = _picture(image)
+    side, shorter = min(width, height), min(pixels.width, pixels.height)
+    size = [side if x == shorter else int(side * x / shorter) for x in (pixels.width, pixels.height)]
+    pixels = pixels.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    out = Image.new("RGB", (width, height))
+    # torchvision rounds the two halves of what is cut off, and of what is missing, in its own ways
+    corner = [
+        -round((have - want) / 2.0) if have >= want else (want - have) // 2
+        for have, want in zip(size, (width, height), strict=True)
+    ]
+    out.paste(pixels, (corner[0], corner[1]))
+    return _tensor(out, image.device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..config import VAE_2_2, DiTConfig, T5Config, VAEConfig
+from ..config import VAE_2_2, DiTConfig, SpeechConfig, T5Config, VAEConfig
 from .reader import Checkpoint
 
 HEAD_DIM = 128
@@ -113,6 +113,21 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         eps=config.get("eps", 1e-6),
         image_dim=shapes.get("img_emb.proj.0.weight", (0,))[0],
         image_positions=shapes.get("img_emb.emb_pos", (0, 0))[1],
+        speech=_speech(checkpoint) if family == "s2v" else None,
+    )
+
+
+def _speech(checkpoint: Checkpoint) -> SpeechConfig:
+    shapes, config = checkpoint.shapes, checkpoint.config
+    count = _count(checkpoint, "audio_injector.injector.")
+    local, audio_dim, _ = shapes["casual_audio_encoder.encoder.conv1_local.conv.weight"]
+    return SpeechConfig(
+        audio_dim=audio_dim,
+        audio_layers=shapes["casual_audio_encoder.weights"][1],
+        audio_tokens=local // shapes["casual_audio_encoder.encoder.conv1_global.conv.weight"][0],
+        # which blocks they follow cannot be told from a single file; there is one release
+        inject_layers=tuple(config.get("audio_inject_layers", SpeechConfig.inject_layers[:count])),
+        cond_dim=shapes["cond_encoder.weight"][1],
     )
 
 

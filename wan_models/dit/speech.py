@@ -156,10 +156,11 @@ def _spread(first: int, last: int, count: int) -> tuple[int, ...]:
 class SpeechClip:
     """What stays the same over the steps of a clip.
 
-    pose: tokens [B, L, C] to add to the video's. tokens: those of reference and motion [B, L', C], with their
-    positions `rotary`. audio: tokens [B, F, n, C] of each latent frame; modulation: one [B, F, 2 C] per injection."""
+    pose: latents [B, C, F, H, W], None for no pose; their tokens are cheaper made than kept. tokens: those of
+    reference and motion [B, L', C], with their positions `rotary`. audio: tokens [B, F, n, C] of each latent frame;
+    modulation: one [B, F, 2 C] per injection."""
 
-    pose: Tensor
+    pose: Tensor | None
     tokens: Tensor
     rotary: RotaryTable
     audio: Tensor | None
@@ -206,8 +207,11 @@ class WanSpeechModel(WanModel):
                 "a speech-to-video model needs a reference image and audio: connect WanS2VCondition"
             )
         batch, device = given.shape[0], given.device
-        if pose is None:
-            pose = torch.zeros(batch, _speech(self.config).cond_dim, *size, device=device)
+        if pose is not None and tuple(pose.shape[2:]) != tuple(size):
+            raise ValueError(
+                f"the pose has latent size {tuple(pose.shape[2:])} and the video {tuple(size)} (frames, height, "
+                "width): the pose video must be as long and as large as the video"
+            )
         tokens, tables = [], []
         if reference is not None:
             patches, (_, height, width) = self.patchify(reference)
@@ -223,7 +227,7 @@ class WanSpeechModel(WanModel):
         if audio is not None:
             audio_tokens, modulation = self._encode_audio(audio, size[0])
         return SpeechClip(
-            pose=self.cond_encoder(pose.to(self.compute_dtype)).flatten(2).transpose(1, 2).float(),
+            pose=pose,
             tokens=torch.cat(tokens, dim=1)
             if tokens
             else torch.zeros(batch, 0, self.config.dim, device=device),
@@ -272,13 +276,8 @@ class WanSpeechModel(WanModel):
         self._check(x, context)
         attention = attention or get_attention()
         tokens, grid = self.patchify(x)
-        if clip.pose.shape[1] != tokens.shape[1]:
-            raise ValueError(
-                f"the clip was prepared for {clip.pose.shape[1]} tokens and the latents have {tokens.shape[1]}: "
-                "the pose video must be as long and as large as the video"
-            )
         length = tokens.shape[1]
-        tokens = tokens.add_(clip.pose).add_(self._kind(_NOISY, tokens))
+        tokens = tokens.add_(self._pose(clip)).add_(self._kind(_NOISY, tokens))
         e, e0 = self.embed_time(torch.stack([t, torch.zeros_like(t)], dim=1))
         table = rotary if rotary is not None else rotary_table(grid, self.config.head_dim, x.device)
 
@@ -296,6 +295,13 @@ class WanSpeechModel(WanModel):
             attention=attention,
         )
         return self.unpatchify(self.head(tokens[:, :length], e[:, :1]), grid)
+
+    def _pose(self, clip: SpeechClip) -> Tensor:
+        """What the pose adds to the video's tokens, [B, L, C]; without one, what the layer adds to all of them."""
+        pose = clip.pose
+        if pose is None:
+            pose = clip.tokens.new_zeros(1, _speech(self.config).cond_dim, *self.config.patch_size)
+        return self.cond_encoder(pose.to(self.compute_dtype)).flatten(2).transpose(1, 2)
 
     def _inject(
         self, index: int, hidden: Tensor, length: int, clip: SpeechClip, attention: Attention

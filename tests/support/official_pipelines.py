@@ -1,0 +1,23 @@
+"""The official pipelines as tests run them: objects with just what their `generate` reads."""
+
+import contextlib
+
+import torch
+from PIL import Image
+
+
+def official_run(kind, monkeypatch, texts, vae, stride=(4, 8, 8), boundary=None):
+    """An official pipeline object with everything its `generate` reads but the models."""
+    run = object.__new__(kind)
+    run.lightning, run.t5_cpu, run.init_on_cpu, run.sp_size, run.rank = False, True, False, 1, 0
+    run.device, run.param_dtype = torch.device("cpu"), torch.float32
+    run.num_train_timesteps, run.boundary = 1000, boundary
+    run.patch_size, run.vae_stride, run.sample_neg_prompt = (1, 2, 2), stride, "unused"
+    run.text_encoder = lambda prompts, device: [texts[prompts[0]]]
+    run.vae = vae
+    monkeypatch.setattr(torch.amp, "autocast", lambda *a, **k: contextlib.nullcontext())
+    return run
+
+
+def picture(width, height):
+    return Image.fromarray(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8).numpy())

@@ -1,0 +1,140 @@
+"""Sound -> all hidden states of wav2vec2, through transformers' model, with memory that does not grow unseen.
+
+The convolutions at its beginning, which need most memory, run in windows that overlap by what they see, so the
+result is that of one piece.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint
+
+SAMPLE_RATE = 16000
+MAX_SECONDS = 15 * 60
+"""All hidden states of 15 minutes take about 5 GB."""
+_WINDOW_SECONDS = 20
+# of the models that Wan uses, where a single file brings no config.json: wav2vec2-large-xlsr-53
+_LARGE = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "conv_bias": True, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "vocab_size": 33,
+}  # fmt: skip
+
+
+def mono(waveform: Tensor, rate: int) -> Tensor:
+    """Sound [B, channels, N] or [channels, N] of any rate -> one channel [N] at 16 kHz, of the first of the batch.
+
+    Raises ValueError on sound that is empty, too long, or no numbers."""
+    from scipy.signal import resample_poly
+
+    sound = waveform[0] if waveform.dim() == 3 else waveform
+    if sound.dim() != 2 or not sound.numel() or rate <= 0:
+        raise ValueError(f"the audio of shape {list(waveform.shape)} at {rate} Hz holds no sound")
+    seconds = sound.shape[1] / rate
+    if seconds > MAX_SECONDS:
+        raise ValueError(
+            f"the audio is {seconds / 60:.0f} minutes long, and up to {MAX_SECONDS // 60} can be encoded at once: cut "
+            "it into parts (Trim Audio Duration), and make a video of each"
+        )
+    single = sound.detach().cpu().float().mean(dim=0)
+    if not torch.isfinite(single).all():
+        raise ValueError("the audio holds values that are no numbers: load it again")
+    if rate != SAMPLE_RATE:
+        divisor = np.gcd(rate, SAMPLE_RATE)
+        single = torch.from_numpy(
+            resample_poly(single.numpy(), SAMPLE_RATE // divisor, rate // divisor).copy()
+        )
+    return single.float()
+
+
+class Wav2Vec:
+    """The encoder behind a file or folder; `network` is transformers' model, for the caller to place on a device."""
+
+    def __init__(self, path: str | Path) -> None:
+        checkpoint = open_checkpoint(path)
+        self.network = _build(checkpoint)
+        self.normalizes = _preprocessor(checkpoint).get("do_normalize", True)
+
+    @torch.no_grad()
+    def encode(self, sound: Tensor, on_window: Callable[[int, int], None] | None = None) -> list[Tensor]:
+        """Sound [N] at 16 kHz -> the hidden states of every layer, [1, T, C] each, 50 steps per second.
+
+        on_window(done, total) is called after each part. Raises ValueError on less than 25 ms of sound."""
+        parameter = next(self.network.parameters())
+        sound = sound.to(parameter.device, torch.float32)
+        if self.normalizes:
+            sound = (sound - sound.mean()) / torch.sqrt(sound.var(unbiased=False) + 1e-7)
+        features = self._convolve(sound.to(parameter.dtype), on_window)
+        hidden, _ = self.network.feature_projection(features.transpose(1, 2))
+        return list(self.network.encoder(hidden, output_hidden_states=True, return_dict=True).hidden_states)
+
+    def _convolve(self, sound: Tensor, on_window: Callable[[int, int], None] | None) -> Tensor:
+        config = self.network.config
+        stride = int(np.prod(config.conv_stride))
+        sees, jump = 1, 1
+        for kernel, step in zip(config.conv_kernel, config.conv_stride, strict=True):
+            sees, jump = sees + (kernel - 1) * jump, jump * step
+        total = (len(sound) - sees) // stride + 1
+        if total < 1:
+            found, least = (round(1000 * samples / SAMPLE_RATE) for samples in (len(sound), sees))
+            raise ValueError(
+                f"the audio is too short: {found} ms, where {least} ms is the least. Use a longer recording"
+            )
+        # a norm over all of time (the base models) cannot be windowed
+        window = _WINDOW_SECONDS * SAMPLE_RATE // stride if config.feat_extract_norm == "layer" else total
+        parts = []
+        for start in range(0, total, window):
+            end = min(start + window, total)
+            piece = sound[start * stride : (end - 1) * stride + sees]
+            parts.append(self.network.feature_extractor(piece[None]))
+            if on_window is not None:
+                on_window(end, total)
+        return torch.cat(parts, dim=2)
+
+
+def _build(checkpoint: Checkpoint) -> Any:
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    state = {_name(name): name for name in checkpoint}
+    if "feature_extractor.conv_layers.0.conv.weight" not in state or "masked_spec_embed" not in state:
+        raise CheckpointError(
+            f"{checkpoint.path} is no wav2vec2 model: load wav2vec2-large-xlsr-53-english, the folder of the official "
+            "S2V release or the file for models/audio_encoders"
+        )
+    config = Wav2Vec2Config(**(checkpoint.config or _LARGE))
+    with torch.device("meta"):
+        network = Wav2Vec2Model(config)
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in state]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.path} lacks {len(missing)} of {len(wanted)} tensors ({', '.join(missing[:3])}): it is "
+            "incomplete or its config.json belongs to another model"
+        )
+    try:
+        network.load_state_dict({name: checkpoint[state[name]] for name in wanted}, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.path} does not fit its config: {error}") from None
+    return network.eval().requires_grad_(False)
+
+
+def _name(name: str) -> str:
+    """Older files name the two parts of a normed weight otherwise, and put the model's name before all of it."""
+    name = name.removeprefix("wav2vec2.")
+    for old, new in (
+        ("weight_g", "parametrizations.weight.original0"),
+        ("weight_v", "parametrizations.weight.original1"),
+    ):
+        name = name.removesuffix(old) + new if name.endswith(f"conv.{old}") else name
+    return name
+
+
+def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    file = folder / "preprocessor_config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
