@@ -8,7 +8,10 @@ from pathlib import Path
 
 import folder_paths
 
+from ..wan_models.audio.speech_synthesis import is_voice
+
 CATEGORY = "wan"
+VOICES = "tts"
 
 
 # the host does not list these in its own folders
@@ -24,6 +27,7 @@ def register() -> None:
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
     folder_paths.folder_names_and_paths[CATEGORY][1].update([*folder_paths.supported_pt_extensions, ".gguf"])
+    folder_paths.add_model_folder_path(VOICES, str(Path(folder_paths.models_dir, VOICES)))
     for category, ours in GGUF_CATEGORIES.items():
         folder_paths.folder_names_and_paths[ours] = (folder_paths.get_folder_paths(category), {".gguf"})
 
@@ -50,6 +54,15 @@ def _release_entries() -> dict[str, Path]:
             entries.setdefault(f"{CATEGORY}/{path.relative_to(root).as_posix()}", path)
             break
     return entries
+
+
+def voices() -> dict[str, Path]:
+    """The text-to-speech folders in models/tts."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(VOICES) if Path(root).is_dir()]
+    found = [
+        folder for root in roots for folder in sorted(root.iterdir()) if folder.is_dir() and is_voice(folder)
+    ]
+    return {folder.name: folder for folder in reversed(found)}
 
 
 def files(category: str) -> list[str]:

@@ -1,5 +1,6 @@
 """One sampling run from settings to LATENT, for the nodes that do it all in one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import comfy.sample
 import comfy.utils
 import latent_preview
 import torch
+from server import PromptServer
 from torch import Tensor
 
 from ..wan_models.config import DISTILLED, RELEASES
@@ -44,6 +46,20 @@ class Settings:
         return cls(release.steps, release.shift, high, low, boundary, sampler, scheduler)
 
 
+def teller(node_id: str | None) -> Callable[[str], None]:
+    """Shows a line of text on a running node, where the host can."""
+    server = getattr(PromptServer, "instance", None)
+    if node_id is None or not hasattr(server, "send_progress_text"):
+        return lambda text: None
+    return lambda text: server.send_progress_text(text, node_id)
+
+
+def describe_model(model: Any) -> str:
+    """What tells one MODEL from another by its weights: the file, and strengths of the patches on it."""
+    patches = {key: [(patch[0], patch[2]) for patch in model.patches[key]] for key in sorted(model.patches)}
+    return f"{getattr(model.model, 'source', model.model.__class__.__name__)} {patches}"
+
+
 def check_latent(latent: dict, model: Any) -> Tensor:
     """The samples of a LATENT, as the model takes them; ValueError where they were made for another model."""
     samples = latent["samples"]
@@ -73,8 +89,10 @@ def run(
     start_step: int = 0,
     end_step: int = 10000,
     add_noise: bool = True,
+    callback: Any = None,
 ) -> tuple[dict, str]:
-    """Samples and returns the LATENT and one line on what was done."""
+    """Samples and returns the LATENT and one line on what was done; callback(step, denoised, x, steps) instead of
+    the node's own progress and preview."""
     preflight.check_image(high, positive)
     samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent, high))
     sigmas = sampling.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
@@ -88,7 +106,7 @@ def run(
     at_high = int((part >= settings.boundary * 1000).sum())
 
     noise = sampling.make_noise(latent, seed, noise_source) if add_noise else torch.zeros_like(samples)
-    callback = latent_preview.prepare_callback(high, len(sigmas) - 1)
+    callback = callback or latent_preview.prepare_callback(high, len(sigmas) - 1)
     out = guider.sample(
         noise,
         samples,

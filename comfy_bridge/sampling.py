@@ -17,6 +17,8 @@ OFFICIAL = "wan "
 """What the names of the official solvers and schedule begin with, in lists that also hold the host's."""
 SOLVER_NAMES = [OFFICIAL + name for name in schedule.SOLVERS]
 SCHEDULE_NAME = OFFICIAL + "official"
+SAMPLERS = [*SOLVER_NAMES, *comfy.samplers.SAMPLER_NAMES]
+SCHEDULERS = [SCHEDULE_NAME, *comfy.samplers.SCHEDULER_NAMES]
 NOISE_SOURCES = ["cpu", "gpu"]
 
 # from here up a schedule starts at pure noise: the lowest first sigma of an official one, at shift 0.1, is 0.99

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.tiny_tokenizer import write_tokenizer
-from wan_models.config import VAE_2_2, DiTConfig, T5Config, VAEConfig
+from wan_models.config import VAE_2_2, DiTConfig, SpeechConfig, T5Config, VAEConfig
 from wan_models.dit.base import WanModel
+from wan_models.dit.speech import WanSpeechModel
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
@@ -26,7 +27,15 @@ DITS = {
     "T2V-A14B": DIT,
     "I2V-A14B": replace(DIT, family="i2v", in_dim=36),
     "TI2V-5B": replace(DIT, family="ti2v", in_dim=48, out_dim=48),
+    "S2V-14B": replace(
+        DIT, family="s2v", speech=SpeechConfig(audio_dim=32, audio_layers=4, inject_layers=(0, 1))
+    ),
 }
+LISTENER = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True, "vocab_size": 33,
+    "feat_extract_norm": "layer", "do_stable_layer_norm": True,
+}  # fmt: skip
 VAE = VAEConfig(base_dim=16)
 VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 
@@ -38,7 +47,9 @@ def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor
     for name, param in build(device="meta").named_parameters():
         noise = torch.randn(param.shape, generator=generator)
         fan_in = param[0].numel() if param.dim() > 1 else 1
-        is_scale = name.endswith("gamma") or (param.dim() == 1 and "norm" in name and name.endswith("weight"))
+        is_scale = name.endswith(("gamma", "audio_encoder.weights")) or (
+            param.dim() == 1 and "norm" in name and name.endswith("weight")
+        )
         if is_scale:
             state[name] = 1 + 0.1 * noise
         elif "embedding.weight" in name and "token" in name:
@@ -51,8 +62,11 @@ def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor
 def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> None:
     """One expert as the official release has it: config.json and safetensors, in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = random_state(lambda device: WanModel(config, device=device), seed)
+    network = WanSpeechModel if config.speech else WanModel
+    state = random_state(lambda device: network(config, device=device), seed)
     official = {k: v for k, v in asdict(config).items() if k in _OFFICIAL_KEYS}
+    if config.speech:
+        official["audio_inject_layers"] = list(config.speech.inject_layers)
     official |= {"_class_name": "WanModel", "model_type": config.family}
     (folder / "config.json").write_text(json.dumps(official, indent=2))
     stem = "diffusion_pytorch_model"
@@ -83,16 +97,36 @@ _OFFICIAL_KEYS = (
 )
 
 
+def write_listener(folder: Path, seed: int) -> None:
+    """A wav2vec2 of the layout that the official release brings."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    config = Wav2Vec2Config(**LISTENER)
+
+    def build(device: str) -> nn.Module:
+        with torch.device(device):
+            return Wav2Vec2Model(config)
+
+    network = build("cpu")
+    network.load_state_dict(random_state(build, seed), strict=False)
+    network.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+
+
 def write_release(folder: str | Path, seed: int = 0, name: str = "T2V-A14B") -> Path:
     """Writes the release folder of one of `DITS` (existing files are replaced) and returns it."""
     folder = Path(folder)
-    if name == "TI2V-5B":
+    if name in ("TI2V-5B", "S2V-14B"):
         write_dit(folder, seed + 1, shards=2, config=DITS[name])
-        vae = random_state(lambda device: WanVAE22(VAE22, device=device), seed + 4)
-        torch.save(vae, folder / "Wan2.2_VAE.pth")
     else:
         write_dit(folder / "high_noise_model", seed + 1, shards=2, config=DITS[name])
         write_dit(folder / "low_noise_model", seed + 2, shards=1, config=DITS[name])
+    if name == "S2V-14B":
+        write_listener(folder / "wav2vec2-large-xlsr-53-english", seed + 5)
+    if name == "TI2V-5B":
+        vae = random_state(lambda device: WanVAE22(VAE22, device=device), seed + 4)
+        torch.save(vae, folder / "Wan2.2_VAE.pth")
+    else:
         vae = random_state(lambda device: WanVAE21(VAE, device=device), seed + 4)
         torch.save(vae, folder / "Wan2.1_VAE.pth")
     vocabulary = write_tokenizer(folder / "google" / "umt5-xxl")

@@ -8,6 +8,13 @@ from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
 from .loaders import WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
 from .lora import WanLoRA
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
+from .speech import (
+    WanAudioEncode,
+    WanAudioEncoderLoader,
+    WanS2VCondition,
+    WanSpeechToVideo,
+    WanTextToSpeech,
+)
 from .text import WanT5Encode
 
 
@@ -20,6 +27,11 @@ class WanExtension(ComfyExtension):
             WanVAELoader,
             WanModelInfo,
             WanLoRA,
+            WanAudioEncoderLoader,
+            WanAudioEncode,
+            WanTextToSpeech,
+            WanS2VCondition,
+            WanSpeechToVideo,
             WanT5Encode,
             WanI2VCondition,
             WanTI2VLatent,

@@ -217,14 +217,14 @@ class WanMoESampler(io.ComfyNode):
                 _boundary(note),
                 io.Combo.Input(
                     "sampler",
-                    options=[*sampling.SOLVER_NAMES, *sampling.comfy.samplers.SAMPLER_NAMES],
+                    options=sampling.SAMPLERS,
                     default=_DEFAULT.sampler,
                     optional=True,
                     tooltip="The official solvers, then the host's samplers." + note,
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=[sampling.SCHEDULE_NAME, *sampling.comfy.samplers.SCHEDULER_NAMES],
+                    options=sampling.SCHEDULERS,
                     default=_DEFAULT.scheduler,
                     optional=True,
                     tooltip="The official schedule, then the host's." + note,

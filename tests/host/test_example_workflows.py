@@ -6,18 +6,19 @@ import shutil
 import av
 import pytest
 from example_files import write_example_files
+from tests_media import media
 
 from demo.host import ROOT, Host
 
 FOLDER = ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("api/*.json"))
-SMALL = {"width": 64, "height": 64, "frames": 5}
+SMALL = {"width": 64, "height": 64, "frames": 5, "frames_per_clip": 8, "clips": 1}
 
 
 @pytest.fixture(scope="module")
 def example_host(comfyui, tmp_path_factory):
     base = tmp_path_factory.mktemp("examples")
-    (base / "input").mkdir()
+    media(base / "input")
     shutil.copy(comfyui / "input" / "example.png", base / "input")
     write_example_files(base)
     with Host(comfyui, base=base) as server:
@@ -37,12 +38,15 @@ def test_example_runs(example_host, name):
         assert (stream.width, stream.height, float(stream.average_rate)) == (64, 64, rate)
         assert sum(1 for _ in container.decode(stream)) == 5
     (text,) = (
-        output["text"][0] for output in entry["outputs"].values() if " steps" in str(output.get("text"))
+        output["text"][0]
+        for output in entry["outputs"].values()
+        if any(word in str(output.get("text")) for word in (" steps", "clips of"))
     )
     steps = {
         "i2v": "15 of 40 steps on the high",
         "ti2v": "50 steps (shift 5",
         "t2v": "26 of 40 steps on the high",
+        "s2v": "5 frames in 1 clips of 8",
     }
     expected = "2 of 4 steps on the high" if "4_steps" in name else steps[name.split("_")[0]]
     assert text.startswith(expected), text

@@ -294,7 +294,7 @@ def test_every_input_has_a_tooltip(host):
         for name, info in host.get("/object_info").items()
         if info["category"].startswith("Wan2.2/")
     }
-    assert len(ours) == 15
+    assert len(ours) == 20
     standard = {
         "MODEL",
         "CLIP",
@@ -307,6 +307,9 @@ def test_every_input_has_a_tooltip(host):
         "GUIDER",
         "STRING",
         "CLIP_VISION_OUTPUT",
+        "AUDIO",
+        "AUDIO_ENCODER",
+        "AUDIO_ENCODER_OUTPUT",
     }
     for name, info in ours.items():
         assert set(info["output"]) <= standard, name

@@ -1,5 +1,6 @@
 """Tiny files under the names that the example workflows look for, each in the format that name stands for."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -9,6 +10,27 @@ from safetensors.torch import save_file
 from demo.tiny_release import DITS, write_release
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.reader import open_model
+
+
+def write_voice(folder: Path) -> Path:
+    """A tiny VITS of random weights as transformers saves it, for letters and blanks."""
+    from transformers import VitsConfig, VitsModel, VitsTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = {letter: n for n, letter in enumerate("_ abcdefghijklmnopqrstuvwxyz'")}
+    (folder / "vocab.json").write_text(json.dumps(letters))
+    VitsTokenizer(str(folder / "vocab.json"), pad_token="_", unk_token=" ", phonemize=False).save_pretrained(
+        folder
+    )
+    torch.manual_seed(3)
+    config = VitsConfig(
+        vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=16,
+        spectrogram_bins=9, upsample_initial_channel=16, prior_encoder_num_flows=1, prior_encoder_num_wavenet_layers=1,
+        duration_predictor_num_flows=1, posterior_encoder_num_wavenet_layers=1, duration_predictor_filter_channels=16,
+        depth_separable_num_layers=1, window_size=2,
+    )  # fmt: skip
+    VitsModel(config).save_pretrained(folder)
+    return folder
 
 
 def write_example_files(base: Path) -> None:
@@ -46,3 +68,4 @@ def write_example_files(base: Path) -> None:
     names = to_foreign("llama.cpp UMT5", t5)
     llama = {names[k]: v for k, v in t5.items()}
     write_gguf(models / "text_encoders" / "umt5-xxl-encoder-Q8_0.gguf", llama, "Q8_0", "t5encoder", fields)
+    write_voice(models / "tts" / "mms-tts-eng")

@@ -1,11 +1,16 @@
 """Audio features against the official encoder, their steps per frame, and sound of every kind."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
+from example_files import write_voice
 from tests_support import randomize_, rel_l2
 
 from wan_models.audio import wav2vec
 from wan_models.audio.buckets import bucket_indices, per_frame
+from wan_models.audio.speech_synthesis import speak
 from wan_models.audio.wav2vec import Wav2Vec, mono
 from wan_models.checkpoints.reader import CheckpointError
 
@@ -136,3 +141,66 @@ def test_sound_of_every_kind(folder):
         mono(torch.full((1, 1, 800), float("nan")), 16000)
     with pytest.raises(ValueError, match="1 steps of 20 ms"):
         per_frame(torch.zeros(3, 1, 8), 80)
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory):
+    """A tiny VITS of random weights as transformers saves it."""
+    return write_voice(tmp_path_factory.mktemp("voices") / "tiny")
+
+
+def test_speech_from_text(voice, tmp_path, monkeypatch):
+    cpu = torch.device("cpu")
+    sound, rate = speak(voice, "two cats surf", 1, cpu)
+    assert (
+        rate == 16000 and sound.shape[:2] == (1, 1) and sound.shape[2] > 100 and torch.isfinite(sound).all()
+    )
+    assert torch.equal(speak(voice, "two cats surf", 1, cpu)[0], sound)
+    assert speak(voice, "two cats surf in the evening", 1, cpu)[0].shape != sound.shape
+    with pytest.raises(ValueError, match="the text to speak is empty"):
+        speak(voice, "  ", 1, cpu)
+    with pytest.raises(ValueError, match="takes no voice sample"):
+        speak(voice, "a", 1, cpu, sample=(torch.zeros(1, 1, 16000), 16000))
+    with pytest.raises(ValueError, match="holds no text-to-speech model"):
+        speak(tmp_path, "a", 1, cpu)
+    (tmp_path / "cosyvoice2.yaml").touch()
+    with pytest.raises(ValueError, match="CosyVoice, which is not installed"):
+        speak(tmp_path, "a", 1, cpu)
+
+
+def test_cosyvoice_is_called_as_its_own_examples_do(tmp_path, monkeypatch):
+    calls = []
+
+    class CosyVoice2:
+        sample_rate = 24000
+
+        def __init__(self, folder):
+            calls.append(folder)
+
+        def inference_zero_shot(self, text, sample_text, sample):
+            calls.append((text, sample_text, tuple(sample.shape)))
+            yield {"tts_speech": torch.ones(1, 5)}
+            yield {"tts_speech": torch.zeros(1, 3)}
+
+        def inference_cross_lingual(self, text, sample):
+            calls.append((text, tuple(sample.shape)))
+            yield {"tts_speech": torch.ones(1, 4)}
+
+    modules = {name: ModuleType(name) for name in ("cosyvoice", "cosyvoice.cli", "cosyvoice.cli.cosyvoice")}
+    modules["cosyvoice.cli.cosyvoice"].CosyVoice2 = CosyVoice2
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    (tmp_path / "cosyvoice2.yaml").touch()
+    sample = (torch.rand(1, 2, 8000), 8000)
+    cpu = torch.device("cpu")
+    sound, rate = speak(tmp_path, "hello", 1, cpu, sample, "what was said")
+    assert rate == 24000 and sound.tolist() == [[[1, 1, 1, 1, 1, 0, 0, 0]]]
+    assert speak(tmp_path, "hello", 1, cpu, sample)[0].shape == (1, 1, 4)
+    assert calls == [
+        str(tmp_path),
+        ("hello", "what was said", (1, 16000)),
+        str(tmp_path),
+        ("hello", (1, 16000)),
+    ]
+    with pytest.raises(ValueError, match="connect voice_sample"):
+        speak(tmp_path, "hello", 1, cpu)

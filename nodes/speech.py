@@ -1,0 +1,370 @@
+"""Audio and speech to video."""
+
+from comfy_api.latest import io, ui
+
+from ..comfy_bridge import audio, conditioning, folders, run, speech
+from .schema import schema
+
+_RELEASE = "S2V-14B"
+_DEFAULT = run.Settings.of_release(_RELEASE)
+
+
+def _size() -> list:
+    return [
+        io.Int.Input("width", default=832, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
+        io.Int.Input("height", default=480, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
+    ]
+
+
+def _fit() -> io.Combo.Input:
+    return io.Combo.Input(
+        "fit",
+        options=conditioning.FIT,
+        default=conditioning.FIT[0],
+        optional=True,
+        tooltip="keep aspect: at most width x height pixels in the image's own aspect, never enlarged, as the official "
+        "code does. exact: this very width and height; the image is cropped at its centre.",
+    )
+
+
+class WanAudioEncoderLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanAudioEncoderLoader",
+            "Wan Load Audio Encoder",
+            ["wav2vec2", "audio"],
+            folder="loaders",
+            description="Loads wav2vec2, which listens for S2V-14B, as an AUDIO_ENCODER.",
+            inputs=[
+                io.Combo.Input(
+                    "audio_encoder_name",
+                    options=folders.options("audio_encoders"),
+                    tooltip="wav2vec2-large-xlsr-53-english: the folder of an official release in models/wan, or a "
+                    "file in models/audio_encoders.",
+                )
+            ],
+            outputs=[io.AudioEncoder.Output()],
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder_name: str) -> io.NodeOutput:
+        return io.NodeOutput(audio.load_audio_encoder(folders.resolve(audio_encoder_name, "audio_encoders")))
+
+
+class WanAudioEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanAudioEncode",
+            "Wan Audio Encode",
+            ["speech", "wav2vec2"],
+            folder="conditioning",
+            description="Encodes speech of any rate and number of channels for S2V models, up to 15 minutes.",
+            inputs=[
+                io.AudioEncoder.Input(
+                    "audio_encoder", tooltip="From WanAudioEncoderLoader, or the host's loader."
+                ),
+                io.Audio.Input("audio"),
+            ],
+            outputs=[io.AudioEncoderOutput.Output()],
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder: io.AudioEncoder.Type, audio: io.Audio.Type) -> io.NodeOutput:
+        return io.NodeOutput(audio_encoder.encode_audio(audio["waveform"], audio["sample_rate"]))
+
+
+class WanTextToSpeech(io.ComfyNode):
+    NONE = "(none in models/tts)"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanTextToSpeech",
+            "Wan Text to Speech",
+            ["tts", "cosyvoice", "voice"],
+            folder="audio",
+            description="Speech of a text, by a model that you have. Nothing is downloaded.",
+            inputs=[
+                io.String.Input("text", multiline=True, tooltip="What is said."),
+                io.Combo.Input(
+                    "voice",
+                    options=list(folders.voices()) or [cls.NONE],
+                    tooltip="A folder in models/tts: of transformers (facebook/mms-tts-eng ...), or CosyVoice2-0.5B "
+                    "where CosyVoice is installed.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**63, control_after_generate=True),
+                io.Audio.Input(
+                    "voice_sample", optional=True, tooltip="The voice to speak with; CosyVoice needs one."
+                ),
+                io.String.Input(
+                    "voice_sample_text",
+                    default="",
+                    optional=True,
+                    tooltip="What is said in the sample, if you know it.",
+                ),
+            ],
+            outputs=[io.Audio.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        text: str,
+        voice: str,
+        seed: int,
+        voice_sample: io.Audio.Type | None = None,
+        voice_sample_text: str = "",
+    ) -> io.NodeOutput:
+        return io.NodeOutput(audio.speak(voice, text, seed, voice_sample, voice_sample_text))
+
+
+class WanS2VCondition(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanS2VCondition",
+            "Wan Speech to Video Clip",
+            ["s2v", "audio", "lip sync"],
+            folder="conditioning",
+            description="The conditioning of one clip of S2V-14B, for graphs of your own. The whole video in one node: "
+            "Wan Speech to Video.",
+            inputs=[
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Vae.Input("vae", tooltip="The 2.1 VAE."),
+                io.AudioEncoderOutput.Input("audio_encoder_output", tooltip="Of the whole audio."),
+                io.Image.Input("reference_image", tooltip="Who speaks."),
+                io.Image.Input(
+                    "pose_video", optional=True, tooltip="Poses of the whole video, at 16 frames per second."
+                ),
+                io.Image.Input(
+                    "motion_frames",
+                    optional=True,
+                    tooltip="The video so far (its last 73 frames count); open for clip 1.",
+                ),
+                *_size(),
+                io.Int.Input("frames", default=80, min=4, max=4096, step=4, tooltip="A multiple of 4."),
+                io.Int.Input(
+                    "frame_offset",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="The first frame of this clip in the audio.",
+                ),
+                _fit(),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Latent.Output(display_name="latent"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: io.Conditioning.Type,
+        negative: io.Conditioning.Type,
+        vae: io.Vae.Type,
+        audio_encoder_output: io.AudioEncoderOutput.Type,
+        reference_image: io.Image.Type,
+        width: int,
+        height: int,
+        frames: int,
+        frame_offset: int,
+        pose_video: io.Image.Type | None = None,
+        motion_frames: io.Image.Type | None = None,
+        fit: str = conditioning.FIT[0],
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            *speech.one_clip(
+                positive,
+                negative,
+                vae,
+                audio_encoder_output,
+                reference_image,
+                width,
+                height,
+                frames,
+                fit,
+                frame_offset,
+                pose_video,
+                motion_frames,
+            )
+        )
+
+
+class WanSpeechToVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        custom = " Used when preset is custom."
+        return schema(
+            "WanSpeechToVideo",
+            "Wan Speech to Video",
+            ["s2v", "talking head", "lip sync", "audio"],
+            folder="sampling",
+            description="A picture and a voice -> a whole talking video, clip after clip, as long as the audio.",
+            inputs=[
+                io.Model.Input("model", tooltip="S2V-14B."),
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Vae.Input("vae", tooltip="The 2.1 VAE."),
+                io.AudioEncoder.Input("audio_encoder", tooltip="From WanAudioEncoderLoader."),
+                io.Audio.Input("audio", tooltip="The speech; any rate and channels."),
+                io.Image.Input("reference_image", tooltip="Who speaks."),
+                io.Image.Input(
+                    "pose_video", optional=True, tooltip="Poses (DWPose) to follow; black where it ends."
+                ),
+                *_size(),
+                io.Int.Input(
+                    "frames_per_clip",
+                    default=80,
+                    min=4,
+                    max=4096,
+                    step=4,
+                    tooltip="A multiple of 4; 80 is official.",
+                ),
+                io.Int.Input("clips", default=0, min=0, max=10_000, tooltip="0: as many as the audio needs."),
+                io.Combo.Input(
+                    "preset",
+                    options=[_RELEASE, run.CUSTOM],
+                    default=_RELEASE,
+                    tooltip="The official steps, shift, CFG, solver and schedule; custom: the settings below.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63,
+                    control_after_generate=True,
+                    tooltip="Clip n uses seed + n.",
+                ),
+                io.Boolean.Input(
+                    "start_from_reference",
+                    default=False,
+                    optional=True,
+                    tooltip="The video begins with the reference image itself, as in image to video.",
+                ),
+                io.Float.Input(
+                    "pose_fps",
+                    default=16.0,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Frames per second of pose_video; it is thinned out to the model's 16.",
+                ),
+                _fit(),
+                io.Int.Input(
+                    "steps",
+                    default=_DEFAULT.steps,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    tooltip="Per clip." + custom,
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=_DEFAULT.shift,
+                    min=0.01,
+                    max=100.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip="3." + custom,
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=_DEFAULT.cfg_high,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="4.5." + custom,
+                ),
+                io.Combo.Input(
+                    "sampler",
+                    options=run.sampling.SAMPLERS,
+                    default=_DEFAULT.sampler,
+                    optional=True,
+                    tooltip="The official solvers, then the host's samplers." + custom,
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=run.sampling.SCHEDULERS,
+                    default=_DEFAULT.scheduler,
+                    optional=True,
+                    tooltip="The official schedule, then the host's." + custom,
+                ),
+                io.Combo.Input(
+                    "noise_source",
+                    options=run.sampling.NOISE_SOURCES,
+                    default="cpu",
+                    optional=True,
+                    tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
+                ),
+                io.String.Input(
+                    "checkpoint_folder",
+                    default="",
+                    optional=True,
+                    tooltip="A folder in the output folder that keeps finished clips: a run that was cancelled or "
+                    "crashed goes on from there. Empty: none.",
+                ),
+            ],
+            outputs=[io.Image.Output(), io.Audio.Output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        positive: io.Conditioning.Type,
+        negative: io.Conditioning.Type,
+        vae: io.Vae.Type,
+        audio_encoder: io.AudioEncoder.Type,
+        audio: io.Audio.Type,
+        reference_image: io.Image.Type,
+        width: int,
+        height: int,
+        frames_per_clip: int,
+        clips: int,
+        preset: str,
+        seed: int,
+        pose_video: io.Image.Type | None = None,
+        start_from_reference: bool = False,
+        pose_fps: float = 16.0,
+        fit: str = conditioning.FIT[0],
+        steps: int = _DEFAULT.steps,
+        shift: float = _DEFAULT.shift,
+        cfg: float = _DEFAULT.cfg_high,
+        sampler: str = _DEFAULT.sampler,
+        scheduler: str = _DEFAULT.scheduler,
+        noise_source: str = "cpu",
+        checkpoint_folder: str = "",
+    ) -> io.NodeOutput:
+        settings = run.Settings(steps, shift, cfg, cfg, 0.0, sampler, scheduler)
+        video, sound, report = speech.speech_video(
+            model,
+            positive,
+            negative,
+            vae,
+            audio_encoder,
+            audio,
+            reference_image,
+            pose_video,
+            pose_fps,
+            width,
+            height,
+            fit,
+            frames_per_clip,
+            clips,
+            start_from_reference,
+            settings if preset == run.CUSTOM else _DEFAULT,
+            seed,
+            noise_source,
+            checkpoint_folder.strip(),
+            run.teller(cls.hidden.unique_id),
+        )
+        return io.NodeOutput(video, sound, ui=ui.PreviewText(report))

@@ -1,0 +1,241 @@
+"""A picture and a voice to a talking video in the real host: numbers, length, going on after Cancel, and bad input."""
+
+import wave
+
+import av
+import numpy as np
+import pytest
+import torch
+from graphs import base_graph, latents, node, sampler, save
+from PIL import Image
+from safetensors.torch import load_file
+from tests_media import write_sound
+from tests_support import rel_l2
+
+from demo.host import HostError
+from demo.tiny_release import write_release
+from wan_models import images
+from wan_models.audio.buckets import per_frame
+from wan_models.audio.wav2vec import Wav2Vec, mono
+from wan_models.checkpoints.loading import expect, load_into
+from wan_models.checkpoints.reader import open_model
+from wan_models.dit.speech import WanSpeechModel
+from wan_models.pipeline import video_latents
+from wan_models.sampling.clips import pose_clip, speech_clips
+from wan_models.text.tokenizer import WanTokenizer
+from wan_models.text.umt5 import UMT5Encoder
+from wan_models.vae import wan21
+from wan_models.vae.wan21 import WanVAE21
+
+RELEASE = "wan/S2V-14B"
+SECONDS, RATE, FRAMES, CLIP = 1.3, 44100, 21, 12
+SETTINGS = {"preset": "custom", "steps": 6, "shift": 3.0, "cfg": 4.5}
+
+
+@pytest.fixture(scope="module")
+def folder(base):
+    write_release(base / "models" / "wan" / "S2V-14B", seed=30, name="S2V-14B")
+    inputs = base / "input"
+    inputs.mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(9)
+    picture = torch.randint(0, 256, (97, 130, 3), dtype=torch.uint8, generator=generator)
+    Image.fromarray(picture.numpy()).save(inputs / "speaker.png")
+    for n in range(9):
+        pose = torch.randint(0, 256, (50, 60, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pose.numpy()).save(inputs / f"pose_{n}.png")
+    write_sound(inputs / "voice.wav", SECONDS)
+    write_sound(inputs / "eight.wav", 0.5, channels=8)
+    write_sound(inputs / "silence.wav", 0.5, loud=0)
+    write_sound(inputs / "short.wav", 0.01)
+    write_sound(inputs / "long.wav", 3 * 3600, rate=1000, channels=1)
+    return base
+
+
+def graph(voice="voice.wav", pose=0, seed=3, **inputs):
+    """WanSpeechToVideo over our loaders; `pose` frames of a pose video."""
+    out = base_graph()
+    for name in ("low", "latent"):
+        del out[name]
+    out["high"] = node("WanDiTLoader", model_name=RELEASE)
+    out["vae"] = node("WanVAELoader", vae_name=f"{RELEASE}/Wan2.1_VAE.pth")
+    out["listener"] = node(
+        "WanAudioEncoderLoader", audio_encoder_name=f"{RELEASE}/wav2vec2-large-xlsr-53-english"
+    )
+    out["voice"] = node("LoadAudio", audio=voice)
+    out["speaker"] = node("LoadImage", image="speaker.png")
+    if pose:
+        last = None
+        for n in range(pose):
+            out[f"pose {n}"] = node("LoadImage", image=f"pose_{n}.png")
+            if last:
+                out[f"poses {n}"] = node("ImageBatch", image1=last, image2=(f"pose {n}", 0))
+            last = (f"poses {n}" if last else f"pose {n}", 0)
+        inputs["pose_video"] = last
+    size = {"width": 64, "height": 64, "frames_per_clip": CLIP, "clips": 0}
+    out["video"] = node(
+        "WanSpeechToVideo", model=("high", 0), positive=("text", 0), negative=("text", 1), vae=("vae", 0),
+        audio_encoder=("listener", 0), audio=("voice", 0), reference_image=("speaker", 0), seed=seed,
+        **(size | SETTINGS | inputs),
+    )  # fmt: skip
+    out["film"] = node("CreateVideo", images=("video", 0), audio=("video", 1), fps=16)
+    out["save"] = node(
+        "SaveVideo", video=("film", 0), filename_prefix="video/s2v", format="auto", codec="auto"
+    )
+    return out
+
+
+def load(path, kind, network):
+    checkpoint = open_model(path)
+    model = network(expect(checkpoint, kind).config, device="meta").eval()
+    load_into(model, checkpoint, convert=lambda _, w: w.float())
+    return model
+
+
+@torch.no_grad()
+def pure(folder, pose):
+    """The same video in plain PyTorch: the frames of each clip."""
+    release = folder / "models" / "wan" / "S2V-14B"
+    model = load(release, "dit", WanSpeechModel)
+    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    text_release = folder / "models" / "wan" / "T2V-A14B"
+    t5 = load(text_release / "models_t5_umt5-xxl-enc-bf16.pth", "t5", UMT5Encoder)
+    tokenizer = WanTokenizer.from_folder(text_release / "google" / "umt5-xxl")
+    texts = [t5.encode(*tokenizer([text])) for text in ("two cats surf in the evening sun", "blurry")]
+
+    with wave.open(str(folder / "input" / "voice.wav")) as file:
+        sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2).T / 32768
+    listener = Wav2Vec(release / "wav2vec2-large-xlsr-53-english")
+    hidden = torch.cat(listener.encode(mono(torch.from_numpy(sound.copy()).float(), RATE)))
+    steps = torch.nn.functional.pad(per_frame(hidden, CLIP), (0, CLIP))[None]
+
+    picture = np.array(Image.open(folder / "input" / "speaker.png").convert("RGB"))
+    width, height = images.fitting_size(130, 97, 64 * 64)
+    picture = images.shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, width, height)
+    poses = None
+    if pose:
+        files = [np.array(Image.open(folder / "input" / f"pose_{n}.png")) for n in range(pose)]
+        poses = images.pose_frames(torch.from_numpy(np.stack(files)).float() / 255, width, height)
+
+    def encode(frames):
+        return wan21.normalize(vae.encode(frames.movedim(-1, 0)[None] * 2 - 1))
+
+    def decode(z):
+        return (vae.decode(wan21.denormalize(z))[0].movedim(0, -1) + 1) / 2
+
+    def denoise(clip):
+        size = (CLIP // 4, height // 8, width // 8)
+        condition = encode(pose_clip(poses, clip.start, CLIP))[:, :, 1:] if pose else None
+        audio = steps[..., clip.start : clip.start + CLIP]
+        prepared = [model.prepare(encode(picture), clip.motion, condition, audio * on, size) for on in (1, 0)]
+        noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(3 + clip.index))
+        velocity = lambda x, t, given, y: model(x, t, given[0], given[1])  # noqa: E731
+        return video_latents(
+            velocity, velocity, *zip(texts, prepared, strict=True), noise, steps=6, shift=3.0, guidance=(4.5, 4.5),
+            boundary=0.0,
+        )  # fmt: skip
+
+    return list(speech_clips(denoise, encode, decode, picture, CLIP, 2))
+
+
+def clips_of(folder, name):
+    return [
+        load_file(file)["frames"] for file in sorted((folder / "output" / name).glob("clip_*.safetensors"))
+    ]
+
+
+@pytest.mark.parametrize("pose", [0, 9])
+def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, folder, pose):
+    entry = host.run(graph(pose=pose, checkpoint_folder=f"talk_{pose}"))
+    made, expected = clips_of(folder, f"talk_{pose}"), pure(folder, pose)
+    assert [part.shape[0] for part in made] == [CLIP - 3, CLIP]
+    assert rel_l2(torch.cat(made), torch.cat(expected)) < 1e-4
+    (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
+    with av.open(str(file)) as film:
+        assert sum(1 for _ in film.decode(video=0)) == FRAMES
+    with av.open(str(file)) as film:
+        sound = film.streams.audio[0]
+        assert sound.rate == RATE and abs(float(sound.duration * sound.time_base) - SECONDS) < 1 / 16
+    (text,) = entry["outputs"]["video"]["text"]
+    assert text == f"{FRAMES} frames in 2 clips of {CLIP}, {FRAMES / 16:.2f} s"
+
+
+def test_a_cancelled_run_goes_on_with_the_same_result(host, folder):
+    whole = graph(checkpoint_folder="whole", seed=5)
+    host.run(whole)
+    expected = clips_of(folder, "whole")
+
+    def cancel(kind, data):
+        if kind == "progress" and data["node"] == "video" and data["value"] == 8:  # in the second clip
+            host.interrupt()
+
+    part = graph(checkpoint_folder="part", seed=5)
+    with pytest.raises(HostError, match="interrupted"):
+        host.run(part, cancel)
+    assert len(clips_of(folder, "part")) == 1
+    entry = host.run(part)
+    made = clips_of(folder, "part")
+    assert len(made) == 2 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
+    with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
+        host.run(graph(checkpoint_folder="part", seed=6))
+
+
+def test_starting_from_the_reference_makes_another_video(host, folder):
+    host.run(graph(checkpoint_folder="plain"))
+    host.run(graph(checkpoint_folder="started", start_from_reference=True))
+    plain, started = clips_of(folder, "plain"), clips_of(folder, "started")
+    assert started[0].shape[0] == CLIP and rel_l2(started[0][3:], plain[0]) > 1e-2
+
+
+@pytest.mark.parametrize("voice", ["eight.wav", "silence.wav"])
+def test_odd_audio_makes_a_video(host, folder, voice):
+    entry = host.run(graph(voice))
+    (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
+    with av.open(str(file)) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 8
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"voice": "short.wav"}, "10 ms, where 25 ms is the least"),
+        ({"voice": "long.wav"}, "180 minutes long, and up to 15 can be encoded"),
+        ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4"),
+        ({"checkpoint_folder": "../../elsewhere"}, "lies outside the output folder"),
+        ({"fit": "exact", "width": 70}, "width 70 is not a multiple of 16"),
+    ],
+)
+def test_what_cannot_work_says_why(host, folder, inputs, message):
+    with pytest.raises(HostError, match=message):
+        host.run(graph(**inputs))
+
+
+def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder):
+    """WanAudioEncode and WanS2VCondition with any sampler; the host's encoder node takes our encoder too."""
+    host.run(graph(checkpoint_folder="first"))
+    expected = clips_of(folder, "first")[0]
+    by_hand = graph()
+    for name in ("video", "film", "save"):
+        del by_hand[name]
+    by_hand["heard"] = node("WanAudioEncode", audio_encoder=("listener", 0), audio=("voice", 0))
+    by_hand["clip"] = node(
+        "WanS2VCondition", positive=("text", 0), negative=("text", 1), vae=("vae", 0),
+        audio_encoder_output=("heard", 0), reference_image=("speaker", 0), width=64, height=64, frames=CLIP,
+        frame_offset=0,
+    )  # fmt: skip
+    by_hand["sample"] = sampler(3, latent=("clip", 2), steps=6, shift=3.0, cfg_high=4.5, boundary=0.0)
+    del by_hand["sample"]["inputs"]["model_low"]
+    by_hand["sample"]["inputs"] |= {"positive": ["clip", 0], "negative": ["clip", 1]}
+    by_hand["keep"] = save()
+    found = latents(host, by_hand)
+    by_hand["heard"] = node("AudioEncoderEncode", audio_encoder=("listener", 0), audio=("voice", 0))
+    assert torch.equal(latents(host, by_hand), found)
+
+    release = folder / "models" / "wan" / "S2V-14B"
+    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    picture = np.array(Image.open(folder / "input" / "speaker.png").convert("RGB"))
+    picture = images.shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, 64, 64)
+    with torch.no_grad():
+        before = vae.encode(picture.movedim(-1, 0)[None] * 2 - 1)
+        frames = (vae.decode(torch.cat([before, found], dim=2))[0].movedim(0, -1) + 1) / 2
+    assert rel_l2(frames[-CLIP:][3:], expected) < 1e-4
