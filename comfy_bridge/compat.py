@@ -1,6 +1,7 @@
 """Every place where hosts differ, as one probe each: features are looked for, versions never compared."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,3 +51,11 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def progress_text(node_id: str | None) -> Callable[[str], None]:
+    """Shows a line of text on a running node, where there is a page that can."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if node_id is None or not hasattr(server, "send_progress_text"):
+        return lambda text: None
+    return lambda text: server.send_progress_text(text, node_id)

@@ -1,6 +1,5 @@
 """One sampling run from settings to LATENT, for the nodes that do it all in one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,6 @@ import comfy.sample
 import comfy.utils
 import latent_preview
 import torch
-from server import PromptServer
 from torch import Tensor
 
 from ..wan_models.config import DISTILLED, RELEASES
@@ -44,14 +42,6 @@ class Settings:
         else:
             sampler, scheduler = release.solver, "simple"
         return cls(release.steps, release.shift, high, low, boundary, sampler, scheduler)
-
-
-def teller(node_id: str | None) -> Callable[[str], None]:
-    """Shows a line of text on a running node, where the host can."""
-    server = getattr(PromptServer, "instance", None)
-    if node_id is None or not hasattr(server, "send_progress_text"):
-        return lambda text: None
-    return lambda text: server.send_progress_text(text, node_id)
 
 
 def describe_model(model: Any) -> str:

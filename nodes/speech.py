@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import audio, conditioning, folders, run, speech
+from ..comfy_bridge import audio, compat, conditioning, folders, run, speech
 from .schema import schema
 
 _RELEASE = "S2V-14B"
@@ -365,6 +365,6 @@ class WanSpeechToVideo(io.ComfyNode):
             seed,
             noise_source,
             checkpoint_folder.strip(),
-            run.teller(cls.hidden.unique_id),
+            compat.progress_text(getattr(cls.hidden, "unique_id", None)),
         )
         return io.NodeOutput(video, sound, ui=ui.PreviewText(report))

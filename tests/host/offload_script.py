@@ -91,6 +91,7 @@ def main() -> dict:
 
     results["packed"] = packed_with_lora(sample_with=(positive, negative, latent))
     results["clip"] = clip_image(positive, negative, vae)
+    results["speech"] = speech(positive, negative, vae)
     results["patch"] = replaced_block(high, sample, z)
     results["switch"] = switch(high, low, sample, z)
     return results
@@ -146,6 +147,68 @@ def clip_image(positive: object, negative: object, vae: object) -> dict:
         "finite": bool(torch.isfinite(with_clip).all()),
         "without": difference(sample(None), with_clip),
         "other": difference(sample(features.flip(1, 2)), with_clip),
+    }
+
+
+def speech(positive: object, negative: object, vae: object) -> dict:
+    """S2V-14B: what is computed how often, offloaded layers, and the host's own nodes and model beside ours."""
+    from comfy_extras.nodes_wan import WanSoundImageToVideo
+
+    from nodes import UNETLoader
+
+    generator = torch.Generator().manual_seed(11)
+    model = nodes["WanDiTLoader"].execute("wan/S2V-14B").args[0]
+    listener = nodes["WanAudioEncoderLoader"].execute("wan/S2V-14B/wav2vec2-large-xlsr-53-english").args[0]
+    audio = {"waveform": torch.randn(1, 2, 57330, generator=generator) / 4, "sample_rate": 44100}  # 1.3 s
+    picture = torch.rand(1, 64, 64, 3, generator=generator)
+    network, calls = model.model.diffusion_model, {}
+    for name in ("casual_audio_encoder", "frame_packer"):
+        calls[name] = 0
+
+        def count(*_: object, name: str = name) -> None:
+            calls[name] += 1
+
+        getattr(network, name).register_forward_hook(count)
+
+    def film() -> torch.Tensor:
+        inputs = [positive, negative, vae, listener, audio, picture, 64, 64, 12, 0, "custom", 1]
+        return nodes["WanSpeechToVideo"].execute(model, *inputs, fit="exact", steps=4).args[0]
+
+    full = film()
+    counted = dict(calls)
+    kept = len(network._clips)
+    layers = cast_on_the_fly(model)
+    partial = film()
+
+    def sample(which: object, conditions: object) -> torch.Tensor:
+        return nodes["WanMoESampler"].execute(which, *conditions, "custom", 1, None, 4).args[0]["samples"]
+
+    heard = nodes["WanAudioEncode"].execute(listener, audio).args[0]
+    size = {"width": 64, "height": 64}
+    ours = nodes["WanS2VCondition"].execute(
+        positive, negative, vae, heard, picture, frames=12, frame_offset=0, fit="exact", **size
+    )
+    theirs = WanSoundImageToVideo.execute(
+        positive, negative, vae, length=9, batch_size=1, audio_encoder_output=heard, ref_image=picture, **size
+    )
+    by_ours = sample(model, ours.args)
+
+    host_model = UNETLoader().load_unet("s2v_host.safetensors", "default")[0]
+    heard = {"encoded_audio_all_layers": [torch.randn(1, 65, 1024, generator=generator) for _ in range(25)]}
+    inputs = {"frames": 12, "frame_offset": 0, "fit": "exact", **size}
+    driven = nodes["WanS2VCondition"].execute(positive, negative, vae, heard, picture, **inputs).args
+    quiet = {"encoded_audio_all_layers": [layer * 0 for layer in heard["encoded_audio_all_layers"]]}
+    silent = nodes["WanS2VCondition"].execute(positive, negative, vae, quiet, picture, **inputs).args
+    loud = sample(host_model, driven)
+    same_file = nodes["WanDiTLoader"].execute("s2v_host.safetensors").args[0]
+    return {
+        "calls": counted,
+        "kept": kept,
+        "layers": layers,
+        "partial": difference(partial, full),
+        "their node": difference(sample(model, theirs.args), by_ours),
+        "their model hears": difference(sample(host_model, silent), loud),
+        "single file": difference(sample(same_file, silent), sample(same_file, driven)),
     }
 
 

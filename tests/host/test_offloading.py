@@ -10,9 +10,11 @@ from formats import write_gguf
 from safetensors.torch import save_file
 
 from demo.host import ROOT
-from demo.tiny_release import DIT, random_state
+from demo.tiny_release import DIT, random_state, write_release
 from wan_models.checkpoints.reader import open_model
+from wan_models.config import SpeechConfig
 from wan_models.dit.base import WanModel
+from wan_models.dit.speech import WanSpeechModel
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,13 @@ def results(comfyui, base):
     write_gguf(models / "packed.gguf", state, "Q8_0")
     clip = replace(DIT, family="i2v", in_dim=36, image_dim=1280)
     save_file(random_state(lambda device: WanModel(clip, device=device), 6), models / "i2v_clip.safetensors")
+    write_release(base / "models" / "wan" / "S2V-14B", seed=30, name="S2V-14B")
+    s2v = replace(
+        DIT, family="s2v", speech=SpeechConfig()
+    )  # the sizes that the host's own loader takes for granted
+    save_file(
+        random_state(lambda device: WanSpeechModel(s2v, device=device), 7), models / "s2v_host.safetensors"
+    )
     command = [
         sys.executable,
         str(ROOT / "tests" / "host" / "offload_script.py"),
@@ -60,6 +69,20 @@ def test_packed_weights_under_a_lora_however_they_are_loaded(results):
 def test_clip_features_reach_the_model_of_wan_2_1(results):
     clip = results["clip"]
     assert clip["finite"] and min(clip["without"], clip["other"]) > 1e-3
+
+
+def test_speech_is_prepared_once_per_clip(results):
+    """Two clips of four steps: one call of the audio encoder each, and of the frame packer in the second one."""
+    speech = results["speech"]
+    assert speech["calls"] == {"casual_audio_encoder": 2, "frame_packer": 1}
+    assert speech["kept"] == 0  # nothing stays behind after a run
+    assert speech["layers"] >= 15 and speech["partial"] < 1e-5
+
+
+def test_speech_nodes_and_models_of_the_host_mix_with_ours(results):
+    speech = results["speech"]
+    assert speech["their node"] < 1e-4
+    assert min(speech["their model hears"], speech["single file"]) > 1e-3
 
 
 def test_block_patches_see_both_sides_of_a_block(results):
