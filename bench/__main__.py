@@ -1,6 +1,7 @@
 """All timings, one after the other."""
 
-from bench import dit_forward, vae_decode
+from bench import dit_forward, speech_steps, vae_decode
 
 dit_forward.main()
+speech_steps.main()
 vae_decode.main()

@@ -3,9 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from bench.peers import diffusers_dit_names, official_attention, prepare
+from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
 from demo.tiny_release import random_state
+from wan_models.checkpoints.keys import to_foreign
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
 
@@ -58,7 +59,8 @@ def main(rounds=10):
         num_attention_heads=4, attention_head_dim=64, in_channels=16, out_channels=16, text_dim=64, freq_dim=256,
         ffn_dim=1024, num_layers=4, cross_attn_norm=True,
     ).eval()  # fmt: skip
-    theirs.load_state_dict({diffusers_dit_names(k): v for k, v in state.items()})
+    names = to_foreign("diffusers transformer", state)
+    theirs.load_state_dict({names[k]: v for k, v in state.items()})
 
     per_token = t[:, None].expand(1, tokens)
     contestants = {

@@ -189,8 +189,10 @@ def speech_video(
         if store:
             store.save(len(frames) - 1, part)
     video = torch.cat(frames)[:wanted]
-    samples = round(video.shape[0] / FPS * audio["sample_rate"])
-    cut = {**audio, "waveform": audio["waveform"][..., :samples]}
+    waveform = audio["waveform"][..., : round(video.shape[0] / FPS * audio["sample_rate"])]
+    if waveform.shape[1] > 2:  # more than the host's video files take
+        waveform = waveform.mean(dim=1, keepdim=True)
+    cut = {**audio, "waveform": waveform}
     report = f"{video.shape[0]} frames in {clips} clips of {frames_per_clip}, {video.shape[0] / FPS:.2f} s"
     return video, cut, report + (f"; {len(done)} clips were there already" if done else "")
 

@@ -69,6 +69,9 @@ def test_drawing_is_the_same_workflow(example_host, name):
         )
         found = wires | {k: v for k, v in values.items() if k not in wires}
         wanted = api[str(drawn_node["id"])]["inputs"]
+        if not info[drawn_node["type"]]["category"].startswith("Wan2.2/"):
+            # widgets of the host's nodes change with its version: their wires only
+            wanted = {name: value for name, value in wanted.items() if isinstance(value, list)}
         assert {k: found.get(k) for k in wanted} == wanted, drawn_node["type"]
 
 
