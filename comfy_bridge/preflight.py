@@ -16,11 +16,14 @@ def channels(model: Any) -> tuple[int, int] | None:
 
 
 def family(model: Any) -> str | None:
-    """t2v, i2v or ti2v of our models and the host's, as far as their channels tell."""
+    """t2v, i2v, ti2v or s2v of our models and the host's, as far as they tell."""
     found = channels(model)
-    config = getattr(model.model.diffusion_model, "config", None) if found else None
+    network = getattr(model.model, "diffusion_model", None)
+    config = getattr(network, "config", None) if found else None
     if config is not None:
         return config.family
+    if hasattr(network, "casual_audio_encoder"):
+        return "s2v"
     return {(16, 16): "t2v", (36, 16): "i2v", (48, 48): "ti2v"}.get(found or (0, 0))
 
 
@@ -37,6 +40,16 @@ def check_image(model: Any, positive: Any) -> None:
         where = "WanTI2VLatent gives it its image" if kind == "ti2v" else "load an image-to-video model"
         raise ValueError(
             f"the conditioning holds an image, and this {FAMILY_NAMES[kind]} model does not look at it there: {where}"
+        )
+
+
+def check_speech(model: Any) -> None:
+    """ValueError where a model does not listen to audio."""
+    kind = family(model)
+    if kind != "s2v":
+        found = f"a {FAMILY_NAMES[kind]} model" if kind else "no Wan model"
+        raise ValueError(
+            f"speech to video needs S2V-14B, and the connected model is {found}: load wan/S2V-14B"
         )
 
 

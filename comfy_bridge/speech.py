@@ -16,7 +16,7 @@ from ..wan_models import images
 from ..wan_models.audio.buckets import per_frame
 from ..wan_models.config import RELEASES
 from ..wan_models.sampling.clips import MOTION_FRAMES, Clip, clip_count, pose_clip, speech_clips
-from . import latents, run
+from . import latents, preflight, run
 from .clip_store import ClipStore
 
 FPS = RELEASES["S2V-14B"].fps
@@ -136,6 +136,7 @@ def speech_video(
     clips: 0 for as many as the audio needs. folder: below the host's output folder, where finished clips are kept so
     that a run that ended early goes on; empty for none. tell(text) is called as clips begin.
     Raises ValueError where inputs do not fit, before anything is sampled."""
+    preflight.check_speech(model)
     if audio_encoder is None:
         raise ValueError(
             "no audio encoder is connected: load wav2vec2-large-xlsr-53-english with WanAudioEncoderLoader"

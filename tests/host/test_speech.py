@@ -40,6 +40,8 @@ def folder(base):
     generator = torch.Generator().manual_seed(9)
     picture = torch.randint(0, 256, (97, 130, 3), dtype=torch.uint8, generator=generator)
     Image.fromarray(picture.numpy()).save(inputs / "speaker.png")
+    Image.new("RGB", (1, 1), (200, 30, 30)).save(inputs / "dot.png")
+    Image.new("RGB", (5000, 3000), (20, 130, 30)).save(inputs / "huge.png")
     for n in range(9):
         pose = torch.randint(0, 256, (50, 60, 3), dtype=torch.uint8, generator=generator)
         Image.fromarray(pose.numpy()).save(inputs / f"pose_{n}.png")
@@ -51,18 +53,18 @@ def folder(base):
     return base
 
 
-def graph(voice="voice.wav", pose=0, seed=3, **inputs):
+def graph(voice="voice.wav", pose=0, seed=3, picture="speaker.png", model=RELEASE, **inputs):
     """WanSpeechToVideo over our loaders; `pose` frames of a pose video."""
     out = base_graph()
     for name in ("low", "latent"):
         del out[name]
-    out["high"] = node("WanDiTLoader", model_name=RELEASE)
+    out["high"] = node("WanDiTLoader", model_name=model)
     out["vae"] = node("WanVAELoader", vae_name=f"{RELEASE}/Wan2.1_VAE.pth")
     out["listener"] = node(
         "WanAudioEncoderLoader", audio_encoder_name=f"{RELEASE}/wav2vec2-large-xlsr-53-english"
     )
     out["voice"] = node("LoadAudio", audio=voice)
-    out["speaker"] = node("LoadImage", image="speaker.png")
+    out["speaker"] = node("LoadImage", image=picture)
     if pose:
         last = None
         for n in range(pose):
@@ -187,9 +189,16 @@ def test_starting_from_the_reference_makes_another_video(host, folder):
     assert started[0].shape[0] == CLIP and rel_l2(started[0][3:], plain[0]) > 1e-2
 
 
-@pytest.mark.parametrize("voice", ["eight.wav", "silence.wav"])
-def test_odd_audio_makes_a_video(host, folder, voice):
-    entry = host.run(graph(voice))
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"voice": "eight.wav"},
+        {"voice": "silence.wav"},
+        *({"picture": f"{p}.png", "clips": 1} for p in ("dot", "huge")),
+    ],
+)
+def test_odd_audio_and_pictures_make_a_video(host, folder, inputs):
+    entry = host.run(graph(**({"voice": "silence.wav"} | inputs)))
     (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
     with av.open(str(file)) as film:
         assert sum(1 for _ in film.decode(video=0)) == 8
@@ -198,6 +207,10 @@ def test_odd_audio_makes_a_video(host, folder, voice):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
+        (
+            {"model": "wan/T2V-A14B/low_noise_model"},
+            "needs S2V-14B, and the connected model is a text-to-video model",
+        ),
         ({"voice": "short.wav"}, "10 ms, where 25 ms is the least"),
         ({"voice": "long.wav"}, "180 minutes long, and up to 15 can be encoded"),
         ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4"),
