@@ -1,7 +1,9 @@
 """A Wan video autoencoder as the host's VAE, with everything the host's VAE nodes expect of one."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,19 @@ from . import compat
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+_shown: ContextVar[bool] = ContextVar("shown", default=True)
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Leaves the running node's bar to whoever calls the autoencoder as a part of longer work."""
+    token = _shown.set(False)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
 def _progress() -> Callable[[int, int], None]:
     """Shows progress of the running node, and ends the work when the user has pressed Cancel."""
     bar = None
@@ -31,8 +46,9 @@ def _progress() -> Callable[[int, int], None]:
     def on_frames(done: int, total: int) -> None:
         nonlocal bar
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar = bar or comfy.utils.ProgressBar(total)
-        bar.update_absolute(done, total)
+        if _shown.get():
+            bar = bar or comfy.utils.ProgressBar(total)
+            bar.update_absolute(done, total)
 
     return on_frames
 

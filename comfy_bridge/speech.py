@@ -17,6 +17,7 @@ from ..wan_models.audio.buckets import per_frame
 from ..wan_models.config import RELEASES
 from ..wan_models.sampling.clips import MOTION_FRAMES, Clip, clip_count, pose_clip, speech_clips
 from . import latents, preflight, run
+from .autoencoder import without_progress
 from .clip_store import ClipStore
 
 FPS = RELEASES["S2V-14B"].fps
@@ -149,7 +150,8 @@ def speech_video(
     reference = images.rgb(reference)[:1]
     size = video_size(reference, width, height, fit)
     picture = images.shortest_side_crop(reference, *size)
-    reference_latent = vae.encode(picture)
+    with without_progress():
+        reference_latent = vae.encode(picture)
     steps = audio_steps(encoded, frames_per_clip, clips * frames_per_clip)
     if pose is not None:
         every = max(1, round(pose_fps / FPS))
@@ -185,10 +187,11 @@ def speech_video(
     made = speech_clips(
         denoise, vae.encode, lambda z: vae.decode(z)[0], picture, frames_per_clip, clips, from_reference, done
     )
-    for part in made:
-        frames.append(part)
-        if store:
-            store.save(len(frames) - 1, part)
+    with without_progress():
+        for part in made:
+            frames.append(part)
+            if store:
+                store.save(len(frames) - 1, part)
     video = torch.cat(frames)[:wanted]
     waveform = audio["waveform"][..., : round(video.shape[0] / FPS * audio["sample_rate"])]
     if waveform.shape[1] > 2:  # more than the host's video files take

@@ -147,7 +147,15 @@ def clips_of(folder, name):
 
 @pytest.mark.parametrize("pose", [0, 9])
 def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, folder, pose):
-    entry = host.run(graph(pose=pose, checkpoint_folder=f"talk_{pose}"))
+    progress = []
+
+    def keep(kind, data):
+        if kind == "progress" and data["node"] == "video" and data["max"] != heard:
+            progress.append((data["value"], data["max"]))
+
+    heard = int((SECONDS * 16000 - 400) // 320 + 1)  # the audio encoder's own bar, before the clips
+    entry = host.run(graph(pose=pose, checkpoint_folder=f"talk_{pose}"), keep)
+    assert progress == sorted(progress) and progress[-1] == (12, 12)  # one bar over all steps of all clips
     made, expected = clips_of(folder, f"talk_{pose}"), pure(folder, pose)
     assert [part.shape[0] for part in made] == [CLIP - 3, CLIP]
     assert rel_l2(torch.cat(made), torch.cat(expected)) < 1e-4
