@@ -1,31 +1,27 @@
 """A Wan diffusion transformer as the host's MODEL.
 
-`HostDiT` puts the host's calling convention on our network (wrappers, block patches, rope options, attention,
-interrupts); `WanBase` is the host's model object around it; `load_diffusion_model` makes the patcher.
+`WanBase` and its kin are the host's model objects around a network of `hosted`; `load_diffusion_model` makes the
+patcher.
 """
 
 from pathlib import Path
 from typing import Any
 
-import comfy.ldm.common_dit
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.supported_models
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ..wan_models.checkpoints.detect import ModelInfo
 from ..wan_models.checkpoints.loading import expect, load_into
 from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
-from ..wan_models.dit.base import WanModel
-from ..wan_models.dit.speech import SpeechClip, WanSpeechModel
-from ..wan_models.rope import rotary_table
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
+from .hosted import HostDiT, Hosted, HostSpeechDiT
 from .packed import PackedPatcher, ops, workspace_bytes
 
 DTYPES = {
@@ -38,185 +34,6 @@ DTYPES = {
 }
 # the official code computes in bfloat16, so it goes first where a device can do both half precisions
 INFERENCE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
-
-
-class Hosted(WanModel):
-    """A transformer under the signature with which the host calls a Wan diffusion model."""
-
-    def velocity(self, x: Tensor, timestep: Tensor, context: Tensor, **inputs: Any) -> Tensor:
-        """Calls the transformer's own forward; `inputs` are attention, rotary and run_block, and what the host's
-        conditioning holds."""
-        raise NotImplementedError
-
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        clip_fea: Tensor | None = None,
-        time_dim_concat: Tensor | None = None,
-        transformer_options: dict | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """x [B, C, F, H, W] of any H and W, timestep [B] or [B, F], context [B, L, text_dim] -> velocity fp32."""
-        transformer_options = {} if transformer_options is None else transformer_options
-        # positional and in this order: wrappers (EasyCache ...) find transformer_options by position
-        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
-            self._denoise,
-            self,
-            comfy.patcher_extension.get_all_wrappers(
-                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
-            ),
-        ).execute(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
-
-    def _denoise(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        clip_fea: Tensor | None,
-        time_dim_concat: Tensor | None,
-        transformer_options: dict,
-        **kwargs: Any,
-    ) -> Tensor:
-        frames, height, width = x.shape[2:]
-        if time_dim_concat is not None:
-            x = torch.cat([x, time_dim_concat.to(x)], dim=2)
-        x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch_size)
-
-        def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-            return optimized_attention(q, k, v, heads=heads, transformer_options=transformer_options)
-
-        out = self.velocity(
-            x,
-            timestep,
-            context,
-            clip_fea=clip_fea,
-            attention=attention,
-            rotary=self._rotary(x, transformer_options.get("rope_options")),
-            run_block=_block_runner(transformer_options, len(self.blocks), x),
-            **kwargs,
-        )
-        return out[:, :, :frames, :height, :width]
-
-    def _rotary(self, x: Tensor, options: dict | None) -> Any:
-        """The table for the host's rope_options (positions scaled and shifted per axis), None for the plain one."""
-        if not options:
-            return None
-        grid = tuple(n // p for n, p in zip(x.shape[2:], self.config.patch_size, strict=True))
-        return rotary_table(
-            grid,
-            self.config.head_dim,
-            x.device,
-            shift=tuple(options.get(f"shift_{axis}", 0.0) for axis in "tyx"),
-            scale=tuple(options.get(f"scale_{axis}", 1.0) for axis in "tyx"),
-        )
-
-
-class HostDiT(Hosted):
-    """`WanModel` for the host."""
-
-    def velocity(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        clip_fea: Tensor | None = None,
-        attention: Any = None,
-        rotary: Any = None,
-        run_block: Any = None,
-        **conditioning: Any,
-    ) -> Tensor:
-        return WanModel.forward(
-            self,
-            x,
-            timestep,
-            context,
-            image=clip_fea,
-            attention=attention,
-            rotary=rotary,
-            run_block=run_block,
-        )
-
-
-class HostSpeechDiT(Hosted, WanSpeechModel):
-    """`WanSpeechModel` for the host, which gives the clip's conditioning anew at every step: what is made of it is
-    kept for the steps that follow."""
-
-    _clips: tuple[tuple[tuple, SpeechClip], ...] = ()
-
-    def velocity(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        audio_embed: Tensor | None = None,
-        reference_latent: Tensor | None = None,
-        reference_motion: Tensor | None = None,
-        control_video: Tensor | None = None,
-        attention: Any = None,
-        rotary: Any = None,
-        run_block: Any = None,
-        **conditioning: Any,
-    ) -> Tensor:
-        given = (reference_latent, reference_motion, control_video, audio_embed)
-        clip = self._clip(tuple(x.shape[2:]), given)
-        return WanSpeechModel.forward(
-            self, x, timestep, context, clip, attention=attention, rotary=rotary, run_block=run_block
-        )
-
-    def _clip(self, size: tuple, given: tuple[Tensor | None, ...]) -> SpeechClip:
-        for (known_size, *known), clip in self._clips:
-            if known_size == size and all(_same(a, b) for a, b in zip(known, given, strict=True)):
-                return clip
-        reference, motion, pose, audio = given
-        if pose is not None and pose.abs().max() < _NO_POSE:
-            pose = None
-        audio = None if audio is None else audio[..., : 4 * size[0]]
-        clip = self.prepare(reference, motion, pose, audio, size)
-        self._clips = (((size, *given), clip), *self._clips[:1])  # with and without guidance
-        return clip
-
-    def forget(self, *_: Any) -> None:
-        """Drops what is kept for the steps of a clip."""
-        self._clips = ()
-
-
-# the host's nodes give an empty pose as the latents that it normalises to about zero
-_NO_POSE = 1e-4
-
-
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
-
-
-def _block_runner(transformer_options: dict, total: int, latents: Tensor) -> Any:
-    """Runs one block as the host would: announces it to patches, lets a patch replace it, and hears Cancel."""
-    replacements = transformer_options.get("patches_replace", {}).get("dit", {})
-    after_block = transformer_options.get("patches", {}).get("double_block", [])
-
-    def run(index: int, block: torch.nn.Module, x: Tensor, **inputs: Any) -> Tensor:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        transformer_options.update(block_index=index, total_blocks=total, block_type="double")
-        replacement = replacements.get(("double_block", index))
-        if replacement is None:
-            x = block(x, **inputs)
-        else:
-
-            def original(args: dict) -> dict:
-                changed = {**inputs, "context": args["txt"], "e": args["vec"], "rotary": args["pe"]}
-                # our blocks work in place, and a patch may compare what came out with what went in
-                return {"img": block(args["img"].clone(), **changed)}
-
-            args = {"img": x, "txt": inputs["context"], "vec": inputs["e"], "pe": inputs["rotary"]}
-            args["transformer_options"] = transformer_options
-            x = replacement(args, {"original_block": original})["img"]
-        for patch in after_block:
-            args = {"img": x, "x": latents, "vec": inputs["e"], "block_index": index, "img_offset": 0}
-            x = patch({**args, "transformer_options": transformer_options})["img"]
-        return x
-
-    return run
 
 
 class _Official:

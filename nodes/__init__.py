@@ -3,18 +3,13 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_bridge import folders
+from .audio import WanAudioEncode, WanAudioEncoderLoader, WanTextToSpeech
 from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
 from .loaders import WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
 from .lora import WanLoRA
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
-from .speech import (
-    WanAudioEncode,
-    WanAudioEncoderLoader,
-    WanS2VCondition,
-    WanSpeechToVideo,
-    WanTextToSpeech,
-)
+from .speech import WanS2VCondition, WanSpeechToVideo
 from .text import WanT5Encode
 
 

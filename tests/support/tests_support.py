@@ -8,7 +8,7 @@ def rel_l2(a: Tensor, b: Tensor) -> float:
     """||a - b|| / ||b|| in float64; infinite where the shapes differ or a number is not finite."""
     if a.shape != b.shape or not torch.isfinite(a).all():
         return float("inf")
-    a, b = a.double(), b.double()
+    a, b = a.detach().double(), b.detach().double()
     return float((a - b).norm() / b.norm())
 
 

@@ -1,0 +1,99 @@
+"""Audio: the encoder that listens, and speech from text."""
+
+from comfy_api.latest import io
+
+from ..comfy_bridge import audio, folders
+from .schema import schema
+
+
+class WanAudioEncoderLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanAudioEncoderLoader",
+            "Wan Load Audio Encoder",
+            ["wav2vec2", "audio"],
+            folder="loaders",
+            description="Loads wav2vec2, which listens for S2V-14B, as an AUDIO_ENCODER.",
+            inputs=[
+                io.Combo.Input(
+                    "audio_encoder_name",
+                    options=folders.options("audio_encoders"),
+                    tooltip="wav2vec2-large-xlsr-53-english: the folder of an official release in models/wan, or a "
+                    "file in models/audio_encoders.",
+                )
+            ],
+            outputs=[io.AudioEncoder.Output()],
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder_name: str) -> io.NodeOutput:
+        return io.NodeOutput(audio.load_audio_encoder(folders.resolve(audio_encoder_name, "audio_encoders")))
+
+
+class WanAudioEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanAudioEncode",
+            "Wan Audio Encode",
+            ["speech", "wav2vec2"],
+            folder="conditioning",
+            description="Encodes speech of any rate and number of channels for S2V models, up to 15 minutes.",
+            inputs=[
+                io.AudioEncoder.Input(
+                    "audio_encoder", tooltip="From WanAudioEncoderLoader, or the host's loader."
+                ),
+                io.Audio.Input("audio"),
+            ],
+            outputs=[io.AudioEncoderOutput.Output()],
+        )
+
+    @classmethod
+    def execute(cls, audio_encoder: io.AudioEncoder.Type, audio: io.Audio.Type) -> io.NodeOutput:
+        return io.NodeOutput(audio_encoder.encode_audio(audio["waveform"], audio["sample_rate"]))
+
+
+class WanTextToSpeech(io.ComfyNode):
+    NONE = "(none in models/tts)"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanTextToSpeech",
+            "Wan Text to Speech",
+            ["tts", "cosyvoice", "voice"],
+            folder="audio",
+            description="Speech of a text, by a model that you have. Nothing is downloaded.",
+            inputs=[
+                io.String.Input("text", multiline=True, tooltip="What is said."),
+                io.Combo.Input(
+                    "voice",
+                    options=list(folders.voices()) or [cls.NONE],
+                    tooltip="A folder in models/tts: of transformers (facebook/mms-tts-eng ...), or CosyVoice2-0.5B "
+                    "where CosyVoice is installed.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**63, control_after_generate=True),
+                io.Audio.Input(
+                    "voice_sample", optional=True, tooltip="The voice to speak with; CosyVoice needs one."
+                ),
+                io.String.Input(
+                    "voice_sample_text",
+                    default="",
+                    optional=True,
+                    tooltip="What is said in the sample, if you know it.",
+                ),
+            ],
+            outputs=[io.Audio.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        text: str,
+        voice: str,
+        seed: int,
+        voice_sample: io.Audio.Type | None = None,
+        voice_sample_text: str = "",
+    ) -> io.NodeOutput:
+        return io.NodeOutput(audio.speak(voice, text, seed, voice_sample, voice_sample_text))

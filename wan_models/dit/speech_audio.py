@@ -1,0 +1,69 @@
+"""The audio encoder inside S2V-14B: wav2vec2's features -> tokens for each latent frame.
+
+Source: wan/modules/s2v/audio_utils.py and auxi_blocks.py of the official code, whose parameter names are kept.
+"""
+
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import SpeechConfig
+
+
+class CausalConv1d(nn.Module):
+    """A convolution over time that sees this step and the two before; the first step stands for what is not there."""
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.conv = ops.Conv1d(in_dim, out_dim, 3, stride=stride, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [B, T / stride, C_out]."""
+        return self.conv(F.pad(x.transpose(1, 2), (2, 0), mode="replicate")).transpose(1, 2)
+
+
+class MotionEncoder(nn.Module):
+    """Audio features at the video's rate -> tokens at the latents' rate, four steps to one."""
+
+    def __init__(self, speech: SpeechConfig, dim: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.tokens = speech.audio_tokens
+        self.conv1_local = CausalConv1d(speech.audio_dim, dim // 4 * self.tokens, 1, ops, **factory)
+        self.conv1_global = CausalConv1d(speech.audio_dim, dim // 4, 1, ops, **factory)
+        self.conv2 = CausalConv1d(dim // 4, dim // 2, 2, ops, **factory)
+        self.conv3 = CausalConv1d(dim // 2, dim, 2, ops, **factory)
+        self.final_linear = ops.Linear(dim, dim, **factory)
+        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, 1, dim, **factory))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, T, audio_dim] -> for the whole frame [B, F, C], and tokens [B, F, audio_tokens + 1, C]."""
+        local = self.conv1_local(x).unflatten(2, (self.tokens, -1)).transpose(1, 2).flatten(0, 1)
+        local = self._later(local).unflatten(0, (-1, self.tokens)).transpose(1, 2)
+        padding = self.padding_tokens.to(local).expand(*local.shape[:2], -1, -1)
+        whole = self.final_linear(self._later(self.conv1_global(x)))
+        return whole, torch.cat([local, padding], dim=2)
+
+    def _later(self, x: Tensor) -> Tensor:
+        x = self.conv2(_normed(x))
+        return _normed(self.conv3(_normed(x)))
+
+
+def _normed(x: Tensor) -> Tensor:
+    return F.silu(F.layer_norm(x, x.shape[-1:], eps=1e-6))
+
+
+class CausalAudioEncoder(nn.Module):
+    """A learnt mean of wav2vec2's layers, then `MotionEncoder`; in float32 as in the official code."""
+
+    def __init__(self, speech: SpeechConfig, dim: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.weights = nn.Parameter(torch.full((1, speech.audio_layers, 1, 1), 0.01, **factory))
+        self.encoder = MotionEncoder(speech, dim, ops, **factory)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, layers, audio_dim, T] -> as `MotionEncoder`."""
+        weights = F.silu(self.weights.to(features))
+        mean = ((features * weights) / weights.sum(dim=1, keepdim=True)).sum(dim=1)
+        return self.encoder(mean.transpose(1, 2))
