@@ -30,6 +30,25 @@ class SpeechConfig:
 
 
 @dataclass(frozen=True)
+class FaceConfig:
+    """What Animate-14B has beside the common transformer: a motion encoder whose levels have `channels` (each halves
+    the face's size, down to 4 pixels), that describes a face by `style_dim` numbers, `motion_dim` of them free; a face
+    encoder `hidden_dim` wide that gives `tokens` tokens per latent frame; attention to them after every fifth block."""
+
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512, 512, 512, 512)
+    style_dim: int = 512
+    motion_dim: int = 20
+    hidden_dim: int = 1024
+    tokens: int = 4
+    pose_dim: int = 16
+
+    @property
+    def size(self) -> int:
+        """Width and height of a face, in pixels."""
+        return 4 * 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
 class DiTConfig:
     """Shape of a Wan diffusion transformer. Defaults are T2V-A14B's.
 
@@ -56,6 +75,7 @@ class DiTConfig:
     image_dim: int = 0
     image_positions: int = 0
     speech: SpeechConfig | None = None
+    face: FaceConfig | None = None
 
     @property
     def head_dim(self) -> int:

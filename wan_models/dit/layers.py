@@ -190,6 +190,23 @@ class Head(nn.Module):
         return self.head(modulated_norm(x, self.norm, shift, scale))
 
 
+class CausalConv1d(nn.Module):
+    """A convolution over time that sees this step and the two before; the first step stands for what is not there."""
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.conv = ops.Conv1d(in_dim, out_dim, 3, stride=stride, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [B, T / stride, C_out]."""
+        return self.conv(F.pad(x.transpose(1, 2), (2, 0), mode="replicate")).transpose(1, 2)
+
+
+def normed_silu(x: Tensor) -> Tensor:
+    """A layer norm without weights, then SiLU, [..., C] -> [..., C]."""
+    return F.silu(F.layer_norm(x, x.shape[-1:], eps=1e-6))
+
+
 def pad_text(context: Tensor | list[Tensor], text_len: int) -> Tensor:
     """Text rows [B, L, C], or a list of [L_i, C], zero-padded to [B, text_len, C]; longer text is kept whole."""
     if isinstance(context, Tensor):

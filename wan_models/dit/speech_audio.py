@@ -10,18 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import SpeechConfig
-
-
-class CausalConv1d(nn.Module):
-    """A convolution over time that sees this step and the two before; the first step stands for what is not there."""
-
-    def __init__(self, in_dim: int, out_dim: int, stride: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
-        super().__init__()
-        self.conv = ops.Conv1d(in_dim, out_dim, 3, stride=stride, **factory)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, C] -> [B, T / stride, C_out]."""
-        return self.conv(F.pad(x.transpose(1, 2), (2, 0), mode="replicate")).transpose(1, 2)
+from .layers import CausalConv1d, normed_silu
 
 
 class MotionEncoder(nn.Module):
@@ -46,12 +35,8 @@ class MotionEncoder(nn.Module):
         return whole, torch.cat([local, padding], dim=2)
 
     def _later(self, x: Tensor) -> Tensor:
-        x = self.conv2(_normed(x))
-        return _normed(self.conv3(_normed(x)))
-
-
-def _normed(x: Tensor) -> Tensor:
-    return F.silu(F.layer_norm(x, x.shape[-1:], eps=1e-6))
+        x = self.conv2(normed_silu(x))
+        return normed_silu(self.conv3(normed_silu(x)))
 
 
 class CausalAudioEncoder(nn.Module):
