@@ -1,6 +1,6 @@
 """What the Wan2.2 releases are made of, as frozen dataclasses.
 
-`DiTConfig`, `VAEConfig` and `T5Config` describe one network each; they are read off a checkpoint's header
+`DiTConfig`, `VAEConfig`, `T5Config` and `CLIPConfig` describe one network each; they are read off a checkpoint's header
 (`wan_models.checkpoints.detect`), so any width or depth loads. `Release` holds what cannot be read off a
 checkpoint: how a released model is meant to be sampled. Source of every figure: the configs of the official
 Wan2.2 code.
@@ -121,6 +121,24 @@ class T5Config:
     num_layers: int = 24
     num_buckets: int = 32
     text_len: int = 512
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Shape of a CLIP image tower. Defaults are ViT-H/14's."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    dim: int = 1280
+    mlp_dim: int = 5120
+    num_heads: int = 16
+    num_layers: int = 32
+    out_dim: int = 1024
+
+    @property
+    def rows(self) -> int:
+        """Of the features: one for the whole picture, one for each patch."""
+        return 1 + (self.image_size // self.patch_size) ** 2
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,35 @@ def known_frames(start: Tensor | None, end: Tensor | None, frames: int) -> tuple
 
 
 def mask_channels(known: Tensor, height: int, width: int) -> Tensor:
-    """Which of the 4n + 1 frames [T] are known -> mask [4, 1 + n, height, width] for the latents, 1 where known.
+    """Which of the 4n + 1 frames are known, [T] or [T, height, width] -> mask [4, 1 + n, height, width] for the
+    latents, 1 where known.
 
     Each latent frame has four channels for its four frames; the first stands for one frame, four times."""
-    rows = torch.cat([known[:1].repeat(4), known[1:]]).float().view(-1, 4).T
-    return rows[:, :, None, None].expand(-1, -1, height, width)
+    rows = torch.cat([known[:1].repeat(4, *(1,) * (known.dim() - 1)), known[1:]]).float()
+    rows = rows.unflatten(0, (-1, 4)).transpose(0, 1)
+    return rows if known.dim() == 3 else rows[:, :, None, None].expand(-1, -1, height, width)
+
+
+def replaced_frames(
+    frames: int, size: tuple[int, int], carried: Tensor | None, background: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What Animate-14B knows of a clip's frames -> (video [frames, H, W, 3], known [frames, H / 8, W / 8]).
+
+    size: width and height. carried: the first frames, [n, H, W, 3]. background: [frames, H, W, 3], known where mask
+    [frames, H, W] is 0; without it the frames after the carried ones are grey and unknown. Source: generate of
+    wan/animate.py."""
+    width, height = size
+    if background is None:
+        video = torch.full((frames, height, width, 3), 0.5)
+        known = torch.zeros(frames, height // 8, width // 8)
+    else:
+        video = background.clone()
+        subject = torch.ones(frames, height, width) if mask is None else mask
+        known = 1 - F.interpolate(subject[:, None].float(), size=(height // 8, width // 8))[:, 0]
+    if carried is not None:
+        video[: carried.shape[0]] = carried.to(video)
+        known[: carried.shape[0]] = 1
+    return video, known
 
 
 def fitting_size(width: int, height: int, area: int, multiple: int = 64) -> tuple[int, int]:
@@ -150,6 +174,41 @@ def fitting_size(width: int, height: int, area: int, multiple: int = 64) -> tupl
     if wide >= width or high >= height:
         wide, high = (int(x // multiple * multiple) for x in (width, height))
     return _not_empty(wide, high, width, height, area)
+
+
+def letterbox(images: Tensor, width: int, height: int) -> Tensor:
+    """[B, H, W, C] -> [B, height, width, C]: scaled to fit, bilinear, in the middle of black; in steps of 1/255.
+    Source: padding_resize of wan/animate.py."""
+    rows, columns = images.shape[1:3]
+    if rows / columns > height / width:
+        wide, high = int(height / rows * columns), height
+    else:
+        wide, high = width, int(width / columns * rows)
+    if min(wide, high) < 1:
+        _not_empty(wide, high, columns, rows, width * height)
+    out = images.new_zeros(images.shape[0], height, width, images.shape[-1])
+    left, top = (width - wide) // 2, (height - high) // 2
+    out[:, top : top + high, left : left + wide] = linear_8bit(images, wide, high)
+    return out
+
+
+def linear_8bit(images: Tensor, width: int, height: int) -> Tensor:
+    """[B, H, W, C] in 0..1 -> [B, height, width, C] in steps of 1/255: bilinear, in the whole numbers that OpenCV
+    reckons with (weights of 1/2048, four bits dropped between the passes), without its dependency."""
+
+    def taps(size: int, wanted: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        place = (torch.arange(wanted, dtype=torch.float64) + 0.5) * (size / wanted) - 0.5
+        place = place.clamp(0, size - 1)
+        first = place.floor().long()
+        weight = ((place - first) * 2048).round().long()
+        return first, (first + 1).clamp(max=size - 1), 2048 - weight, weight
+
+    whole = images.detach().cpu().float().mul(255).round().long()
+    left, right, a, b = taps(images.shape[2], width)
+    rows = (whole[:, :, left] * a[:, None] + whole[:, :, right] * b[:, None]) >> 4
+    top, bottom, a, b = (x.view(-1, 1, 1) if i > 1 else x for i, x in enumerate(taps(images.shape[1], height)))
+    scaled = ((rows[:, top] * a >> 16) + (rows[:, bottom] * b >> 16) + 2) >> 2
+    return scaled.to(images).div_(255)
 
 
 def shortest_side_crop(images: Tensor, width: int, height: int) -> Tensor:

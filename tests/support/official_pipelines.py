@@ -5,6 +5,24 @@ import contextlib
 import torch
 from PIL import Image
 
+from wan_models.vae import wan21
+
+
+class OfficialVAE:
+    """The official autoencoder as its pipelines use it."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self, model):
+        self.model = model
+        self.scale = [torch.tensor(wan21.LATENT_MEAN), 1 / torch.tensor(wan21.LATENT_STD)]
+
+    def encode(self, videos):
+        return [self.model.encode(video[None], self.scale)[0] for video in videos]
+
+    def decode(self, latents):
+        return [self.model.decode(z[None], self.scale)[0].clamp(-1, 1) for z in latents]
+
 
 def official_run(kind, monkeypatch, texts, vae, stride=(4, 8, 8), boundary=None):
     """An official pipeline object with everything its `generate` reads but the models."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from official_pipelines import official_run, picture
+from official_pipelines import OfficialVAE, official_run, picture
 from tests_support import randomize_, rel_l2
 
 from wan_models import images
@@ -26,22 +26,6 @@ SIZES = {
 }
 SPEECH = SpeechConfig(audio_dim=20, audio_layers=25, inject_layers=(0, 1))
 FRAMES, STEPS = 8, 6
-
-
-class OfficialVAE:
-    """The official autoencoder as its pipelines use it."""
-
-    dtype, device = torch.float32, torch.device("cpu")
-
-    def __init__(self, model):
-        self.model = model
-        self.scale = [torch.tensor(wan21.LATENT_MEAN), 1 / torch.tensor(wan21.LATENT_STD)]
-
-    def encode(self, videos):
-        return [self.model.encode(video[None], self.scale)[0] for video in videos]
-
-    def decode(self, latents):
-        return [self.model.decode(z[None], self.scale)[0].clamp(-1, 1) for z in latents]
 
 
 @pytest.fixture

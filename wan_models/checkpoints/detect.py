@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
-from ..config import VAE_2_2, DiTConfig, SpeechConfig, T5Config, VAEConfig
+from ..config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 from .reader import Checkpoint
 
 HEAD_DIM = 128
 """Of all released transformers; a single file does not tell the number of heads otherwise."""
+
+CLIP_HEAD_DIM = 80
+"""Of CLIP ViT-H/14."""
 
 FAMILY_NAMES = {
     "t2v": "text-to-video",
@@ -26,7 +29,7 @@ _ANIMATE, _SPEECH = "face_adapter.", "casual_audio_encoder."
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint is: `kind` is dit, vae, t5 or unknown; `config` goes with the kind.
+    """What a checkpoint is: `kind` is dit, vae, t5, clip_vision or unknown; `config` goes with the kind.
 
     `dtype` is that of most plain weights; `packed` names the format of most packed ones, empty where none is."""
 
@@ -35,7 +38,7 @@ class ModelInfo:
     parameters: int
     dtype: torch.dtype
     format: str
-    config: Any = None  # a DiTConfig, VAEConfig or T5Config
+    config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
     packed: str = ""
 
 
@@ -43,7 +46,7 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
     """Tells what a checkpoint holds; kind "unknown" where no rule fits."""
     shapes = checkpoint.shapes
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    config: Any = None  # a DiTConfig, VAEConfig or T5Config
+    config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
     if "patch_embedding.weight" in shapes and "head.head.weight" in shapes:
         kind, config = "dit", _dit(checkpoint)
         name = f"a {FAMILY_NAMES[config.family]} diffusion model ({config.in_dim} input channels)"
@@ -52,6 +55,8 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
     elif "decoder.conv1.weight" in shapes and "encoder.conv1.weight" in shapes:
         kind, config = "vae", _vae(checkpoint)
         name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"
+    elif "visual.patch_embedding.weight" in shapes and "visual.transformer.0.norm1.weight" in shapes:
+        kind, config, name = "clip_vision", _clip(checkpoint), "a CLIP image encoder"
     else:
         stated = f"the file says {checkpoint.gguf.architecture!r}, and " if checkpoint.gguf else ""
         kind, begins = "unknown", ", ".join(sorted(shapes)[:3])
@@ -114,6 +119,24 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         image_dim=shapes.get("img_emb.proj.0.weight", (0,))[0],
         image_positions=shapes.get("img_emb.emb_pos", (0, 0))[1],
         speech=_speech(checkpoint) if family == "s2v" else None,
+        face=_face(checkpoint) if family == "animate" else None,
+    )
+
+
+def _face(checkpoint: Checkpoint) -> FaceConfig:
+    shapes, convs = checkpoint.shapes, "motion_encoder.enc.net_app.convs."
+    levels = _count(checkpoint, convs) - 1
+    hidden = shapes["face_encoder.conv2.conv.weight"][0]
+    return FaceConfig(
+        channels=(
+            shapes[f"{convs}0.0.weight"][0],
+            *(shapes[f"{convs}{i}.conv2.1.weight"][0] for i in range(1, levels)),
+        ),
+        style_dim=shapes["motion_encoder.dec.direction.weight"][0],
+        motion_dim=shapes["motion_encoder.dec.direction.weight"][1],
+        hidden_dim=hidden,
+        tokens=shapes["face_encoder.conv1_local.conv.weight"][0] // hidden,
+        pose_dim=shapes["pose_patch_embedding.weight"][1],
     )
 
 
@@ -150,6 +173,20 @@ def _t5(checkpoint: Checkpoint) -> T5Config:
         num_heads=heads,
         num_layers=_count(checkpoint, "blocks."),
         num_buckets=buckets,
+    )
+
+
+def _clip(checkpoint: Checkpoint) -> CLIPConfig:
+    shapes = checkpoint.shapes
+    dim, _, patch, _ = shapes["visual.patch_embedding.weight"]
+    return CLIPConfig(
+        image_size=patch * math.isqrt(shapes["visual.pos_embedding"][-2] - 1),
+        patch_size=patch,
+        dim=dim,
+        mlp_dim=shapes["visual.transformer.0.mlp.0.weight"][0],
+        num_heads=max(1, dim // CLIP_HEAD_DIM),
+        num_layers=_count(checkpoint, "visual.transformer."),
+        out_dim=shapes["visual.head"][1] if "visual.head" in shapes else shapes["visual.projection.weight"][0],
     )
 
 

@@ -2,7 +2,7 @@
 
 `{i}` stands for a number. What follows a module path (".weight", ".bias", or the scale of a quantised weight)
 stays as it is. Sources: diffusers' WanTransformer3DModel and AutoencoderKLWan, transformers' UMT5EncoderModel
-(also ComfyUI's repackaged encoders), and llama.cpp's tensor names for T5 encoders.
+(also ComfyUI's repackaged encoders) and CLIPVisionModel, and llama.cpp's tensor names for T5 encoders.
 """
 
 import re
@@ -120,6 +120,20 @@ _T5_LLAMA_CPP: Table = [
     ("enc.blk.{i}.ffn_up", "blocks.{i}.ffn.fc1"),
     ("enc.blk.{i}.ffn_down", "blocks.{i}.ffn.fc2"),
 ]
+_CLIP: Table = [
+    ("vision_model.embeddings.class_embedding", "visual.cls_embedding"),
+    ("vision_model.embeddings.position_embedding.weight", "visual.pos_embedding"),
+    ("vision_model.embeddings.patch_embedding", "visual.patch_embedding"),
+    ("vision_model.pre_layrnorm", "visual.pre_norm"),
+    ("vision_model.post_layernorm", "visual.post_norm"),
+    ("visual_projection", "visual.projection"),
+    *((f"vision_model.encoder.layers.{{i}}.self_attn.{x}_proj", f"visual.transformer.{{i}}.attn.to_{x}") for x in "qkv"),
+    ("vision_model.encoder.layers.{i}.self_attn.out_proj", "visual.transformer.{i}.attn.proj"),
+    ("vision_model.encoder.layers.{i}.layer_norm1", "visual.transformer.{i}.norm1"),
+    ("vision_model.encoder.layers.{i}.layer_norm2", "visual.transformer.{i}.norm2"),
+    ("vision_model.encoder.layers.{i}.mlp.fc1", "visual.transformer.{i}.mlp.0"),
+    ("vision_model.encoder.layers.{i}.mlp.fc2", "visual.transformer.{i}.mlp.2"),
+]
 
 
 @dataclass(frozen=True)
@@ -162,6 +176,9 @@ SCHEMES: dict[str, Scheme] = {
     "diffusers VAE 2.2": Scheme("encoder.down_blocks.0.resnets.0.conv1.weight", _VAE_2_2),
     "diffusers VAE 2.1": Scheme("encoder.down_blocks.0.conv1.weight", _VAE_2_1),
     "transformers UMT5": Scheme("shared.weight", _T5_HUGGING_FACE, dropped=("encoder.embed_tokens.weight",)),
+    "transformers CLIP": Scheme(
+        "vision_model.embeddings.class_embedding", _CLIP, dropped=("vision_model.embeddings.position_ids",)
+    ),
     "llama.cpp UMT5": Scheme("enc.blk.0.attn_q.weight", _T5_LLAMA_CPP),
 }
 

@@ -8,12 +8,22 @@ from torch import Tensor, nn
 from .detect import ModelInfo, identify
 from .reader import Checkpoint, CheckpointError
 
-_KINDS = {"dit": "a diffusion model", "vae": "a VAE", "t5": "a UMT5 text encoder"}
-_LOADERS = {"dit": "WanDiTLoader", "vae": "WanVAELoader", "t5": "WanT5Loader"}
+_KINDS = {
+    "dit": "a diffusion model",
+    "vae": "a VAE",
+    "t5": "a UMT5 text encoder",
+    "clip_vision": "a CLIP image encoder",
+}
+_LOADERS = {
+    "dit": "WanDiTLoader",
+    "vae": "WanVAELoader",
+    "t5": "WanT5Loader",
+    "clip_vision": "WanCLIPVisionLoader",
+}
 
 
 def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
-    """What the checkpoint holds; CheckpointError where that is not a `kind` (dit, vae or t5)."""
+    """What the checkpoint holds; CheckpointError where that is not a `kind` (of `ModelInfo`)."""
     info = identify(checkpoint)
     if info.kind != kind:
         hint = f" Load it with {_LOADERS[info.kind]}." if info.kind in _LOADERS else ""

@@ -1,7 +1,8 @@
-"""Long videos as a chain of clips, each of which looks back on the frames before it: S2V-14B's loop.
+"""Long videos as a chain of clips, each of which looks back on the frames before it: S2V-14B's and Animate-14B's.
 
 The loop knows no model: what denoises, encodes and decodes is given to it. Pixels are [T, H, W, 3] in 0..1 and
-latents raw or normalised as those callables like them. Source: WanS2V.generate of wan/speech2video.py.
+latents raw or normalised as those callables like them. Source of the talking
+video's: WanS2V.generate of wan/speech2video.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,6 +41,21 @@ def clip_count(frames: int, frames_per_clip: int, from_reference: bool) -> int:
     return max(1, -(-(frames + dropped) // frames_per_clip))
 
 
+def chain(
+    make: Callable[[int, Tensor], Tensor], past: Tensor, clips: int, done: list[Tensor] | None = None
+) -> Iterator[Tensor]:
+    """Yields the frames of each clip from make(index, past), where past are the last frames of the video so far, as
+    many as were given. done: frames of clips that were made before; the chain goes on after them."""
+    finished = done or []
+    kept = past.shape[0]
+    for frames in finished:
+        past = torch.cat([past, frames.to(past)])[-kept:]
+    for index in range(len(finished), clips):
+        frames = make(index, past)
+        past = torch.cat([past, frames.to(past)])[-kept:]
+        yield frames
+
+
 def speech_clips(
     denoise: Callable[[Clip], Tensor],
     encode: Callable[[Tensor], Tensor],
@@ -50,26 +66,79 @@ def speech_clips(
     from_reference: bool = False,
     done: list[Tensor] | None = None,
 ) -> Iterator[Tensor]:
-    """Yields the frames [T, H, W, 3] of each clip.
+    """Yields the frames [T, H, W, 3] of each clip of a talking video; done as in `chain`.
 
     denoise(clip) gives the clip's latents [B, C, frames_per_clip / 4, h, w]; encode(pixels) and decode(latents) are
     the VAE's. reference: the picture [1, H, W, 3]. from_reference: the video starts from the reference, as in image
-    to video. done: frames of clips that were made before; the chain goes on after them."""
+    to video."""
     past = reference.new_full((MOTION_FRAMES, *reference.shape[1:]), 0.5)
     if from_reference:
         past[-_FROM_REFERENCE:] = reference
-    finished = done or []
-    for frames in finished:
-        past = torch.cat([past, frames.to(past)])[-MOTION_FRAMES:]
-    for index in range(len(finished), clips):
+
+    def make(index: int, past: Tensor) -> Tensor:
         is_first = index == 0 and not from_reference
         motion = encode(past)
         latents = denoise(Clip(index, index * frames_per_clip, None if is_first else motion))
         before = encode(reference) if is_first else motion
         frames = decode(torch.cat([before.to(latents), latents], dim=2))[-frames_per_clip:]
-        frames = frames[_FIRST_DROPPED:] if is_first else frames
-        past = torch.cat([past, frames.to(past)])[-MOTION_FRAMES:]
-        yield frames
+        return frames[_FIRST_DROPPED:] if is_first else frames
+
+    return chain(make, past, clips, done)
+
+
+@dataclass(frozen=True)
+class DrivenClip:
+    """What a clip of an animated character is made under: its number, the first of its frames, and the last frames of
+    the clip before [n, H, W, 3], which it begins with; None for the first clip."""
+
+    index: int
+    start: int
+    carried: Tensor | None
+
+
+def driven_clip_count(frames: int, frames_per_clip: int, carried: int) -> int:
+    """Clips that hold `frames` frames of video, where each but the first begins with the last `carried` frames of the
+    one before; ValueError where such clips cannot be made."""
+    if frames_per_clip < 5 or frames_per_clip % 4 != 1:
+        nearest = max(5, round((frames_per_clip - 1) / 4) * 4 + 1)
+        raise ValueError(
+            f"{frames_per_clip} frames per clip are not a multiple of 4 plus 1; the nearest that are: {nearest}"
+        )
+    if not 0 < carried < frames_per_clip or carried % 4 != 1:
+        raise ValueError(
+            f"{carried} carried frames do not go with clips of {frames_per_clip}: 1 or 5, and fewer than a clip has"
+        )
+    return max(1, -(-(frames - carried) // (frames_per_clip - carried)))
+
+
+def driven_clips(
+    denoise: Callable[[DrivenClip], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    reference: Tensor,
+    frames_per_clip: int,
+    carried: int,
+    clips: int,
+    done: list[Tensor] | None = None,
+) -> Iterator[Tensor]:
+    """Yields the new frames [T, H, W, 3] of each clip of an animated character; done as in `chain`.
+
+    denoise(clip) gives the clip's latents [B, C, 1 + (frames_per_clip + 3) / 4, h, w], the reference's first;
+    decode(latents) is the VAE's. reference: the picture [1, H, W, 3]. carried: frames that a clip has from the one
+    before. Source: WanAnimate.generate of wan/animate.py."""
+
+    def make(index: int, past: Tensor) -> Tensor:
+        clip = DrivenClip(index, index * (frames_per_clip - carried), past if index else None)
+        frames = decode(denoise(clip)[:, :, 1:])
+        return frames[carried:] if index else frames
+
+    return chain(make, reference.expand(carried, -1, -1, -1), clips, done)
+
+
+def back_and_forth(start: int, count: int, length: int) -> list[int]:
+    """Which frames of a video of `length` frames stand at places start, start + 1 ...: past its end it goes back to
+    its beginning, and forth again."""
+    period = max(1, 2 * (length - 1))
+    return [min(i % period, period - i % period) if length > 1 else 0 for i in range(start, start + count)]
 
 
 def pose_clip(pose: Tensor, start: int, frames: int) -> Tensor:

@@ -1,0 +1,199 @@
+"""The official character animation, clip after clip, against ours in plain PyTorch."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from official_pipelines import OfficialVAE, official_run
+from tests_support import randomize_, rel_l2
+
+from wan_models import images
+from wan_models.config import DiTConfig, FaceConfig, VAEConfig
+from wan_models.dit.animate import WanAnimateModel
+from wan_models.pipeline import video_latents
+from wan_models.sampling.clips import back_and_forth, driven_clip_count, driven_clips
+from wan_models.vae import wan21
+from wan_models.vae.wan21 import WanVAE21
+
+SIZES = {
+    "dim": 48,
+    "ffn_dim": 64,
+    "freq_dim": 16,
+    "text_dim": 24,
+    "text_len": 12,
+    "num_heads": 2,
+    "num_layers": 5,
+    "in_dim": 36,
+    "out_dim": 16,
+}
+STEPS, WIDTH, HEIGHT = 6, 48, 32
+
+
+class OfficialTypes:
+    """torch for wan.animate, which casts to bfloat16 by name: here that is float32."""
+
+    bfloat16 = torch.float32
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+def per_frame_attention(q, k, v, max_seqlen_q, batch_size, **_):
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
+
+
+@pytest.fixture
+def models(official, seed, monkeypatch):
+    import wan.animate
+    from wan.modules.animate import face_blocks, model_animate
+    from wan.modules.vae2_1 import WanVAE_
+
+    monkeypatch.setattr(wan.animate, "torch", OfficialTypes())
+    monkeypatch.setattr(face_blocks, "attention", per_frame_attention)
+    theirs = model_animate.WanAnimateModel(**SIZES)
+    # a small motion encoder in the place of the large one, which takes seconds a picture
+    face = FaceConfig(channels=(4, 8, 8, 8))
+    theirs.motion_encoder = Small(face)
+    randomize_(theirs, std=0.15).eval()
+    vae = randomize_(
+        WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
+    )
+    config = DiTConfig(family="animate", image_dim=1280, face=face, **SIZES)
+    model = WanAnimateModel(config, device="meta")
+    model.load_state_dict(theirs.state_dict(), assign=True)
+    network = WanVAE21(VAEConfig(base_dim=8), device="meta")
+    network.load_state_dict(vae.state_dict(), assign=True)
+    return theirs, vae, model.eval(), network
+
+
+def Small(face):  # noqa: N802
+    """The official motion encoder at other widths: its own layers, put together by hand."""
+    from wan.modules.animate import motion_encoder as m
+
+    encoder = m.Generator(size=8, style_dim=face.style_dim, motion_dim=face.motion_dim)
+    convs = [m.ConvLayer(3, face.channels[0], 1)]
+    convs += [m.ResBlock(a, b) for a, b in zip(face.channels, face.channels[1:], strict=False)]
+    convs.append(m.EqualConv2d(face.channels[-1], face.style_dim, 4, padding=0, bias=False))
+    encoder.enc.net_app.convs = torch.nn.ModuleList(convs)
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("replace", "carried", "scale", "frames", "solver"),
+    [(False, 1, 1.0, 11, "dpm++"), (True, 5, 3.0, 24, "dpm++"), (True, 1, 3.0, 13, "unipc"), (False, 5, 1.0, 29, "unipc")],
+)
+@torch.no_grad()
+def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale, frames, solver):
+    from wan.animate import WanAnimate
+
+    theirs, vae, model, network = models
+    per_clip = 5 if carried == 1 else 13
+    clips = driven_clip_count(frames, per_clip, carried)
+    assert clips >= 3
+    texts = {"a cat": torch.randn(5, 24), "blurry": torch.randn(9, 24)}
+    bytes_of = lambda *shape: torch.randint(0, 256, shape, dtype=torch.uint8)  # noqa: E731
+    pose, faces = bytes_of(frames, HEIGHT, WIDTH, 3), bytes_of(frames, 32, 32, 3)
+    reference, background = bytes_of(HEIGHT, WIDTH, 3), bytes_of(frames, HEIGHT, WIDTH, 3)
+    mask = (torch.rand(frames, HEIGHT // 4, WIDTH // 4) > 0.5).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    features = torch.randn(1, 257, 1280)
+
+    run = official_run(WanAnimate, monkeypatch, texts, OfficialVAE(vae))
+    run.noise_model, run.sample_prompt = theirs, "unused"
+    run.clip = type("Tower", (), {"visual": staticmethod(lambda videos: features)})
+    run.prepare_source = lambda *_, **__: (pose.numpy(), faces.numpy(), reference.numpy())
+    run.prepare_source_for_replace = lambda *_: (background.numpy(), mask.double().numpy())
+    expected = run.generate(
+        "root", replace, per_clip, carried, 5.0, solver, STEPS, scale, "a cat", "blurry", seed, False
+    )
+
+    to_pixels = lambda x: x.float() / 255  # noqa: E731
+    size = (1 + (per_clip + 3) // 4, HEIGHT // 8, WIDTH // 8)
+    generator = torch.Generator().manual_seed(seed)
+
+    def encode(pixels):
+        return wan21.normalize(network.encode(pixels.movedim(-1, 0)[None] * 2 - 1))
+
+    def decode(latents):
+        return (network.decode(wan21.denormalize(latents))[0].movedim(0, -1) + 1) / 2
+
+    def denoise(clip):
+        shown = back_and_forth(clip.start, per_clip, frames)
+        video, known = images.replaced_frames(
+            per_clip, (WIDTH, HEIGHT), clip.carried,
+            to_pixels(background[shown]) if replace else None, mask[shown] if replace else None,
+        )  # fmt: skip
+        first = torch.ones(4, 1, *size[1:])
+        y = torch.cat(
+            [
+                torch.cat([first, encode(to_pixels(reference)[None])[0]]),
+                torch.cat([images.mask_channels(known, *size[1:]), encode(video)[0]]),
+            ],
+            dim=1,
+        )
+        face = to_pixels(faces[shown]).movedim(-1, 0)[None] * 2 - 1
+        led = [model.prepare(encode(to_pixels(pose[shown])), f, size[0]) for f in (face, face * 0 - 1)]
+        velocity = lambda x, t, given, _: model(x, t, [given[0]], given[1], y[None], features)  # noqa: E731
+        given = [(texts[name], clip) for name, clip in zip(("a cat", "blurry"), led, strict=True)]
+        noise = torch.randn(16, *size, generator=generator)[None]
+        return video_latents(
+            velocity, velocity, *given, noise, steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver
+        )  # fmt: skip
+
+    made = list(driven_clips(denoise, decode, to_pixels(reference)[None], per_clip, carried, clips))
+    found = torch.cat(made)[:frames] * 2 - 1
+    assert rel_l2(found.movedim(-1, 0), expected) < 1e-4
+
+
+@pytest.mark.parametrize("frames", [1, 5, 76, 77, 78, 153, 154])
+@pytest.mark.parametrize("carried", [1, 5])
+def test_clips_cover_the_video(frames, carried, official):
+    from wan.animate import WanAnimate
+
+    clips = driven_clip_count(frames, 77, carried)
+    run = object.__new__(WanAnimate)
+    if frames > carried:
+        padded = run.get_valid_len(frames, 77, carried)
+        assert clips == (padded - carried) // (77 - carried)
+        assert run.inputs_padding(list(range(frames)), padded) == back_and_forth(0, padded, frames)
+    picture = torch.zeros(1, 2, 2, 3)
+    seen = []
+
+    def denoise(clip):
+        seen.append(clip)
+        frames = torch.full((1, 1, 20, 1, 1), float(clip.index + 1))
+        return torch.cat([torch.zeros(1, 1, 1, 1, 1), frames], dim=2)
+
+    def decode(latents):
+        # each frame shows the number of its clip, and its place in it
+        place = torch.arange(77).view(-1, 1, 1, 1) / 1000
+        return latents.flatten()[0] + place.expand(-1, 2, 2, 3)
+
+    made = list(driven_clips(denoise, decode, picture, 77, carried, clips))
+    assert torch.cat(made)[:frames].shape[0] == frames
+    for before, clip, frames_made in zip(made, seen[1:], made[1:], strict=False):
+        assert torch.equal(clip.carried, before[-carried:])  # a clip begins with the end of the one before
+        assert frames_made.shape[0] == 77 - carried
+    again = list(driven_clips(denoise, decode, picture, 77, carried, clips, done=made[:1]))
+    assert all(torch.equal(a, b) for a, b in zip(again, made[1:], strict=True))
+
+
+def test_clips_that_cannot_be_made_say_so():
+    with pytest.raises(ValueError, match="the nearest that are: 77"):
+        driven_clip_count(10, 76, 1)
+    with pytest.raises(ValueError, match="5 carried frames do not go with clips of 5"):
+        driven_clip_count(10, 5, 5)
+    assert back_and_forth(3, 5, 1) == [0] * 5
+
+
+@pytest.mark.parametrize("size", [(97, 130), (640, 352), (33, 512), (1200, 900)])
+def test_letterbox_equals_official(official, seed, size):
+    from wan.animate import WanAnimate
+
+    picture = torch.randint(0, 256, (*size[::-1], 3), dtype=torch.uint8)
+    picture = torch.from_numpy(cv2.GaussianBlur(picture.numpy(), (7, 7), 0))
+    expected = object.__new__(WanAnimate).padding_resize(picture.numpy(), height=320, width=240)
+    found = images.letterbox(picture[None].float() / 255, 240, 320)[0].mul(255).round().numpy()
+    difference = np.abs(found - expected)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01

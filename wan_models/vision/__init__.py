@@ -1,0 +1,1 @@
+"""Pictures: what the models see of a reference image."""

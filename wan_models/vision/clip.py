@@ -1,0 +1,124 @@
+"""The image tower of CLIP ViT-H/14, through which Animate-14B and Wan2.1's image-to-video models see a picture.
+
+Source: wan/modules/animate/clip.py of the official code, whose parameter names are kept.
+"""
+
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops as default_ops
+from ..attention import get_attention
+from ..checkpoints.reader import Checkpoint, CheckpointError
+from ..config import CLIPConfig
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention over the patches of a picture."""
+
+    def __init__(self, config: CLIPConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.to_qkv = ops.Linear(config.dim, config.dim * 3, **factory)
+        self.proj = ops.Linear(config.dim, config.dim, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, C] -> [B, L, C]."""
+        return self.proj(get_attention()(*self.to_qkv(x).chunk(3, dim=-1), self.num_heads))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each after a norm in float32."""
+
+    def __init__(self, config: CLIPConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+        super().__init__()
+        dim = config.dim
+        self.norm1 = ops.LayerNorm(dim, **factory)
+        self.attn = SelfAttention(config, ops, **factory)
+        self.norm2 = ops.LayerNorm(dim, **factory)
+        self.mlp = nn.Sequential(
+            ops.Linear(dim, config.mlp_dim, **factory), nn.GELU(), ops.Linear(config.mlp_dim, dim, **factory)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, C] -> [B, L, C]."""
+        x = x + self.attn(self.norm1(x.float()).to(x.dtype))
+        return x + self.mlp(self.norm2(x.float()).to(x.dtype))
+
+
+class VisionTransformer(nn.Module):
+    """Pictures -> a row of features for the whole and for each patch."""
+
+    def __init__(
+        self,
+        config: CLIPConfig,
+        ops: ModuleType = default_ops,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory = {"device": device, "dtype": dtype}
+        self.config = config
+        dim, patch = config.dim, config.patch_size
+        self.patch_embedding = ops.Conv2d(3, dim, patch, stride=patch, bias=False, **factory)
+        self.cls_embedding = nn.Parameter(torch.zeros(1, 1, dim, **factory))
+        self.pos_embedding = nn.Parameter(torch.zeros(1, config.rows, dim, **factory))
+        self.pre_norm = ops.LayerNorm(dim, **factory)
+        self.transformer = nn.Sequential(*(Block(config, ops, **factory) for _ in range(config.num_layers)))
+        self.post_norm = ops.LayerNorm(dim, **factory)
+        self.head = nn.Parameter(torch.zeros(dim, config.out_dim, **factory))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pictures [B, 3, size, size] -> features [B, 1 + patches, C] after the last block but one, which
+        are what Wan's models look at, and after the last one."""
+        x = self.patch_embedding(pictures).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_embedding.to(x).expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.pre_norm((x + self.pos_embedding.to(x)).float()).to(x.dtype)
+        *blocks, last = self.transformer
+        for block in blocks:
+            x = block(x)
+        return x, last(x)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Features after the last block -> CLIP's embedding of the pictures [B, out_dim], in float32."""
+        return self.post_norm(features[:, 0].float()) @ self.head.float().to(features.device)
+
+
+def look(pictures: Tensor, size: int = 224) -> Tensor:
+    """[B, H, W, 3] in 0..1 -> [B, 3, size, size], stretched (bicubic) as Wan's models were trained."""
+    return F.interpolate(pictures.movedim(-1, 1), size=(size, size), mode="bicubic", align_corners=False)
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 -> CLIP's own range."""
+    mean, std = (torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (MEAN, STD))
+    return (pictures - mean) / std
+
+
+def load_tower(tower: VisionTransformer, checkpoint: Checkpoint) -> None:
+    """Loads the official open-clip checkpoint (its text half is left), or a file of transformers' names.
+
+    checkpoint: as `open_model` gives it. Raises CheckpointError where tensors are missing."""
+    state = {}
+    for name, wanted in tower.state_dict().items():
+        whole = f"visual.{name}"
+        try:
+            if whole in checkpoint:
+                tensor = checkpoint[whole]
+            elif name == "head":
+                tensor = checkpoint["visual.projection.weight"].T
+            else:
+                tensor = torch.cat([checkpoint[whole.replace("to_qkv", f"to_{x}")] for x in "qkv"])
+            state[name] = tensor.reshape(wanted.shape)
+        except (KeyError, RuntimeError):
+            raise CheckpointError(
+                f"{checkpoint.path} looks like a CLIP image encoder, but {name} is missing or has another shape: the "
+                "file is incomplete"
+            ) from None
+    tower.load_state_dict(state, assign=True)
+    tower.requires_grad_(False)
