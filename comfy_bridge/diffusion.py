@@ -7,6 +7,7 @@ patcher.
 from pathlib import Path
 from typing import Any
 
+import comfy.conds
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -21,7 +22,7 @@ from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
-from .hosted import HostDiT, Hosted, HostSpeechDiT
+from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
 from .packed import PackedPatcher, ops, workspace_bytes
 
 DTYPES = {
@@ -79,6 +80,31 @@ class WanSpeechBase(_Official, comfy.model_base.WAN22_S2V):
         return super().memory_required((batch, channels, frames + 3, *size), cond_shapes, **kwargs)
 
 
+class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
+    """The same for Animate-14B."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        out = super().extra_conds(**kwargs)
+        if "face_pixel_values" in out:
+            faces = out["face_pixel_values"].cond
+            # a still face goes to the device as one picture, and all of them in the precision they are seen in
+            faces = faces[:, :, :1] if bool((faces == faces[:, :, :1]).all()) else faces
+            out["face_pixel_values"] = comfy.conds.CONDRegular(faces.to(self.diffusion_model.compute_dtype))
+        if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
+            out["face_strength"] = comfy.conds.CONDConstant(strength)
+        return out
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
+        network = self.diffusion_model
+        face = network.config.face
+        # the first, widest level of the motion encoder, blurred and not
+        pixels = network.motion_encoder.BATCH * face.channels[0] * face.size**2
+        return (
+            super().memory_required(input_shape, cond_shapes, **kwargs)
+            + 4 * pixels * network.compute_dtype.itemsize
+        )
+
+
 def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) -> int:
     """Upper bound of one forward's activations: what one block holds at its widest, plus in- and output.
 
@@ -93,9 +119,16 @@ def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) 
     return tokens * (2 * config.dim * 4 + max(attention, feed_forward)) + text
 
 
+_HOST_KINDS = {
+    "ti2v": ("WAN22_T2V", "t2v"),
+    "s2v": ("WAN22_S2V", "s2v"),
+    "animate": ("WAN22_Animate", "animate"),
+}
+
+
 def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> Any:
     """The host's description of the model, so that its nodes (shift, LoRA, EasyCache, saving) know what it is."""
-    name, model_type = {"ti2v": ("WAN22_T2V", "t2v"), "s2v": ("WAN22_S2V", "s2v")}.get(
+    name, model_type = _HOST_KINDS.get(
         config.family, ("WAN21_I2V", "i2v") if config.image_dim else ("WAN21_T2V", "t2v")
     )
     out = getattr(comfy.supported_models, name)(
@@ -125,7 +158,12 @@ _KINDS: dict[str, tuple[type[Hosted], type, dict[str, Any]]] = {
     "i2v": (HostDiT, WanBase, {"image_to_video": True}),
     "ti2v": (HostDiT, WanTI2VBase, {"image_to_video": True}),
     "s2v": (HostSpeechDiT, WanSpeechBase, {}),
+    "animate": (HostAnimateDiT, WanAnimateBase, {}),
 }
+
+
+# layers whose matrices are stored in the precision that was chosen
+_LARGE = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding)
 
 
 def _stored_dtype(info: ModelInfo) -> torch.dtype:
@@ -147,11 +185,6 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     checkpoint = open_model(path)
     info = expect(checkpoint, "dit")
     config = info.config
-    if config.family not in _KINDS:
-        raise ValueError(
-            f"{path} is {info.description}. This version of the pack does not run these; load it with the host's own "
-            "Load Diffusion Model node."
-        )
     network_kind, model_kind, options = _KINDS[config.family]
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
@@ -170,12 +203,13 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     patcher = compat.make_patcher(model, load_device, offload_device, kind)
 
     def convert(name: str, weight: Tensor) -> Tensor:
-        is_small = weight.dim() == 1 or "modulation" in name
-        return weight if is_small or as_in_file else weight.to(stored)
+        layer = network.get_submodule(name.rpartition(".")[0])
+        is_large = weight.dim() > 1 and isinstance(layer, _LARGE)
+        return weight.to(stored) if is_large and not as_in_file else weight
 
     load_into(network, checkpoint, convert, keep_packed)
     model.workspace_bytes = workspace_bytes(network)
-    if isinstance(network, HostSpeechDiT):
+    if isinstance(network, (HostSpeechDiT, HostAnimateDiT)):
         patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, network.forget)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)

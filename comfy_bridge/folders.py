@@ -65,14 +65,11 @@ def voices() -> dict[str, Path]:
     return {folder.name: folder for folder in reversed(found)}
 
 
-def files(category: str) -> list[str]:
-    """The files of one of the host's folders."""
-    return folder_paths.get_filename_list(category)
-
-
-def options(category: str) -> list[str]:
-    """What a loader offers: entries of the release folders first, then the files of the host's `category`."""
-    found = [*_release_entries(), *folder_paths.get_filename_list(category)]
+def options(category: str, named: str = "") -> list[str]:
+    """What a loader offers: entries of the release folders first, those whose name has `named` in it, then the files of
+    the host's `category`."""
+    released = [name for name in _release_entries() if named in name.lower()]
+    found = [*released, *folder_paths.get_filename_list(category)]
     if category in GGUF_CATEGORIES:
         found += folder_paths.get_filename_list(GGUF_CATEGORIES[category])
     return list(dict.fromkeys(found))

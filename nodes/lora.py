@@ -32,8 +32,9 @@ class WanLoRA(io.ComfyNode):
                 io.Model.Input("model_low", optional=True, tooltip="The low-noise expert."),
                 io.Combo.Input(
                     "lora_name",
-                    options=folders.files("loras"),
-                    tooltip="A file in models/loras. Of a pair, give each to its expert: the other strength is 0.",
+                    options=folders.options("loras", named="lora"),
+                    tooltip="A file in models/loras, or of a release in models/wan (relighting_lora.ckpt). "
+                    "Of a pair, give each to its expert: the other strength is 0.",
                 ),
                 _strength("high"),
                 _strength("low"),

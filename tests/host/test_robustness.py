@@ -49,7 +49,8 @@ def test_twenty_runs_leave_memory_flat(host):
     for seed in range(1000, 1005):  # allocators and caches fill up
         first = one(seed)
     sizes = [one(seed) for seed in range(1005, 1025)]
-    # Single readings swing by some 50 MB with the allocator's arenas, up and down; what a run keeps lifts the smallest too.
+    # Single readings swing by some 50 MB with the allocator's arenas, up and down;
+    # what a run keeps lifts the smallest too.
     assert min(sizes[-5:]) < 1.05 * first, [round(s / 1e6) for s in (first, *sizes)]
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from official_animate import per_frame_attention, small_motion_encoder
 from official_pipelines import OfficialVAE, official_run
 from tests_support import randomize_, rel_l2
 
@@ -39,11 +39,6 @@ class OfficialTypes:
         return getattr(torch, name)
 
 
-def per_frame_attention(q, k, v, max_seqlen_q, batch_size, **_):
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
-
-
 @pytest.fixture
 def models(official, seed, monkeypatch):
     import wan.animate
@@ -53,9 +48,8 @@ def models(official, seed, monkeypatch):
     monkeypatch.setattr(wan.animate, "torch", OfficialTypes())
     monkeypatch.setattr(face_blocks, "attention", per_frame_attention)
     theirs = model_animate.WanAnimateModel(**SIZES)
-    # a small motion encoder in the place of the large one, which takes seconds a picture
     face = FaceConfig(channels=(4, 8, 8, 8))
-    theirs.motion_encoder = Small(face)
+    theirs.motion_encoder = small_motion_encoder(face)
     randomize_(theirs, std=0.15).eval()
     vae = randomize_(
         WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
@@ -68,21 +62,14 @@ def models(official, seed, monkeypatch):
     return theirs, vae, model.eval(), network
 
 
-def Small(face):  # noqa: N802
-    """The official motion encoder at other widths: its own layers, put together by hand."""
-    from wan.modules.animate import motion_encoder as m
-
-    encoder = m.Generator(size=8, style_dim=face.style_dim, motion_dim=face.motion_dim)
-    convs = [m.ConvLayer(3, face.channels[0], 1)]
-    convs += [m.ResBlock(a, b) for a, b in zip(face.channels, face.channels[1:], strict=False)]
-    convs.append(m.EqualConv2d(face.channels[-1], face.style_dim, 4, padding=0, bias=False))
-    encoder.enc.net_app.convs = torch.nn.ModuleList(convs)
-    return encoder
-
-
 @pytest.mark.parametrize(
     ("replace", "carried", "scale", "frames", "solver"),
-    [(False, 1, 1.0, 11, "dpm++"), (True, 5, 3.0, 24, "dpm++"), (True, 1, 3.0, 13, "unipc"), (False, 5, 1.0, 29, "unipc")],
+    [
+        (False, 1, 1.0, 11, "dpm++"),
+        (True, 5, 3.0, 24, "dpm++"),
+        (True, 1, 3.0, 13, "unipc"),
+        (False, 5, 1.0, 29, "unipc"),
+    ],
 )
 @torch.no_grad()
 def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale, frames, solver):
@@ -138,7 +125,8 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
         given = [(texts[name], clip) for name, clip in zip(("a cat", "blurry"), led, strict=True)]
         noise = torch.randn(16, *size, generator=generator)[None]
         return video_latents(
-            velocity, velocity, *given, noise, steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver
+            velocity, velocity, *given, noise,
+            steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver,
         )  # fmt: skip
 
     made = list(driven_clips(denoise, decode, to_pixels(reference)[None], per_clip, carried, clips))

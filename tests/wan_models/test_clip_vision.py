@@ -77,5 +77,5 @@ def test_an_incomplete_file_says_so(seed, tmp_path):
     state = {f"visual.{k}": v for k, v in clip.VisionTransformer(TINY).state_dict().items()}
     torch.save({k: v for k, v in state.items() if "1.mlp.2.weight" not in k}, tmp_path / "clip.pth")
     assert identify(open_model(tmp_path / "clip.pth")).kind == "clip_vision"
-    with pytest.raises(CheckpointError, match="transformer.1.mlp.2.weight is missing"):
+    with pytest.raises(CheckpointError, match=r"transformer.1.mlp.2.weight is missing"):
         load(tmp_path / "clip.pth")

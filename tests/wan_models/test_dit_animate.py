@@ -4,23 +4,19 @@ import contextlib
 
 import pytest
 import torch
-import torch.nn.functional as F
+from official_animate import learnt_at_unit_variance, per_frame_attention, small_motion_encoder
 from tests_support import randomize_, rel_l2
 
+from wan_models import ops as default_ops
 from wan_models.config import DiTConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.face_motion import MotionEncoder
 
 SIZES = {
     "dim": 96, "ffn_dim": 160, "freq_dim": 32, "text_dim": 48, "text_len": 20, "num_heads": 4, "num_layers": 10,
     "in_dim": 36, "out_dim": 16,
 }  # fmt: skip
-CONFIG = DiTConfig(family="animate", image_dim=1280, face=FaceConfig(), **SIZES)
-
-
-def per_frame_attention(q, k, v, max_seqlen_q, batch_size, **_):
-    """The official signature of face_blocks.attention over torch's own."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
+CONFIG = DiTConfig(family="animate", image_dim=1280, face=FaceConfig(channels=(4, 8, 8, 8)), **SIZES)
 
 
 @pytest.fixture
@@ -31,10 +27,9 @@ def pair(official, seed, monkeypatch):
     monkeypatch.setattr(torch.amp, "autocast", lambda *a, **k: contextlib.nullcontext())
     monkeypatch.setattr(face_blocks, "attention", per_frame_attention)
     reference = model_animate.WanAnimateModel(**SIZES)
+    reference.motion_encoder = small_motion_encoder(CONFIG.face)
     randomize_(reference, std=0.2)
-    # learnt at unit variance, scaled by fan-in in the forward
-    for name, param in reference.motion_encoder.named_parameters():
-        torch.nn.init.normal_(param, std=0.1 if name.endswith("bias") else 1.0)
+    learnt_at_unit_variance(reference.motion_encoder)
     ours = WanAnimateModel(CONFIG, device="meta").eval()
     ours.load_state_dict(reference.eval().state_dict(), assign=True)
     return reference, ours
@@ -43,12 +38,12 @@ def pair(official, seed, monkeypatch):
 @torch.no_grad()
 def test_face_tokens_equal_official(pair):
     reference, ours = pair
-    faces = torch.rand(1, 3, 5, 512, 512) * 2 - 1
+    faces = torch.rand(1, 3, 5, 32, 32) * 2 - 1
     frames = faces[0].transpose(0, 1)
     motion = reference.motion_encoder.get_motion(frames)
     assert rel_l2(ours.motion_encoder(frames), motion) < 1e-5
     tokens = reference.face_encoder(motion[None])
-    assert rel_l2(ours._encode_faces(faces), tokens) < 1e-5
+    assert rel_l2(ours._encode_faces(faces, 3), tokens) < 1e-5
     x = torch.randn(1, 3 * 8, 96)
     padded = torch.cat([torch.zeros(1, 1, *tokens.shape[2:]), tokens], dim=1)
     for index, keys_values in enumerate(ours.prepare(None, faces, 3).faces):
@@ -60,11 +55,22 @@ def test_face_tokens_equal_official(pair):
 
 
 @torch.no_grad()
+def test_motion_encoder_of_the_release_equals_official(official, seed):
+    from wan.modules.animate.motion_encoder import Generator
+
+    reference = learnt_at_unit_variance(Generator(size=512, style_dim=512, motion_dim=20))
+    ours = MotionEncoder(FaceConfig(), default_ops, device="meta")
+    ours.load_state_dict(reference.state_dict(), assign=True)
+    faces = torch.rand(1, 3, 512, 512) * 2 - 1
+    assert rel_l2(ours(faces), reference.get_motion(faces)) < 1e-5
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(8, 12), (24, 8)])
 def test_forward_equals_official(pair, height, width):
     reference, ours = pair
     x, y = torch.randn(1, 16, 3, height, width), torch.randn(1, 20, 3, height, width)
-    pose, faces = torch.randn(1, 16, 2, height, width), torch.rand(1, 3, 5, 512, 512) * 2 - 1
+    pose, faces = torch.randn(1, 16, 2, height, width), torch.rand(1, 3, 5, 32, 32) * 2 - 1
     text, image, t = torch.randn(7, 48), torch.randn(1, 257, 1280), torch.tensor([713])
     clip = ours.prepare(pose, faces, 3)
     expected = reference(
@@ -75,8 +81,9 @@ def test_forward_equals_official(pair, height, width):
     assert torch.equal(ours(x, t, [text], clip, y, image)[0], found)  # nothing in the clip was changed by its use
 
     # the neutral face of classifier-free guidance is one picture
-    expected = reference(list(x), t, image, [text], 3 * height * width // 4, list(y), pose, faces * 0 - 1)[0]
-    assert rel_l2(ours(x, t, [text], ours.prepare(pose, faces * 0 - 1, 3), y, image)[0], expected) < 1e-5
+    neutral = faces * 0 - 1
+    expected = reference(list(x), t, image, [text], 3 * height * width // 4, list(y), pose, neutral)[0]
+    assert rel_l2(ours(x, t, [text], ours.prepare(pose, neutral[:, :, :1], 3), y, image)[0], expected) < 1e-5
     without = ours(x, t, [text], ours.prepare(pose, None, 3), y, image)[0]
     assert rel_l2(ours(x, t, [text], clip, y, image, face_strength=0.0)[0], without) < 1e-6
     assert rel_l2(without, expected) > 1e-3
@@ -86,7 +93,7 @@ def test_forward_equals_official(pair, height, width):
 def test_pose_and_face_shorter_than_the_video_are_left_out_at_the_end(pair):
     _, ours = pair
     x, text, t = torch.randn(1, 36, 4, 8, 8), torch.randn(7, 48), torch.tensor([500])
-    pose, faces = torch.randn(1, 16, 3, 8, 8), torch.rand(1, 3, 9, 512, 512) * 2 - 1
+    pose, faces = torch.randn(1, 16, 3, 8, 8), torch.rand(1, 3, 9, 32, 32) * 2 - 1
     short = ours.prepare(pose[:, :, :1], faces[:, :, :5], 4)
     assert [k.shape[0] for k, _ in short.faces] == [4, 4]
     assert rel_l2(short.faces[0][0][:3], ours.prepare(pose, faces, 4).faces[0][0][:3]) < 1e-5
@@ -98,7 +105,7 @@ def test_pose_and_face_shorter_than_the_video_are_left_out_at_the_end(pair):
 def test_half_precision_is_near(pair):
     _, ours = pair
     x, text, t = torch.randn(1, 36, 3, 8, 8), torch.randn(7, 48), torch.tensor([500])
-    pose, faces = torch.randn(1, 16, 2, 8, 8), torch.rand(1, 3, 1, 512, 512) * 2 - 1
+    pose, faces = torch.randn(1, 16, 2, 8, 8), torch.rand(1, 3, 1, 32, 32) * 2 - 1
     exact = ours(x, t, [text], ours.prepare(pose, faces, 3), image=torch.ones(1, 257, 1280))
     half = WanAnimateModel(ours.config, dtype=torch.bfloat16)
     half.load_state_dict(ours.state_dict())
@@ -121,8 +128,8 @@ def test_parameters_of_the_release(official):
 
 def test_what_does_not_fit_says_so(pair):
     _, ours = pair
-    with pytest.raises(ValueError, match="faces of 512x512 pixels"):
-        ours.prepare(None, torch.zeros(1, 3, 5, 256, 256), 3)
+    with pytest.raises(ValueError, match="faces of 32x32 pixels"):
+        ours.prepare(None, torch.zeros(1, 3, 5, 64, 64), 3)
     clip = ours.prepare(torch.zeros(1, 16, 2, 16, 16), None, 3)
     with pytest.raises(ValueError, match="the pose has latent size"):
         ours(torch.zeros(1, 36, 3, 8, 8), torch.tensor([1]), [torch.zeros(1, 48)], clip)

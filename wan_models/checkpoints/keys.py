@@ -127,7 +127,10 @@ _CLIP: Table = [
     ("vision_model.pre_layrnorm", "visual.pre_norm"),
     ("vision_model.post_layernorm", "visual.post_norm"),
     ("visual_projection", "visual.projection"),
-    *((f"vision_model.encoder.layers.{{i}}.self_attn.{x}_proj", f"visual.transformer.{{i}}.attn.to_{x}") for x in "qkv"),
+    *(
+        (f"vision_model.encoder.layers.{{i}}.self_attn.{x}_proj", f"visual.transformer.{{i}}.attn.to_{x}")
+        for x in "qkv"
+    ),
     ("vision_model.encoder.layers.{i}.self_attn.out_proj", "visual.transformer.{i}.attn.proj"),
     ("vision_model.encoder.layers.{i}.layer_norm1", "visual.transformer.{i}.norm1"),
     ("vision_model.encoder.layers.{i}.layer_norm2", "visual.transformer.{i}.norm2"),

@@ -279,6 +279,9 @@ class _TorchFile:
         self.tensors = self._unwrap(data)
 
     def _unwrap(self, data: Any) -> dict[str, Tensor]:
+        # a checkpoint of training holds the weights beside other things
+        if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
+            data = data["state_dict"]
         while isinstance(data, dict) and len(inner := [v for v in data.values() if isinstance(v, dict)]) == 1:
             data = inner[0]
         tensors = {k: v for k, v in data.items() if isinstance(v, Tensor)} if isinstance(data, dict) else {}

@@ -100,19 +100,19 @@ class WanAnimateModel(WanModel):
         """Everything constant over the steps of a clip of `frames` latent frames, the reference's among them.
 
         pose: latents [B, C, F, H, W] of the frames after the reference. faces: pictures [B, 3, T, size, size] in -1..1
-        of the driving face. Latent frames past the end of either go without. Raises ValueError where faces are of
-        another size than the model's."""
+        of the driving face; a single one is held for the whole clip. Latent frames past the end of either go without.
+        Raises ValueError where faces are of another size than the model's."""
         if pose is not None:
             pose = pose[:, :, : frames - 1]
         if faces is None:
             return AnimateClip(pose, ())
-        tokens = self._encode_faces(faces)[:, : frames - 1]
+        tokens = self._encode_faces(faces, frames)[:, : frames - 1]
         # the reference has no face, and nor have frames past the end of the face video
         tokens = F.pad(tokens, (0, 0, 0, 0, 1, frames - 1 - tokens.shape[1]))
         return AnimateClip(pose, tuple(block.keys_values(tokens) for block in self.face_adapter.fuser_blocks))  # type: ignore[operator]
 
-    def _encode_faces(self, faces: Tensor) -> Tensor:
-        """[B, 3, T, size, size] -> tokens [B, F, N, C] in the compute dtype."""
+    def _encode_faces(self, faces: Tensor, frames: int) -> Tensor:
+        """[B, 3, T, size, size] -> tokens [B, F, N, C] in the compute dtype; `frames` as in `prepare`."""
         size = _face(self.config).size
         if faces.shape[1] != 3 or faces.shape[3:] != (size, size):
             raise ValueError(
@@ -120,11 +120,9 @@ class WanAnimateModel(WanModel):
                 f"looks at faces of {size}x{size} pixels"
             )
         pictures = faces.transpose(1, 2).to(self.compute_dtype)
-        # a still face, as the neutral one of classifier-free guidance is, is encoded once
-        still = bool((pictures == pictures[:, :1]).all())
-        shown = pictures[:, :1] if still else pictures
-        motion = self.motion_encoder(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
-        motion = motion.expand(-1, pictures.shape[1], -1)
+        motion = self.motion_encoder(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+        if pictures.shape[1] == 1:
+            motion = motion.expand(-1, 4 * (frames - 1) - 3, -1)
         return self.face_encoder(motion.to(self.compute_dtype))
 
     def forward(  # type: ignore[override]

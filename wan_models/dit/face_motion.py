@@ -31,7 +31,7 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H', W']."""
-        kernel = self.kernel.to(x).expand(x.shape[1], 1, -1, -1)
+        kernel = self.kernel.to(x).expand(x.shape[1], 1, -1, -1)  # type: ignore[operator]
         return F.conv2d(x, kernel, stride=self.stride, padding=self.padding, groups=x.shape[1])
 
 

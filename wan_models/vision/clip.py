@@ -4,6 +4,7 @@ Source: wan/modules/animate/clip.py of the official code, whose parameter names 
 """
 
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, C] -> [B, L, C]."""
-        return self.proj(get_attention()(*self.to_qkv(x).chunk(3, dim=-1), self.num_heads))
+        q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+        return self.proj(get_attention()(q, k, v, self.num_heads))
 
 
 class Block(nn.Module):
@@ -62,7 +64,7 @@ class VisionTransformer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.config = config
         dim, patch = config.dim, config.patch_size
         self.patch_embedding = ops.Conv2d(3, dim, patch, stride=patch, bias=False, **factory)
