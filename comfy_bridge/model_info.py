@@ -51,4 +51,9 @@ def _t5(info: ModelInfo, *_: int) -> list[str]:
     ]
 
 
-_DETAILS = {"dit": _dit, "vae": _vae, "t5": _t5, "unknown": lambda *_: []}
+def _clip(info: ModelInfo, *_: int) -> list[str]:
+    size, dim = info.config.image_size, info.config.dim
+    return [f"sees pictures of {size}x{size}, features {dim} wide; goes with Animate-14B and Wan2.1's I2V models"]
+
+
+_DETAILS = {"dit": _dit, "vae": _vae, "t5": _t5, "clip_vision": _clip, "unknown": lambda *_: []}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..wan_models.checkpoints.detect import FAMILY_NAMES
-from ..wan_models.config import DISTILLED, Release
+from ..wan_models.config import DISTILLED, RELEASES, Release
 from .lora import loras_of
 
 
@@ -16,7 +16,7 @@ def channels(model: Any) -> tuple[int, int] | None:
 
 
 def family(model: Any) -> str | None:
-    """t2v, i2v, ti2v or s2v of our models and the host's, as far as they tell."""
+    """t2v, i2v, ti2v, s2v or animate of our models and the host's, as far as they tell."""
     found = channels(model)
     network = getattr(model.model, "diffusion_model", None)
     config = getattr(network, "config", None) if found else None
@@ -24,6 +24,8 @@ def family(model: Any) -> str | None:
         return config.family
     if hasattr(network, "casual_audio_encoder"):
         return "s2v"
+    if hasattr(network, "face_adapter"):
+        return "animate"
     return {(16, 16): "t2v", (36, 16): "i2v", (48, 48): "ti2v"}.get(found or (0, 0))
 
 
@@ -43,13 +45,15 @@ def check_image(model: Any, positive: Any) -> None:
         )
 
 
-def check_speech(model: Any) -> None:
-    """ValueError where a model does not listen to audio."""
+def check_family(model: Any, wanted: str) -> None:
+    """ValueError where a model is not of the family that a node is for."""
     kind = family(model)
-    if kind != "s2v":
+    if kind != wanted:
+        release = next(name for name, release in RELEASES.items() if release.family == wanted)
         found = f"a {FAMILY_NAMES[kind]} model" if kind else "no Wan model"
         raise ValueError(
-            f"speech to video needs S2V-14B, and the connected model is {found}: load wan/S2V-14B"
+            f"this is a node for {FAMILY_NAMES[wanted]} and needs {release}; the connected model is {found}: load "
+            f"wan/{release}"
         )
 
 

@@ -105,5 +105,7 @@ def make_noise(latent: dict, seed: int, source: str) -> Tensor:
     if source == "cpu":
         return comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     generator = torch.Generator(comfy.model_management.get_torch_device()).manual_seed(seed)
-    noise = torch.randn(samples.shape, generator=generator, device=generator.device, dtype=torch.float32)
-    return noise.to(samples.device)
+    rows = latent.get("batch_index") or range(samples.shape[0])
+    one = (1, *samples.shape[1:])
+    drawn = [torch.randn(one, generator=generator, device=generator.device) for _ in range(max(rows) + 1)]
+    return torch.cat([drawn[row] for row in rows]).to(samples.device)

@@ -1,13 +1,8 @@
 """Speech to video: the conditioning of one clip in the host's own keys, and the whole video, clip after clip."""
 
-import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
-import latent_preview
 import node_helpers
 import torch
 from torch import Tensor
@@ -18,7 +13,7 @@ from ..wan_models.config import RELEASES
 from ..wan_models.sampling.clips import MOTION_FRAMES, Clip, clip_count, pose_clip, speech_clips
 from . import latents, preflight, run
 from .autoencoder import without_progress
-from .clip_store import ClipStore
+from .clip_run import ClipRun
 
 FPS = RELEASES["S2V-14B"].fps
 
@@ -137,7 +132,7 @@ def speech_video(
     clips: 0 for as many as the audio needs. folder: below the host's output folder, where finished clips are kept so
     that a run that ended early goes on; empty for none. tell(text) is called as clips begin.
     Raises ValueError where inputs do not fit, before anything is sampled."""
-    preflight.check_speech(model)
+    preflight.check_family(model, "s2v")
     if audio_encoder is None:
         raise ValueError(
             "no audio encoder is connected: load wav2vec2-large-xlsr-53-english with WanAudioEncoderLoader"
@@ -159,12 +154,10 @@ def speech_video(
 
     inputs = (steps, picture, pose, positive, negative)
     described = (settings, seed, noise_source, frames_per_clip, from_reference, run.describe_model(model))
-    store = ClipStore(folder, inputs, described) if folder else None
-    done = store.load()[:clips] if store else []
-    progress = _Progress(model, settings.steps, clips, len(done), tell)
+    whole = ClipRun(model, settings.steps, clips, folder, inputs, described, tell)
 
     def denoise(clip: Clip) -> Tensor:
-        progress.begin(clip.index)
+        whole.begin(clip.index)
         part = slice(clip.start, clip.start + frames_per_clip)
         pose_latents = (
             None if pose is None else vae.encode(pose_clip(pose, clip.start, frames_per_clip))[:, :, 1:]
@@ -179,46 +172,24 @@ def speech_video(
             settings,
             seed + clip.index,
             noise_source,
-            callback=progress.step,
+            callback=whole.step,
         )
         return out["samples"]
 
-    frames = list(done)
     made = speech_clips(
-        denoise, vae.encode, lambda z: vae.decode(z)[0], picture, frames_per_clip, clips, from_reference, done
+        denoise,
+        vae.encode,
+        lambda z: vae.decode(z)[0],
+        picture,
+        frames_per_clip,
+        clips,
+        from_reference,
+        whole.done,
     )
-    with without_progress():
-        for part in made:
-            frames.append(part)
-            if store:
-                store.save(len(frames) - 1, part)
-    video = torch.cat(frames)[:wanted]
+    video = whole.collect(made)[:wanted]
     waveform = audio["waveform"][..., : round(video.shape[0] / FPS * audio["sample_rate"])]
     if waveform.shape[1] > 2:  # more than the host's video files take
         waveform = waveform.mean(dim=1, keepdim=True)
     cut = {**audio, "waveform": waveform}
     report = f"{video.shape[0]} frames in {clips} clips of {frames_per_clip}, {video.shape[0] / FPS:.2f} s"
-    return video, cut, report + (f"; {len(done)} clips were there already" if done else "")
-
-
-class _Progress:
-    """One bar and preview over the steps of all clips, and a line on the time left."""
-
-    def __init__(self, model: Any, steps: int, clips: int, done: int, tell: Callable[[str], None]) -> None:
-        self._steps, self._clips, self._done, self._tell = steps, clips, done, tell
-        self._show = latent_preview.prepare_callback(model, steps * clips)
-        self._started = time.monotonic()
-        self._index = done
-
-    def begin(self, index: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        self._index = index
-        text = f"clip {index + 1} of {self._clips}"
-        if made := index - self._done:
-            left = (time.monotonic() - self._started) / made * (self._clips - index)
-            text += f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
-        logging.info("[Wan2.2] %s", text)
-        self._tell(text)
-
-    def step(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        self._show(self._index * self._steps + step, denoised, x, self._clips * self._steps)
+    return video, cut, whole.report(report)

@@ -1,4 +1,4 @@
-"""Tiny, seeded T2V-A14B, I2V-A14B and TI2V-5B in the official release layout, for the demo and the tests.
+"""Tiny, seeded models of each Wan2.2 release in the official release layout, for the demo and the tests.
 
 Small enough to run in seconds on a CPU, and of the shape that the host's own loaders accept too (head width 128,
 text width 4096). The video it makes is coloured noise: the weights are random.
@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.tiny_tokenizer import write_tokenizer
-from wan_models.config import VAE_2_2, DiTConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
+from wan_models.vision.clip import VisionTransformer
 
 DIT = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2)
 DITS = {
@@ -30,7 +32,12 @@ DITS = {
     "S2V-14B": replace(
         DIT, family="s2v", speech=SpeechConfig(audio_dim=32, audio_layers=4, inject_layers=(0, 1))
     ),
-}
+    "Animate-14B": replace(
+        DIT, family="animate", in_dim=36, num_layers=5, image_dim=160,
+        face=FaceConfig(channels=(4, 4, 4, 4, 8, 8, 8, 8), style_dim=24, hidden_dim=32),
+    ),
+}  # fmt: skip
+CLIP = CLIPConfig(dim=160, mlp_dim=320, num_heads=2, num_layers=3, out_dim=64)
 LISTENER = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "conv_dim": (8,) * 7,
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True, "vocab_size": 33,
@@ -43,7 +50,7 @@ VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor]:
     """Weights for the module that `build(device="meta")` makes: scaled so that signals neither die nor explode."""
     generator = torch.Generator().manual_seed(seed)
-    state = {}
+    state = {name: buffer for name, buffer in build(device="cpu").named_buffers() if name.endswith("kernel")}
     for name, param in build(device="meta").named_parameters():
         noise = torch.randn(param.shape, generator=generator)
         fan_in = param[0].numel() if param.dim() > 1 else 1
@@ -54,6 +61,8 @@ def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor
             state[name] = 1 + 0.1 * noise
         elif "embedding.weight" in name and "token" in name:
             state[name] = noise
+        elif "motion_encoder" in name and param.dim() > 1 and not name.endswith("bias"):
+            state[name] = noise  # its layers scale by the fan-in themselves
         else:
             state[name] = noise * (0.1 if param.dim() == 1 else fan_in**-0.5)
     return state
@@ -62,7 +71,7 @@ def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor
 def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> None:
     """One expert as the official release has it: config.json and safetensors, in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
-    network = WanSpeechModel if config.speech else WanModel
+    network = WanSpeechModel if config.speech else WanAnimateModel if config.face else WanModel
     state = random_state(lambda device: network(config, device=device), seed)
     official = {k: v for k, v in asdict(config).items() if k in _OFFICIAL_KEYS}
     if config.speech:
@@ -113,16 +122,40 @@ def write_listener(folder: Path, seed: int) -> None:
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
 
 
+def write_image_tower(file: Path, seed: int) -> None:
+    """The open-clip checkpoint that the official release brings: the text half is there, and not used."""
+    tower = random_state(lambda device: VisionTransformer(CLIP, device=device), seed)
+    torch.save(
+        {**{f"visual.{k}": v.half() for k, v in tower.items()}, "textual.norm.weight": torch.ones(8, dtype=torch.half)},
+        file,
+    )
+
+
+def write_relighting_lora(file: Path, seed: int, rank: int = 2) -> None:
+    """A LoRA as the official training code left it: peft's names below "state_dict", beside other things."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for layer in range(DITS["Animate-14B"].num_layers):
+        for part in ("self_attn.q", "self_attn.o", "cross_attn.k_img"):
+            stem = f"base_model.model.blocks.{layer}.{part}"
+            state[f"{stem}.lora_A.default.weight"] = torch.randn(rank, DIT.dim, generator=generator) * DIT.dim**-0.5
+            state[f"{stem}.lora_B.default.weight"] = torch.randn(DIT.dim, rank, generator=generator) * 0.3
+    torch.save({"state_dict": state, "epoch": 1}, file)
+
+
 def write_release(folder: str | Path, seed: int = 0, name: str = "T2V-A14B") -> Path:
     """Writes the release folder of one of `DITS` (existing files are replaced) and returns it."""
     folder = Path(folder)
-    if name in ("TI2V-5B", "S2V-14B"):
+    if name in ("TI2V-5B", "S2V-14B", "Animate-14B"):
         write_dit(folder, seed + 1, shards=2, config=DITS[name])
     else:
         write_dit(folder / "high_noise_model", seed + 1, shards=2, config=DITS[name])
         write_dit(folder / "low_noise_model", seed + 2, shards=1, config=DITS[name])
     if name == "S2V-14B":
         write_listener(folder / "wav2vec2-large-xlsr-53-english", seed + 5)
+    if name == "Animate-14B":
+        write_image_tower(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", seed + 6)
+        write_relighting_lora(folder / "relighting_lora.ckpt", seed + 7)
     if name == "TI2V-5B":
         vae = random_state(lambda device: WanVAE22(VAE22, device=device), seed + 4)
         torch.save(vae, folder / "Wan2.2_VAE.pth")

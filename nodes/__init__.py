@@ -3,14 +3,16 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_bridge import folders
+from .animate import WanAnimateCondition, WanPoseAnimate
 from .audio import WanAudioEncode, WanAudioEncoderLoader, WanTextToSpeech
 from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
-from .loaders import WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
+from .loaders import WanCLIPVisionLoader, WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
 from .lora import WanLoRA
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .speech import WanS2VCondition, WanSpeechToVideo
 from .text import WanT5Encode
+from .video import WanLoadVideo
 
 
 class WanExtension(ComfyExtension):
@@ -20,6 +22,7 @@ class WanExtension(ComfyExtension):
             WanDiTLoader,
             WanT5Loader,
             WanVAELoader,
+            WanCLIPVisionLoader,
             WanModelInfo,
             WanLoRA,
             WanAudioEncoderLoader,
@@ -27,6 +30,9 @@ class WanExtension(ComfyExtension):
             WanTextToSpeech,
             WanS2VCondition,
             WanSpeechToVideo,
+            WanAnimateCondition,
+            WanPoseAnimate,
+            WanLoadVideo,
             WanT5Encode,
             WanI2VCondition,
             WanTI2VLatent,

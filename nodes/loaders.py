@@ -1,8 +1,8 @@
-"""Loaders: a file or official release folder -> MODEL, CLIP or VAE."""
+"""Loaders: a file or official release folder -> MODEL, CLIP, VAE or CLIP_VISION."""
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import autoencoder, diffusion, folders, model_info, text_encoder
+from ..comfy_bridge import autoencoder, diffusion, folders, model_info, text_encoder, vision
 from .schema import schema
 
 
@@ -114,8 +114,34 @@ class WanVAELoader(io.ComfyNode):
         return io.NodeOutput(autoencoder.load_vae(folders.resolve(vae_name, "vae"), weight_dtype))
 
 
+class WanCLIPVisionLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanCLIPVisionLoader",
+            "Wan Load CLIP Vision",
+            ["clip vision", "image encoder"],
+            folder="loaders",
+            description="Loads CLIP ViT-H/14, through which Animate-14B and Wan2.1's image-to-video models see a "
+            "picture, as a CLIP_VISION.",
+            inputs=[
+                io.Combo.Input(
+                    "clip_name",
+                    options=folders.options("clip_vision"),
+                    tooltip="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth of an official release in "
+                    "models/wan, or clip_vision_h.safetensors in models/clip_vision.",
+                )
+            ],
+            outputs=[io.ClipVision.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip_name: str) -> io.NodeOutput:
+        return io.NodeOutput(vision.load_clip_vision(folders.resolve(clip_name, "clip_vision")))
+
+
 class WanModelInfo(io.ComfyNode):
-    CATEGORIES = ("diffusion_models", "vae", "text_encoders")
+    CATEGORIES = ("diffusion_models", "vae", "text_encoders", "clip_vision")
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -130,7 +156,7 @@ class WanModelInfo(io.ComfyNode):
                 io.Combo.Input(
                     "file_name",
                     options=list(dict.fromkeys(name for c in cls.CATEGORIES for name in folders.options(c))),
-                    tooltip="A diffusion model, VAE or text encoder.",
+                    tooltip="A diffusion model, VAE, text encoder or CLIP image encoder.",
                 ),
                 io.Int.Input(
                     "width", default=832, min=16, max=8192, step=16, tooltip="Of the video to estimate for."

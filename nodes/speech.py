@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge import compat, conditioning, run, speech
 from .schema import schema
+from .settings import preset_input, seed_input, setting_inputs
 
 _RELEASE = "S2V-14B"
 _DEFAULT = run.Settings.of_release(_RELEASE)
@@ -106,7 +107,6 @@ class WanS2VCondition(io.ComfyNode):
 class WanSpeechToVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        custom = " Used when preset is custom."
         return schema(
             "WanSpeechToVideo",
             "Wan Speech to Video",
@@ -134,20 +134,8 @@ class WanSpeechToVideo(io.ComfyNode):
                     tooltip="A multiple of 4; 80 is official.",
                 ),
                 io.Int.Input("clips", default=0, min=0, max=10_000, tooltip="0: as many as the audio needs."),
-                io.Combo.Input(
-                    "preset",
-                    options=[_RELEASE, run.CUSTOM],
-                    default=_RELEASE,
-                    tooltip="The official steps, shift, CFG, solver and schedule; custom: the settings below.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**63,
-                    control_after_generate=True,
-                    tooltip="Clip n uses seed + n.",
-                ),
+                preset_input(_RELEASE),
+                seed_input("Clip n uses seed + n."),
                 io.Boolean.Input(
                     "start_from_reference",
                     default=False,
@@ -164,60 +152,7 @@ class WanSpeechToVideo(io.ComfyNode):
                     tooltip="Frames per second of pose_video; it is thinned out to the model's 16.",
                 ),
                 _fit(),
-                io.Int.Input(
-                    "steps",
-                    default=_DEFAULT.steps,
-                    min=1,
-                    max=1000,
-                    optional=True,
-                    tooltip="Per clip." + custom,
-                ),
-                io.Float.Input(
-                    "shift",
-                    default=_DEFAULT.shift,
-                    min=0.01,
-                    max=100.0,
-                    step=0.5,
-                    optional=True,
-                    tooltip="3." + custom,
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=_DEFAULT.cfg_high,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="4.5." + custom,
-                ),
-                io.Combo.Input(
-                    "sampler",
-                    options=run.sampling.SAMPLERS,
-                    default=_DEFAULT.sampler,
-                    optional=True,
-                    tooltip="The official solvers, then the host's samplers." + custom,
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=run.sampling.SCHEDULERS,
-                    default=_DEFAULT.scheduler,
-                    optional=True,
-                    tooltip="The official schedule, then the host's." + custom,
-                ),
-                io.Combo.Input(
-                    "noise_source",
-                    options=run.sampling.NOISE_SOURCES,
-                    default="cpu",
-                    optional=True,
-                    tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
-                ),
-                io.String.Input(
-                    "checkpoint_folder",
-                    default="",
-                    optional=True,
-                    tooltip="A folder in the output folder that keeps finished clips: a run that was cancelled or "
-                    "crashed goes on from there. Empty: none.",
-                ),
+                *setting_inputs(_DEFAULT),
             ],
             outputs=[io.Image.Output(), io.Audio.Output()],
             hidden=[io.Hidden.unique_id],

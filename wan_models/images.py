@@ -6,6 +6,7 @@ wan/first_last_frame2video.py of Wan2.1.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -57,6 +58,14 @@ def best_area_size(width: int, height: int, area: int, multiple: int = 32) -> tu
 
     # where both are as good the official code takes the one that fits the height
     return min(reversed(candidates), key=distortion)
+
+
+def floor_area_size(width: int, height: int, area: int, multiple: int = 16) -> tuple[int, int]:
+    """Width and height in pixels, multiples of `multiple` and at most `area` pixels, of about the image's aspect: the
+    rule of Animate-14B's preprocessing. Raises ValueError where the image is too narrow for any size."""
+    high = math.sqrt(area / (width / height))
+    wide, high = (int(n // multiple * multiple) for n in (area / high, high))
+    return _not_empty(wide, high, width, height, area)
 
 
 def _not_empty(out_width: int, out_height: int, width: int, height: int, area: int) -> tuple[int, int]:
@@ -176,9 +185,9 @@ def fitting_size(width: int, height: int, area: int, multiple: int = 64) -> tupl
     return _not_empty(wide, high, width, height, area)
 
 
-def letterbox(images: Tensor, width: int, height: int) -> Tensor:
-    """[B, H, W, C] -> [B, height, width, C]: scaled to fit, bilinear, in the middle of black; in steps of 1/255.
-    Source: padding_resize of wan/animate.py."""
+def letterbox(images: Tensor, width: int, height: int, resize: Callable | None = None) -> Tensor:
+    """[B, H, W, C] -> [B, height, width, C]: scaled to fit, in the middle of black. resize(images, width, height):
+    `linear_8bit` unless another is given. Source: padding_resize of wan/animate.py."""
     rows, columns = images.shape[1:3]
     if rows / columns > height / width:
         wide, high = int(height / rows * columns), height
@@ -188,8 +197,15 @@ def letterbox(images: Tensor, width: int, height: int) -> Tensor:
         _not_empty(wide, high, columns, rows, width * height)
     out = images.new_zeros(images.shape[0], height, width, images.shape[-1])
     left, top = (width - wide) // 2, (height - high) // 2
-    out[:, top : top + high, left : left + wide] = linear_8bit(images, wide, high)
+    out[:, top : top + high, left : left + wide] = (resize or linear_8bit)(images, wide, high)
     return out
+
+
+def video_size(images: Tensor, area: int) -> Tensor:
+    """[B, H, W, C] -> the same in the size of `floor_area_size`, letterboxed where its aspect is a little off."""
+    width, height = floor_area_size(images.shape[2], images.shape[1], area)
+    shrinks = width * height < images.shape[1] * images.shape[2]
+    return letterbox(images, width, height, area_resize if shrinks else linear_8bit)
 
 
 def linear_8bit(images: Tensor, width: int, height: int) -> Tensor:
@@ -209,6 +225,38 @@ def linear_8bit(images: Tensor, width: int, height: int) -> Tensor:
     top, bottom, a, b = (x.view(-1, 1, 1) if i > 1 else x for i, x in enumerate(taps(images.shape[1], height)))
     scaled = ((rows[:, top] * a >> 16) + (rows[:, bottom] * b >> 16) + 2) >> 2
     return scaled.to(images).div_(255)
+
+
+def centre_square(images: Tensor) -> Tensor:
+    """[B, H, W, C] -> the largest square at its centre."""
+    rows, columns = images.shape[1:3]
+    side = min(rows, columns)
+    top, left = (rows - side) // 2, (columns - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
+def area_resize(images: Tensor, width: int, height: int) -> Tensor:
+    """[B, H, W, C] -> [B, height, width, C]: each new pixel the mean of the area it covers, or bilinear
+    where a side grows. OpenCV's INTER_AREA, by which the official preprocessing resizes."""
+
+    grows = height > images.shape[1] or width > images.shape[2]
+
+    def weights(size: int, wanted: int) -> Tensor:
+        scale = size / wanted
+        old, new = torch.arange(size, dtype=torch.float64), torch.arange(wanted, dtype=torch.float64)[:, None]
+        if not grows:
+            covered = torch.minimum(old + 1, (new + 1) * scale) - torch.maximum(old, new * scale)
+            return covered.clamp(min=0) / scale
+        first = (new * scale).floor()
+        past = (new + 1 - (first + 1) / scale).clamp(min=0) % 1
+        return (old == first) * (1 - past) + (old == (first + 1).clamp(max=size - 1)) * past
+
+    if images.shape[1:3] == (height, width):
+        return images
+    down, across = (
+        weights(*sizes).to(images) for sizes in ((images.shape[1], height), (images.shape[2], width))
+    )
+    return torch.stack([torch.einsum("yh,hwc,xw->yxc", down, image, across) for image in images])
 
 
 def shortest_side_crop(images: Tensor, width: int, height: int) -> Tensor:

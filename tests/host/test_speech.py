@@ -217,7 +217,7 @@ def test_odd_audio_and_pictures_make_a_video(host, folder, inputs):
     [
         (
             {"model": "wan/T2V-A14B/low_noise_model"},
-            "needs S2V-14B, and the connected model is a text-to-video model",
+            "needs S2V-14B; the connected model is a text-to-video model",
         ),
         ({"voice": "short.wav"}, "10 ms, where 25 ms is the least"),
         ({"voice": "long.wav"}, "180 minutes long, and up to 15 can be encoded"),

@@ -294,7 +294,7 @@ def test_every_input_has_a_tooltip(host):
         for name, info in host.get("/object_info").items()
         if info["category"].startswith("Wan2.2/")
     }
-    assert len(ours) == 20
+    assert len(ours) == 24
     standard = {
         "MODEL",
         "CLIP",
@@ -307,6 +307,10 @@ def test_every_input_has_a_tooltip(host):
         "GUIDER",
         "STRING",
         "CLIP_VISION_OUTPUT",
+        "CLIP_VISION",
+        "MASK",
+        "INT",
+        "FLOAT",
         "AUDIO",
         "AUDIO_ENCODER",
         "AUDIO_ENCODER_OUTPUT",

@@ -37,3 +37,24 @@ def media(folder: Path):
     folder.mkdir(exist_ok=True)
     write_sound(folder / "talk.wav", 0.6)
     write_film(folder / "pose.mp4")
+
+
+def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, seed=0):
+    """Noise without loss: what was written is what is read. Returns the frames [T, H, W, 3]."""
+    width, height = size
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=fps, options={"crf": "0", "bf": str(b_frames), "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
+        track = container.add_stream("aac", rate=48000, layout="mono") if sound else None
+        for array in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+        if track:
+            tone = 0.5 * np.sin(np.arange(48000 * frames // fps, dtype=np.float32)[None] * 0.05)
+            for start in range(0, tone.shape[1], 1024):
+                part = av.AudioFrame.from_ndarray(np.ascontiguousarray(tone[:, start : start + 1024]), "fltp", "mono")
+                part.sample_rate, part.pts = 48000, start
+                container.mux(track.encode(part))
+            container.mux(track.encode())
+    return pixels

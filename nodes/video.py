@@ -1,0 +1,67 @@
+"""A video file as frames."""
+
+from comfy_api.latest import io
+
+from ..comfy_bridge import video
+from .schema import schema
+
+
+class WanLoadVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanLoadVideo",
+            "Wan Load Video",
+            ["video", "frames", "fps"],
+            folder="preprocessing",
+            description="Frames of a video file at another rate, exact to the frame, and its sound.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=video.files(), upload=io.UploadType.video, tooltip="In the input folder."
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.01,
+                    tooltip="Frames per second to take; 30 is Animate-14B's. 0: the video's own.",
+                ),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=1e6, step=0.01, tooltip="Seconds; the first frame."
+                ),
+                io.Int.Input(
+                    "length", default=0, min=0, max=1_000_000, tooltip="Frames; 0: to the end of the video."
+                ),
+                io.Int.Input("width", default=1280, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
+                io.Int.Input("height", default=720, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
+                io.Combo.Input(
+                    "fit",
+                    options=video.FIT,
+                    default=video.FIT[0],
+                    tooltip="keep aspect: about width x height pixels in the video's own aspect, as the official "
+                    "preprocessing does. exact: this very width and height, cropped at the centre. original: as it is.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="frames"),
+                io.Audio.Output(display_name="audio"),
+                io.Float.Output(display_name="fps"),
+                io.Int.Output(display_name="frame_count"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, file: str, fps: float, start: float, length: int, width: int, height: int, fit: str
+    ) -> io.NodeOutput:
+        frames, rate = video.load(file, fps, start, length, width, height, fit)
+        return io.NodeOutput(frames, video.sound(file, start, len(frames) / rate), rate, len(frames))
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **inputs: object) -> float:
+        return video.changed(file)
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return video.problem(file)

@@ -1,0 +1,298 @@
+"""A character animated in the real host: numbers, exact lengths, going on after Cancel, one clip by hand, bad input."""
+
+import av
+import numpy as np
+import pytest
+import torch
+from graphs import base_graph, latents, node, sampler, save
+from PIL import Image
+from safetensors.torch import load_file
+from tests_media import write_video
+from tests_support import rel_l2
+
+from demo.host import HostError
+from demo.tiny_release import write_release
+from wan_models import images
+from wan_models.checkpoints.loading import expect, load_into
+from wan_models.checkpoints.reader import open_model
+from wan_models.dit.animate import WanAnimateModel
+from wan_models.pipeline import video_latents
+from wan_models.sampling.clips import back_and_forth, driven_clip_count, driven_clips
+from wan_models.text.tokenizer import WanTokenizer
+from wan_models.text.umt5 import UMT5Encoder
+from wan_models.vae import wan21
+from wan_models.vae.wan21 import WanVAE21
+from wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
+
+RELEASE = "wan/Animate-14B"
+CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+WIDTH, HEIGHT, FRAMES, SEED = 64, 48, 14, 3
+SETTINGS = {"preset": "custom", "steps": 6, "shift": 5.0, "cfg": 3.0, "sampler": "wan dpm++"}
+
+
+@pytest.fixture(scope="module")
+def folder(base):
+    write_release(base / "models" / "wan" / "Animate-14B", seed=40, name="Animate-14B")
+    inputs = base / "input"
+    inputs.mkdir(exist_ok=True)
+    for seed, name in enumerate(("pose", "background", "subject")):
+        write_video(inputs / f"{name}.mp4", FRAMES, (WIDTH, HEIGHT), seed=seed)
+    write_video(inputs / "odd.mp4", FRAMES, (70, 50))
+    write_video(inputs / "face.mp4", FRAMES, (512, 512), seed=4)
+    write_video(inputs / "short.mp4", 4, (WIDTH, HEIGHT))
+    write_video(inputs / "long.mp4", 78, (32, 32))
+    write_video(inputs / "nothing.mp4", 1, (WIDTH, HEIGHT))
+    pixels = np.random.default_rng(9).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(inputs / "character.png")
+    Image.fromarray(pixels * 0).save(inputs / "black.png")
+    return base
+
+
+def video(name, **inputs):
+    size = {"width": WIDTH, "height": HEIGHT, "fit": "original"}
+    return node("WanLoadVideo", file=name, **({"fps": 0.0, "start": 0.0, "length": 0} | size | inputs))
+
+
+def graph(pose="pose.mp4", face="face.mp4", replace=False, model=RELEASE, save_as="animate", **inputs):
+    """WanPoseAnimate over our loaders."""
+    out = base_graph()
+    for name in ("low", "latent"):
+        del out[name]
+    out["high"] = node("WanDiTLoader", model_name=model)
+    out["vae"] = node("WanVAELoader", vae_name=f"{RELEASE}/Wan2.1_VAE.pth")
+    out["clip"] = node("WanCLIPVisionLoader", clip_name=CLIP_FILE)
+    out["character"] = node("LoadImage", image="character.png")
+    out["pose"], out["face"] = video(pose), video(face)
+    scene = {
+        "positive": ("text", 0), "negative": ("text", 1), "vae": ("vae", 0), "clip_vision": ("clip", 0),
+        "reference_image": ("character", 0), "pose_video": ("pose", 0), "face_video": ("face", 0),
+    }  # fmt: skip
+    if replace:
+        out["background"], out["subject"] = video("background.mp4"), video("subject.mp4")
+        out["mask"] = node("ImageToMask", image=("subject", 0), channel="red")
+        scene |= {"background_video": ("background", 0), "mask": ("mask", 0)}
+    clip = {"frames_per_clip": 5, "carried_frames": "1", "seed": SEED}
+    out["video"] = node("WanPoseAnimate", model=("high", 0), **(scene | clip | SETTINGS | inputs))
+    out["film"] = node("CreateVideo", images=("video", 0), fps=30)
+    out["save"] = node(
+        "SaveVideo", video=("film", 0), filename_prefix=f"video/{save_as}", format="auto", codec="auto"
+    )
+    return out
+
+
+def load(path, kind, network):
+    checkpoint = open_model(path)
+    model = network(expect(checkpoint, kind).config, device="meta").eval()
+    load_into(model, checkpoint, convert=lambda _, w: w.float())
+    return model
+
+
+def frames_of(name, folder):
+    with av.open(str(folder / "input" / name)) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    return torch.from_numpy(np.stack(frames)).float() / 255
+
+
+@torch.no_grad()
+def pure(folder, replace, per_clip, carried):
+    """The same video in plain PyTorch: the new frames of each clip."""
+    release = folder / "models" / "wan" / "Animate-14B"
+    model = load(release, "dit", WanAnimateModel)
+    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    text_release = folder / "models" / "wan" / "T2V-A14B"
+    t5 = load(text_release / "models_t5_umt5-xxl-enc-bf16.pth", "t5", UMT5Encoder)
+    tokenizer = WanTokenizer.from_folder(text_release / "google" / "umt5-xxl")
+    texts = [t5.encode(*tokenizer([text])) for text in ("two cats surf in the evening sun", "blurry")]
+    checkpoint = open_model(folder / "models" / CLIP_FILE)
+    tower = VisionTransformer(expect(checkpoint, "clip_vision").config, device="meta").eval()
+    load_tower(tower, checkpoint)
+
+    picture = np.array(Image.open(folder / "input" / "character.png").convert("RGB"))
+    picture = images.letterbox(torch.from_numpy(picture).float()[None] / 255, WIDTH, HEIGHT)
+    features, _ = tower.float()(normalise(look(picture)))
+    pose, faces = frames_of("pose.mp4", folder), frames_of("face.mp4", folder)
+    background, mask = frames_of("background.mp4", folder), frames_of("subject.mp4", folder)[..., 0]
+    size = (1 + (per_clip + 3) // 4, HEIGHT // 8, WIDTH // 8)
+    generator = torch.Generator().manual_seed(SEED)
+
+    def encode(pixels):
+        return wan21.normalize(vae.encode(pixels.movedim(-1, 0)[None] * 2 - 1))
+
+    def decode(z):
+        return (vae.decode(wan21.denormalize(z))[0].movedim(0, -1) + 1) / 2
+
+    def denoise(clip):
+        rows = back_and_forth(clip.start, per_clip, FRAMES)
+        given = (background[rows], mask[rows]) if replace else (None, None)
+        video, known = images.replaced_frames(per_clip, (WIDTH, HEIGHT), clip.carried, *given)
+        known = torch.cat([torch.ones(4, 1, *size[1:]), images.mask_channels(known, *size[1:])], dim=1)
+        y = torch.cat([known[None], torch.cat([encode(picture), encode(video)], dim=2)], dim=1)
+        face = faces[rows].movedim(-1, 0)[None] * 2 - 1
+        led = [model.prepare(encode(pose[rows]), x, size[0]) for x in (face, face * 0 - 1)]
+        velocity = lambda x, t, given, _: model(x, t, given[0], given[1], y, features)  # noqa: E731
+        noise = torch.randn(1, 16, *size, generator=generator)
+        return video_latents(
+            velocity, velocity, *zip(texts, led, strict=True), noise, steps=6, shift=5.0, guidance=(3.0, 3.0),
+            boundary=0.0, solver="dpm++",
+        )  # fmt: skip
+
+    clips = driven_clip_count(FRAMES, per_clip, carried)
+    return list(driven_clips(denoise, decode, picture, per_clip, carried, clips))
+
+
+def clips_of(folder, name):
+    return [
+        load_file(file)["frames"] for file in sorted((folder / "output" / name).glob("clip_*.safetensors"))
+    ]
+
+
+def film_length(host, entry):
+    (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
+    with av.open(str(file)) as film:
+        return sum(1 for _ in film.decode(video=0))
+
+
+@pytest.mark.parametrize(("replace", "per_clip", "carried"), [(False, 5, 1), (True, 9, 5)])
+def test_video_equals_the_pure_pipeline_and_is_as_long_as_the_driving_one(host, folder, replace, per_clip, carried):
+    progress = []
+
+    def keep(kind, data):
+        if kind == "progress" and data["node"] == "video":
+            progress.append((data["value"], data["max"]))
+
+    inputs = {"frames_per_clip": per_clip, "carried_frames": str(carried), "checkpoint_folder": f"animate_{replace}"}
+    entry = host.run(graph(replace=replace, **inputs), keep)
+    made, expected = clips_of(folder, f"animate_{replace}"), pure(folder, replace, per_clip, carried)
+    clips = driven_clip_count(FRAMES, per_clip, carried)
+    assert len(made) == clips >= 3 and [part.shape for part in made] == [part.shape for part in expected]
+    assert rel_l2(torch.cat(made), torch.cat(expected)) < 1e-4
+    assert progress == sorted(progress) and progress[-1] == (6 * clips, 6 * clips)
+    assert film_length(host, entry) == FRAMES
+    (text,) = entry["outputs"]["video"]["text"]
+    assert text == f"{FRAMES} frames in {clips} clips of {per_clip}, {carried} carried, {FRAMES / 30:.2f} s"
+
+
+@pytest.mark.parametrize("frames", [5, 76, 77, 78])
+def test_length_is_the_driving_one(host, folder, frames):
+    out = graph(pose="long.mp4", face="nothing.mp4", frames_per_clip=77, steps=1, cfg=1.0)
+    out["pose"]["inputs"]["length"] = frames
+    assert film_length(host, host.run(out)) == frames
+
+
+def test_a_cancelled_run_goes_on_with_the_same_result(host, folder):
+    host.run(graph(checkpoint_folder="animate_whole", seed=5))
+    expected = clips_of(folder, "animate_whole")
+
+    def cancel(kind, data):
+        if kind == "progress" and data["node"] == "video" and data["value"] == 8:  # in the second clip
+            host.interrupt()
+
+    part = graph(checkpoint_folder="animate_part", seed=5)
+    with pytest.raises(HostError, match="interrupted"):
+        host.run(part, cancel)
+    assert len(clips_of(folder, "animate_part")) == 1
+    entry = host.run(part)
+    made = clips_of(folder, "animate_part")
+    assert len(made) == 4 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
+    with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
+        host.run(graph(checkpoint_folder="animate_part", seed=5, face_strength=0.5))
+
+
+def test_the_face_counts_as_much_as_it_should(host, folder):
+    for name, strength in (("off", 0.0), ("half", 0.5), ("full", 1.0)):
+        host.run(graph(checkpoint_folder=f"face_{name}", face_strength=strength, steps=2, cfg=1.0))
+    off, half, full = (torch.cat(clips_of(folder, f"face_{name}")) for name in ("off", "half", "full"))
+    assert 0.01 < rel_l2(half, off) < rel_l2(full, off)
+
+
+def by_hand(**condition):
+    """One clip through WanAnimateCondition and WanMoESampler, saved as latents."""
+    out = graph()
+    scene = {k: v for k, v in out["video"]["inputs"].items() if k not in ("model", "seed", *SETTINGS)}
+    for name in ("video", "film", "save"):
+        del out[name]
+    out["one"] = node("WanAnimateCondition", **(scene | {"frame_offset": 0} | condition))
+    out["sample"] = sampler(
+        SEED, latent=("one", 2), steps=6, shift=5.0, cfg_high=3.0, boundary=0.0, sampler="wan dpm++"
+    )
+    del out["sample"]["inputs"]["model_low"]
+    out["sample"]["inputs"] |= {"positive": ["one", 0], "negative": ["one", 1]}
+    out["keep"] = save()
+    return out
+
+
+def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder):
+    host.run(graph(checkpoint_folder="animate_first"))
+    expected = clips_of(folder, "animate_first")[0]
+    found = latents(host, by_hand())
+    vae = load(folder / "models" / "wan" / "Animate-14B" / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    with torch.no_grad():
+        frames = (vae.decode(found[:, :, 1:])[0].movedim(0, -1) + 1) / 2
+    assert rel_l2(frames, expected) < 1e-4
+
+
+def test_the_next_clip_by_hand_begins_with_the_carried_frames(host, folder):
+    """trim_latent, trim_image and frame_offset are what the host's own nodes give."""
+    first = by_hand()
+    first["cut"] = node("TrimVideoLatent", samples=("sample", 0), trim_amount=("one", 3))
+    first["frames"] = node("VAEDecode", samples=("cut", 0), vae=("vae", 0))
+    second = by_hand(motion_frames=("frames", 0), frame_offset=("one", 5))
+    first["next"] = second["one"]
+    first["next sample"] = second["sample"]
+    first["next sample"]["inputs"] |= {
+        "latent_image": ["next", 2], "positive": ["next", 0], "negative": ["next", 1],
+    }  # fmt: skip
+    first["next cut"] = node("TrimVideoLatent", samples=("next sample", 0), trim_amount=("next", 3))
+    first["next frames"] = node("VAEDecode", samples=("next cut", 0), vae=("vae", 0))
+    first["new"] = node("ImageFromBatch", image=("next frames", 0), batch_index=("next", 4), length=64)
+    first["film"] = node("CreateVideo", images=("new", 0), fps=30)
+    first["save"] = node(
+        "SaveVideo", video=("film", 0), filename_prefix="video/next", format="auto", codec="auto"
+    )
+    assert film_length(host, host.run(first)) == 4
+
+
+def test_the_hosts_own_node_drives_our_model(host, folder):
+    out = by_hand()
+    out["seen"] = node("CLIPVisionEncode", clip_vision=("clip", 0), image=("character", 0), crop="none")
+    out["one"] = node(
+        "WanAnimateToVideo", positive=("text", 0), negative=("text", 1), vae=("vae", 0), width=WIDTH, height=HEIGHT,
+        length=5, batch_size=1, clip_vision_output=("seen", 0), reference_image=("character", 0),
+        face_video=("face", 0), pose_video=("pose", 0), continue_motion_max_frames=5, video_frame_offset=0,
+    )  # fmt: skip
+    found = latents(host, out)
+    assert found.shape == (1, 16, 3, HEIGHT // 8, WIDTH // 8)
+    # the reference is not fitted into the size as the official code does it, so this is near our own and no more
+    assert 0 < rel_l2(found, latents(host, by_hand())) < 1.5
+
+
+def test_a_size_that_the_model_cannot_make_is_the_nearest_that_it_can(host, folder):
+    assert film_length(host, host.run(graph(pose="odd.mp4", steps=1))) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"model": "wan/T2V-A14B/low_noise_model"}, "needs Animate-14B; the connected model is a text-to-video"),
+        ({"face": "short.mp4"}, f"face_video has 4 frames and pose_video {FRAMES}"),
+        ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4 plus 1"),
+        ({"carried_frames": "5"}, "5 carried frames do not go with clips of 5"),
+        ({"replace": True, "background_video": None}, "there is a mask but no background_video"),
+        ({"replace": True, "mask": None}, "there is a background_video but no mask"),
+        ({"checkpoint_folder": "../../elsewhere"}, "lies outside the output folder"),
+    ],
+)
+def test_what_cannot_work_says_why(host, folder, inputs, message):
+    out = graph(**inputs)
+    out["video"]["inputs"] = {k: v for k, v in out["video"]["inputs"].items() if v is not None}
+    with pytest.raises(HostError, match=message):
+        host.run(out)
+
+
+def test_an_empty_mask_says_so(host, folder):
+    out = graph(replace=True)
+    out["dark"] = node("LoadImage", image="black.png")
+    out["mask"]["inputs"]["image"] = ["dark", 0]
+    with pytest.raises(HostError, match="the mask is empty in every frame"):
+        host.run(out)
