@@ -1,0 +1,134 @@
+"""Finding people and their keypoints, against the official code with the same small ONNX models."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from official_preprocessing import official_preprocessing, people
+from onnx_files import write_detector, write_pose
+
+from wan_models.images import floor_area_size, video_size
+from wan_models.pose.detect import PersonDetector, PoseEstimator, choose, decode, open_onnx, track_person
+
+BOXES = [
+    (100, 40, 300, 600, 0.9, 0),
+    (110, 50, 300, 590, 0.7, 0),
+    (380, 200, 600, 630, 0.8, 0),
+    (0, 0, 640, 640, 0.95, 7),
+    (30, 30, 60, 60, 0.6, 0),
+    (5, 300, 90, 640, 0.03, 0),
+]
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    with official_preprocessing() as modules:
+        yield modules
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    write_detector(folder / "yolov10m.onnx", BOXES)
+    points = people(1, 1, 1, 5, low=0.5)[0]
+    points[::9, 2] = 0
+    write_pose(folder / "vitpose.onnx" / "end2end.onnx", points)
+    return folder
+
+
+def pictures(seed, count=4, height=180, width=240):
+    return torch.from_numpy(np.random.default_rng(seed).integers(40, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(180, 240), (320, 200)])
+def test_keypoints_equal_official(theirs, files, height, width):
+    frames = pictures(3, 4, height, width)
+    official = theirs.pose2d.Pose2d(str(files / "vitpose.onnx"), str(files / "yolov10m.onnx"), device="cpu")
+    metas = official(list(frames.numpy()))
+    track = track_person(
+        frames.float() / 255, PersonDetector(files / "yolov10m.onnx"), PoseEstimator(files / "vitpose.onnx")
+    )
+    for i, meta in enumerate(metas):
+        for name, key in (("body", "body"), ("left", "left_hand"), ("right", "right_hand")):
+            expected = meta[f"keypoints_{key}"] * (width, height, 1)
+            assert np.abs(getattr(track, name)[i] - expected).max() < 1e-2  # pixels
+        assert np.abs(track.face[i] - meta["keypoints_face"][1:] * (width, height, 1)).max() < 1e-2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_decoding_equals_official(theirs, seed):
+    random = np.random.default_rng(seed)
+    heatmaps = random.uniform(0, 0.2, (133, 64, 48)).astype(np.float32)
+    y, x = np.mgrid[:64, :48]
+    for k in range(133):
+        cx, cy = random.uniform(0, 48), random.uniform(0, 64)
+        heatmaps[k] += np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / random.uniform(2, 20))
+    heatmaps[7] = 0
+    points, scores = theirs.pose2d_utils.keypoints_from_heatmaps(
+        heatmaps[None], center=np.array([[24.0, 32.0]]), scale=np.array([[48.0, 64.0]]), unbiased=True
+    )
+    found = decode(heatmaps)
+    assert np.abs(found[:, :2] - points[0]).max() < 1e-2 and np.array_equal(found[:, 2], scores[0, :, 0])
+
+
+def test_who_is_meant():
+    boxes = np.array([(0, 0, 100, 200, 0.9, 0), (150, 0, 300, 220, 0.5, 0), (400, 50, 440, 190, 0.9, 0)], float)
+    assert choose(boxes, 640, "largest")[0] == 150
+    assert choose(boxes, 640, "leftmost")[0] == 0
+    assert choose(boxes, 640, "rightmost")[0] == 400
+    assert choose(boxes, 500, "centre")[0] == 150
+    assert choose(boxes, 640, "largest", before=boxes[0] + 10)[0] == 0  # who was meant before
+    assert choose(boxes, 640, "largest", before=boxes[0] + 5000)[0] == 150  # and has gone
+    assert choose(boxes[:0], 640, "largest") is None
+
+
+def test_frames_without_anybody(files):
+    detector, estimator = PersonDetector(files / "yolov10m.onnx"), PoseEstimator(files / "vitpose.onnx")
+    frames = pictures(4).float() / 255
+    frames[1] = 0
+    told = []
+    track = track_person(frames, detector, estimator, tell=lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert not track.body[1].any() and (track.body[[0, 2, 3], :, 2] > 0).any()
+    with pytest.raises(ValueError, match="nobody was found in any of the 4 frames"):
+        track_person(frames * 0, detector, estimator)
+    assert (track_person(frames * 0, None, estimator).body[..., 2] > 0).any()  # the whole frame is the person
+
+
+def test_models_that_do_not_fit_say_so(files, tmp_path, monkeypatch):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"broken\.onnx cannot be opened as an ONNX model"):
+        open_onnx(tmp_path / "broken.onnx")
+    with pytest.raises(ValueError, match="a person detector takes 1 x 3 x 640 x 640"):
+        PersonDetector(files / "vitpose.onnx")
+    with pytest.raises(ValueError, match="gives no heat maps, as ViTPose does"):
+        PoseEstimator(files / "yolov10m.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"needs onnxruntime, which is not installed: pip install 'comfyui-wan22\["):
+        open_onnx(files / "vitpose.onnx")
+
+
+def test_a_folder_of_transformers_gives_the_body(tmp_path):
+    from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
+
+    backbone = VitPoseBackboneConfig(
+        image_size=[64, 48], patch_size=[16, 16], hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        out_indices=[1],
+    )  # fmt: skip
+    model = VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, num_labels=17)).eval()
+    model.save_pretrained(tmp_path)
+    frame = pictures(2)[0].float() / 255
+    found = PoseEstimator(tmp_path)(frame)
+    assert found.shape == (133, 3) and found[:17].any() and not found[17:].any()
+
+
+@pytest.mark.parametrize("size", [(180, 240), (1080, 1920), (721, 333), (64, 64)])
+def test_video_size_equals_official(theirs, size):
+    frame = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for area in (1280 * 720, 320 * 240, 64 * 64):
+        expected = theirs.utils.resize_by_area(frame, area, divisor=16)
+        assert floor_area_size(size[1], size[0], area) == expected.shape[1::-1]
+        found = (video_size(torch.from_numpy(frame)[None].float() / 255, area)[0] * 255).numpy()
+        off = np.abs(np.floor(found + 0.5) - expected)
+        assert off.max() <= 1 and (off > 0).mean() < 0.12  # of one step in 255, by how OpenCV rounds

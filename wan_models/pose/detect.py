@@ -1,0 +1,255 @@
+"""Finding a person in each frame, and their keypoints: YOLOv10 and ViTPose.
+
+The official checkpoints are ONNX files; a folder of transformers' ViTPose works in the place of the latter, for the
+body only. Source: wan/modules/animate/preprocess/pose2d.py and pose2d_utils.py of the official code.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..images import linear_8bit
+from .skeleton import PoseTrack
+
+INSTALL = "pip install 'comfyui-wan22[preprocess]'"
+PEOPLE = ["largest", "centre", "leftmost", "rightmost"]
+"""Who is meant where there are several."""
+WHOLEBODY = 133
+
+_DETECTOR_SIZE = 640
+_SURE, _OVERLAP = 0.05, 0.5
+# a person less than this much as long as the longest is not the one that is meant
+_SMALL = 0.4
+# the box is widened by this much before it is looked at
+_MARGIN = 1.25
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BLUR = 11
+
+Box = np.ndarray
+"""x and y from, x and y to, score, class."""
+
+
+def open_onnx(path: str | Path, device: torch.device | None = None) -> Any:
+    """An onnxruntime session of a file, or of the end2end.onnx in a folder; on the GPU where onnxruntime can.
+
+    Raises ImportError with what to install, and ValueError where the file is no such model."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ImportError(f"pose detection needs onnxruntime, which is not installed: {INSTALL}") from None
+    path = Path(path)
+    file = path / "end2end.onnx" if path.is_dir() else path
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device is not None and device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    try:
+        return onnxruntime.InferenceSession(str(file), providers=providers)
+    except Exception as error:  # onnxruntime's own, one class per status
+        raise ValueError(f"{file} cannot be opened as an ONNX model ({error}): it is broken or incomplete") from error
+
+
+class PersonDetector:
+    """YOLOv10, as ONNX: input [1, 3, 640, 640], output [1, N, 6] of boxes, scores and classes."""
+
+    def __init__(self, path: str | Path, device: torch.device | None = None) -> None:
+        self._session = open_onnx(path, device)
+        self._input = self._session.get_inputs()[0].name
+        shape = self._session.get_inputs()[0].shape
+        if len(shape) != 4 or _DETECTOR_SIZE not in (shape[2], *[_DETECTOR_SIZE] * isinstance(shape[2], str)):
+            raise ValueError(f"{path} takes inputs of shape {shape}; a person detector takes 1 x 3 x 640 x 640")
+
+    def __call__(self, frame: Tensor) -> Box:
+        """Frame [H, W, 3] in 0..1 -> people's boxes [N, 6], in pixels of the frame."""
+        height, width = frame.shape[:2]
+        seen = linear_8bit(frame[None], _DETECTOR_SIZE, _DETECTOR_SIZE).movedim(-1, 1)
+        rows = self._session.run(None, {self._input: seen.numpy()})[0]
+        if rows.ndim != 3 or rows.shape[-1] != 6:
+            raise ValueError(f"the detector gives {rows.shape}, and YOLOv10 rows of 6: choose yolov10m.onnx")
+        rows = rows[0][rows[0, :, 4] >= _SURE]
+        boxes = rows[:, :4] * (np.array([width, height] * 2) / _DETECTOR_SIZE)
+        # whole pixels, as the official code has them
+        corner, size = boxes[:, :2].astype(np.int32), (boxes[:, 2:] - boxes[:, :2]).astype(np.int32)
+        found = np.concatenate([corner, corner + size, rows[:, 4:]], axis=1)
+        kept = found[_without_doubles(found)]
+        return kept[(kept[:, 5] == 0) & (kept[:, 4] > _SURE)]
+
+
+def _without_doubles(boxes: Box) -> list[int]:
+    """Which boxes stay when those that overlap a more certain one go."""
+    kept: list[int] = []
+    for i in np.argsort(-boxes[:, 4], kind="stable"):
+        if all(overlap(boxes[i], boxes[j]) <= _OVERLAP for j in kept):
+            kept.append(int(i))
+    return kept
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    size = np.clip(np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2]), 0, None)
+    shared = float(size.prod())
+    total = float((a[2:4] - a[:2]).prod() + (b[2:4] - b[:2]).prod()) - shared
+    return shared / total if total else 0.0
+
+
+def choose(boxes: Box, width: int, person: str, before: Box | None = None) -> Box | None:
+    """The box of who is meant, one of `PEOPLE`; who was meant in the frame before, where `before` tells and they are
+    still there. None where there is nobody."""
+    if not len(boxes):
+        return None
+    if before is not None:
+        overlaps = [overlap(box, before) for box in boxes]
+        if max(overlaps) > 0:
+            return boxes[int(np.argmax(overlaps))]
+    middles, areas = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 2:4] - boxes[:, :2]).prod(axis=1)
+    longest = (boxes[:, 2:4] - boxes[:, :2]).max(axis=1)
+    worth = {
+        "largest": areas,
+        "centre": -np.abs(middles - width / 2),
+        "leftmost": -middles,
+        "rightmost": middles,
+    }[person]
+    # as the official code goes through them: the best so far sets how long the next must be
+    best, needed, most = None, longest.max(), -np.inf
+    for i in range(len(boxes)):
+        if worth[i] > most and longest[i] >= needed * _SMALL:
+            best, needed, most = i, longest[i], worth[i]
+    return None if best is None else boxes[best]
+
+
+class PoseEstimator:
+    """ViTPose: keypoints of the person in a box. `path` is an ONNX file or folder, or a folder of transformers."""
+
+    def __init__(self, path: str | Path, device: torch.device | None = None) -> None:
+        path = Path(path)
+        if (path / "config.json").is_file():
+            self._heatmaps, self._rgb, self._size = _transformers_vitpose(path, device)
+            return
+        session = open_onnx(path, device)
+        name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
+        if len(shape) != 4 or not all(isinstance(n, int) for n in shape[2:]):
+            raise ValueError(f"{path} takes inputs of shape {shape}; ViTPose takes pictures of one size")
+        if len(session.get_outputs()[0].shape) != 4:
+            raise ValueError(f"{path} gives no heat maps, as ViTPose does: choose vitpose_h_wholebody.onnx")
+        # the official code shows this model blue before red
+        self._heatmaps, self._rgb, self._size = (
+            lambda picture: session.run(None, {name: picture})[0],
+            False,
+            (shape[2], shape[3]),
+        )
+
+    def __call__(self, frame: Tensor, box: Box | None = None) -> np.ndarray:
+        """Frame [H, W, 3] in 0..1 -> keypoints [133, 3], in pixels of the frame; of the whole frame without a box."""
+        height, width = frame.shape[:2]
+        if box is None or box[2] - box[0] < 10 or box[3] - box[1] < 10:
+            box = np.array([0, 0, width, height])
+        rows, columns = self._size
+        centre = (np.asarray(box[:2]) + box[2:4]) / 2
+        tall = max((box[2] - box[0]) * rows / columns, box[3] - box[1]) * _MARGIN
+        size = np.array([tall * columns / rows, tall])
+        picture = _crop(frame if self._rgb else frame.flip(-1), centre, size, rows, columns)
+        picture = (picture - torch.tensor(_MEAN)) / torch.tensor(_STD)
+        heatmaps = self._heatmaps(picture.permute(2, 0, 1)[None].float().numpy())[0]
+        points = decode(heatmaps)
+        points[:, :2] *= size / (heatmaps.shape[2], heatmaps.shape[1])
+        points[:, :2] += centre - size / 2
+        out = np.zeros((WHOLEBODY, 3), np.float32)
+        out[: len(points)] = points[:WHOLEBODY]
+        return out
+
+
+def _transformers_vitpose(path: Path, device: torch.device | None) -> tuple[Callable, bool, tuple[int, int]]:
+    from transformers import VitPoseForPoseEstimation
+
+    model = VitPoseForPoseEstimation.from_pretrained(path, use_safetensors=True).eval().to(device or "cpu")
+    experts = getattr(model.config.backbone_config, "num_experts", 1)
+
+    @torch.no_grad()
+    def heatmaps(picture: np.ndarray) -> np.ndarray:
+        given = torch.from_numpy(picture).to(model.device)
+        chosen = {"dataset_index": torch.tensor([0], device=model.device)} if experts > 1 else {}  # 0: COCO
+        return model(given, **chosen).heatmaps.float().cpu().numpy()
+
+    rows, columns = model.config.backbone_config.image_size
+    return heatmaps, True, (rows, columns)
+
+
+def _crop(frame: Tensor, centre: np.ndarray, size: np.ndarray, rows: int, columns: int) -> Tensor:
+    """What is in the box [rows, columns, 3] in 0..1, black outside the frame."""
+    left, top = np.round(centre - size / 2).astype(int)
+    right, bottom = np.round(centre + size / 2).astype(int)
+    part = torch.zeros(bottom - top, right - left, 3)
+    height, width = frame.shape[:2]
+    x, y = (max(0, left), min(width, right)), (max(0, top), min(height, bottom))
+    if x[0] < x[1] and y[0] < y[1]:
+        part[y[0] - top : y[1] - top, x[0] - left : x[1] - left] = frame[y[0] : y[1], x[0] : x[1]]
+    resized = F.interpolate(part.permute(2, 0, 1)[None], size=(rows, columns), mode="bilinear", align_corners=False)
+    return resized[0].permute(1, 2, 0)
+
+
+def decode(heatmaps: np.ndarray) -> np.ndarray:
+    """Heat maps [K, H, W] -> keypoints [K, 3] in cells of the map and the height of the peak, between the cells by the
+    shape of the blurred peak. Source: Zhang et al., Distribution-Aware Coordinate Representation, CVPR 2020."""
+    count, height, width = heatmaps.shape
+    flat = heatmaps.reshape(count, -1)
+    places, peaks = flat.argmax(axis=1), flat.max(axis=1)
+    points = np.stack([places % width, places // width], axis=1).astype(np.float32)
+    points[peaks <= 0] = -1
+    x = np.arange(_BLUR) - (_BLUR - 1) / 2
+    sigma = 0.3 * ((_BLUR - 1) * 0.5 - 1) + 0.8
+    kernel = torch.from_numpy(np.exp(-(x**2) / (2 * sigma**2)) / np.exp(-(x**2) / (2 * sigma**2)).sum()).float()
+    maps = torch.from_numpy(np.ascontiguousarray(heatmaps)).float()[:, None]
+    maps = F.conv2d(maps, kernel.view(1, 1, 1, -1), padding=(0, _BLUR // 2))
+    maps = F.conv2d(maps, kernel.view(1, 1, -1, 1), padding=(_BLUR // 2, 0))[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        blurred = maps.numpy() * (peaks / maps.flatten(1).amax(dim=1).numpy())[:, None, None]
+    logs = np.log(np.maximum(np.nan_to_num(blurred, nan=0.0), 1e-10))
+    for k, (px, py) in enumerate(points.astype(int)):
+        if 1 < px < width - 2 and 1 < py < height - 2:
+            points[k] += _offset(logs[k, py - 2 : py + 3, px - 2 : px + 3].astype(np.float64))
+    return np.concatenate([points, peaks[:, None]], axis=1)
+
+
+def _offset(near: np.ndarray) -> np.ndarray:
+    """From the middle of 5 x 5 logarithms to the top of the parabola through them."""
+    slope = 0.5 * np.array([near[2, 3] - near[2, 1], near[3, 2] - near[1, 2]])
+    bend_x, bend_y = (0.25 * (a - 2 * near[2, 2] + b) for a, b in ((near[2, 4], near[2, 0]), (near[4, 2], near[0, 2])))
+    twist = 0.25 * (near[3, 3] - near[1, 3] - near[3, 1] + near[1, 1])
+    hessian = np.array([[bend_x, twist], [twist, bend_y]])
+    return np.zeros(2) if np.linalg.det(hessian) == 0 else -np.linalg.solve(hessian, slope)
+
+
+def track_person(
+    frames: Tensor,
+    detector: PersonDetector | None,
+    estimator: PoseEstimator,
+    person: str = PEOPLE[0],
+    follow: bool = True,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> PoseTrack:
+    """Frames [T, H, W, 3] in 0..1 -> one person's track. Frames without anybody get a skeleton that is not seen.
+
+    follow: in each frame the one who is where the person of the frame before was. Without a detector the whole frame
+    is the person. tell(done, total) is called for each frame. Raises ValueError where nobody is in any frame."""
+    height, width = frames.shape[1:3]
+    points = np.zeros((len(frames), WHOLEBODY, 3), np.float32)
+    before, found = None, 0
+    for i, frame in enumerate(frames):
+        box = None
+        if detector is not None:
+            box = choose(detector(frame), width, person, before if follow else None)
+            before = before if box is None else box
+        if detector is None or box is not None:
+            points[i] = estimator(frame, box)
+            found += 1
+        tell(i + 1, len(frames))
+    if not found:
+        raise ValueError(
+            f"nobody was found in any of the {len(frames)} frames: the person may be too small or cut off. Without a "
+            "detector the whole frame is taken for the person"
+        )
+    return PoseTrack.from_wholebody(points, width, height)
