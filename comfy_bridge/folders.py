@@ -4,6 +4,7 @@ Beside the host's usual folders there is `models/wan`, into which a whole offici
 it was downloaded. Its entries are listed as `wan/<release>/<file or sub-folder>`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -12,6 +13,9 @@ from ..wan_models.audio.speech_synthesis import is_voice
 
 CATEGORY = "wan"
 VOICES = "tts"
+DETECTION = "detection"
+"""Person detectors and pose models; the folder that other packs keep them in too."""
+SEGMENTATION = "sam2"
 
 
 # the host does not list these in its own folders
@@ -26,8 +30,9 @@ def register() -> None:
     Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
-    folder_paths.folder_names_and_paths[CATEGORY][1].update([*folder_paths.supported_pt_extensions, ".gguf"])
-    folder_paths.add_model_folder_path(VOICES, str(Path(folder_paths.models_dir, VOICES)))
+    folder_paths.folder_names_and_paths[CATEGORY][1].update([*folder_paths.supported_pt_extensions, ".gguf", ".onnx"])
+    for category in (VOICES, DETECTION, SEGMENTATION):
+        folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir, category)))
     for category, ours in GGUF_CATEGORIES.items():
         folder_paths.folder_names_and_paths[ours] = (folder_paths.get_folder_paths(category), {".gguf"})
 
@@ -56,19 +61,37 @@ def _release_entries() -> dict[str, Path]:
     return entries
 
 
+def _folders(category: str, is_one: Callable[[Path], bool]) -> dict[str, Path]:
+    """The model folders in one of the host's folders, by name."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(category) if Path(root).is_dir()]
+    found = [folder for root in roots for folder in sorted(root.iterdir()) if folder.is_dir() and is_one(folder)]
+    return {folder.name: folder for folder in reversed(found)}
+
+
 def voices() -> dict[str, Path]:
     """The text-to-speech folders in models/tts."""
-    roots = [Path(root) for root in folder_paths.get_folder_paths(VOICES) if Path(root).is_dir()]
-    found = [
-        folder for root in roots for folder in sorted(root.iterdir()) if folder.is_dir() and is_voice(folder)
-    ]
-    return {folder.name: folder for folder in reversed(found)}
+    return _folders(VOICES, is_voice)
+
+
+def segmenters() -> dict[str, Path]:
+    """The SAM2 folders in models/sam2."""
+    return _folders(SEGMENTATION, lambda folder: (folder / "config.json").is_file())
+
+
+def detectors() -> dict[str, Path]:
+    """ONNX files and ViTPose folders of models/detection, and the ONNX files of the release folders."""
+    found = {name: path for name, path in _release_entries().items() if path.suffix == ".onnx"}
+    for root in map(Path, folder_paths.get_folder_paths(DETECTION)):
+        for file in sorted(root.rglob("*.onnx")):
+            if file.is_file():
+                found.setdefault(file.relative_to(root).as_posix(), file)
+    return found | _folders(DETECTION, lambda folder: (folder / "config.json").is_file())
 
 
 def options(category: str, named: str = "") -> list[str]:
     """What a loader offers: entries of the release folders first, those whose name has `named` in it, then the files of
     the host's `category`."""
-    released = [name for name in _release_entries() if named in name.lower()]
+    released = [name for name in _release_entries() if named in name.lower() and not name.endswith(".onnx")]
     found = [*released, *folder_paths.get_filename_list(category)]
     if category in GGUF_CATEGORIES:
         found += folder_paths.get_filename_list(GGUF_CATEGORIES[category])

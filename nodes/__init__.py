@@ -9,6 +9,7 @@ from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
 from .loaders import WanCLIPVisionLoader, WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
 from .lora import WanLoRA
+from .pose import WanBackground, WanDrawPose, WanFaceCrop, WanPoseDetect, WanPoseRetarget, WanSubjectMask
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .speech import WanS2VCondition, WanSpeechToVideo
 from .text import WanT5Encode
@@ -33,6 +34,12 @@ class WanExtension(ComfyExtension):
             WanAnimateCondition,
             WanPoseAnimate,
             WanLoadVideo,
+            WanPoseDetect,
+            WanPoseRetarget,
+            WanDrawPose,
+            WanFaceCrop,
+            WanSubjectMask,
+            WanBackground,
             WanT5Encode,
             WanI2VCondition,
             WanTI2VLatent,

@@ -294,7 +294,7 @@ def test_every_input_has_a_tooltip(host):
         for name, info in host.get("/object_info").items()
         if info["category"].startswith("Wan2.2/")
     }
-    assert len(ours) == 24
+    assert len(ours) == 30
     standard = {
         "MODEL",
         "CLIP",
@@ -309,6 +309,7 @@ def test_every_input_has_a_tooltip(host):
         "CLIP_VISION_OUTPUT",
         "CLIP_VISION",
         "MASK",
+        "POSE_KEYPOINT",  # of the host's own pose nodes, where it has them
         "INT",
         "FLOAT",
         "AUDIO",

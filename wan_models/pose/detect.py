@@ -45,8 +45,9 @@ def open_onnx(path: str | Path, device: torch.device | None = None) -> Any:
     path = Path(path)
     file = path / "end2end.onnx" if path.is_dir() else path
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device is not None and device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    cuda = "CUDAExecutionProvider"
+    if device is not None and device.type == "cuda" and cuda in onnxruntime.get_available_providers():
+        providers.insert(0, (cuda, {"device_id": device.index or 0}))
     try:
         return onnxruntime.InferenceSession(str(file), providers=providers)
     except Exception as error:  # onnxruntime's own, one class per status

@@ -19,13 +19,17 @@ _COLOURS = (
     (255, 0, 170), (255, 0, 85), (200, 200, 0), (100, 100, 0),
 )  # fmt: skip
 _BONES = [tuple(int(c * 0.6) for c in colour) for colour in _COLOURS]
-_FINGERS = [(0 if joint == 0 else 4 * finger + joint, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)]
+_FINGERS = [
+    (4 * finger + joint if joint else 0, 4 * finger + joint + 1) for finger in range(5) for joint in range(4)
+]
 _FINGER_COLOURS = [
     tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / len(_FINGERS), 1, 1)) for i in range(len(_FINGERS))
 ]
 
 
-def draw(track: PoseTrack, frame: int, hands: bool = True, head: bool = True, threshold: float = THRESHOLD) -> np.ndarray:
+def draw(
+    track: PoseTrack, frame: int, hands: bool = True, head: bool = True, threshold: float = THRESHOLD
+) -> np.ndarray:
     """One frame of a track, [height, width, 3] of bytes; points with lower scores than `threshold` are left out."""
     image = Image.new("RGB", (track.width, track.height))
     brush = ImageDraw.Draw(image)

@@ -91,6 +91,6 @@ def segment(
             tell(first + out.frame_idx + 1, len(frames))
     if not bool(masks.any()):
         raise ValueError(
-            "the person was not found in any frame: their keypoints are not seen well enough to be shown to SAM2"
+            "SAM2 found the person in no frame: their keypoints may not be seen well enough to be shown to it"
         )
     return masks

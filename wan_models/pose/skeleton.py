@@ -29,7 +29,8 @@ LIMBS = (
 
 @dataclass(frozen=True)
 class PoseTrack:
-    """One person over a video of `width` x `height`: body [T, 20, 3], left and right hand [T, 21, 3], face [T, 68, 3]."""
+    """One person over a video of `width` x `height`: body [T, 20, 3], left and right hand [T, 21, 3], face
+    [T, 68, 3]."""
 
     width: int
     height: int
@@ -109,3 +110,18 @@ def _rows(flat: Any, count: int) -> np.ndarray:
         rows = np.asarray(flat, dtype=np.float64).reshape(-1, 3)[:count]
         out[: len(rows)] = rows
     return out
+
+
+def fit(track: PoseTrack, width: int, height: int) -> PoseTrack:
+    """The track in another canvas: scaled to fit, in its middle. Source: AAPoseMeta.padding_resize2 of the official
+    preprocessing."""
+    if track.height / track.width > height / width:
+        scale, offset = height / track.height, (int((width - int(height / track.height * track.width)) / 2), 0)
+    else:
+        scale, offset = width / track.width, (0, int((height - int(width / track.width * track.height)) / 2))
+
+    def moved(points: np.ndarray) -> np.ndarray:
+        seen = points[..., 2:] > 0
+        return np.concatenate([np.where(seen, points[..., :2] * scale + offset, 0.0), points[..., 2:]], axis=-1)
+
+    return PoseTrack(width, height, *(moved(part) for part in (track.body, track.left, track.right, track.face)))
