@@ -1,0 +1,217 @@
+"""From a video file to an animated character in the real host, with small models of the official signatures."""
+
+import av
+import numpy as np
+import pytest
+from graphs import base_graph, node
+from official_preprocessing import people
+from onnx_files import write_detector, write_pose
+from PIL import Image
+from tests_media import write_video
+from tiny_sam2 import write_sam2
+
+from demo.host import HostError
+from demo.tiny_release import write_release
+
+RELEASE = "wan/Animate-14B"
+POSE_MODEL = f"{RELEASE}/process_checkpoint/pose2d/vitpose_h_wholebody.onnx/end2end.onnx"
+DETECTOR = f"{RELEASE}/process_checkpoint/det/yolov10m.onnx"
+WIDTH, HEIGHT, FRAMES, FPS = 96, 64, 12, 25
+
+
+@pytest.fixture(scope="module")
+def folder(base):
+    models, inputs = base / "models", base / "input"
+    release = write_release(models / "wan" / "Animate-14B", seed=40, name="Animate-14B")
+    inputs.mkdir(exist_ok=True)
+    write_detector(
+        release / "process_checkpoint" / "det" / "yolov10m.onnx",
+        [(100, 40, 300, 600, 0.9, 0), (380, 100, 620, 630, 0.8, 0)],
+    )
+    points = people(1, 1, 1, 5, low=0.6)[0]
+    write_pose(models / POSE_MODEL, points)
+    (models / "detection").mkdir(exist_ok=True)
+    (models / "detection" / "broken.onnx").write_bytes(b"no model")
+    write_sam2(models / "sam2" / "sam2.1-tiny")
+    write_video(inputs / "driving.mp4", FRAMES, (WIDTH, HEIGHT), FPS, sound=True)
+    whole = (inputs / "driving.mp4").read_bytes()
+    (inputs / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    (inputs / "dark.mp4").write_bytes(b"")
+    with av.open(str(inputs / "dark.mp4"), "w") as film:
+        stream = film.add_stream("libx264rgb", rate=FPS, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        for _ in range(3):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="rgb24")))
+        film.mux(stream.encode())
+    uneven(inputs / "uneven.mkv")
+    pixels = np.random.default_rng(9).integers(60, 256, (120, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(inputs / "portrait.png")
+    return base
+
+
+def uneven(path):
+    """A video that rests on its second frame: 0, 40, 640, 680 ... ms."""
+    random = np.random.default_rng(1)
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264rgb", rate=FPS, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        for n in range(6):
+            pixels = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = n + (14 if n > 1 else 0)
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+
+
+def video(name="driving.mp4", **inputs):
+    size = {"fps": 0.0, "start": 0.0, "length": 0, "width": WIDTH, "height": HEIGHT, "fit": "keep aspect"}
+    return node("WanLoadVideo", file=name, **(size | inputs))
+
+
+def detect(images, person="largest", **inputs):
+    models = {"detector": DETECTOR, "pose_model": POSE_MODEL}
+    return node("WanPoseDetect", images=images, person=person, follow=True, **(models | inputs))
+
+
+def graph(**inputs):
+    """The driving video's skeleton, retargeted and not, the face, the mask and what is left; each one previewed."""
+    size = {"width": WIDTH, "height": HEIGHT}
+    out = {
+        "video": video(**inputs),
+        "portrait": node("LoadImage", image="portrait.png"),
+        "pose": detect(("video", 0)),
+        "reference": detect(("portrait", 0)),
+        "retargeted": node("WanPoseRetarget", keypoints=("pose", 0), reference_keypoints=("reference", 0)),
+        "plain": node("WanDrawPose", keypoints=("pose", 0), fit="original", **size),
+        "drawn": node("WanDrawPose", keypoints=("retargeted", 0), fit="keep aspect", **size),
+        "face": node("WanFaceCrop", images=("video", 0), keypoints=("pose", 0)),
+        "subject": node(
+            "WanSubjectMask", images=("video", 0), keypoints=("pose", 0), sam2_model="sam2.1-tiny", grow=3,
+            grow_times=1, blocks_wide=8, blocks_high=8,
+        ),
+        "left": node("WanBackground", images=("video", 0), mask=("subject", 0)),
+        "mask": node("MaskToImage", mask=("subject", 0)),
+    }  # fmt: skip
+    for name in ("video", "plain", "drawn", "face", "left", "mask"):
+        out[f"see {name}"] = node("SaveImage", images=(name, 0), filename_prefix=f"stages/{name}")
+    return out
+
+
+def stage(host, entry, name):
+    """The frames that a node of `graph` gave, [T, H, W, 3] of bytes."""
+    files = entry["outputs"][f"see {name}"]["images"]
+    folder = host.base / "output"
+    return np.stack([np.array(Image.open(folder / f["subfolder"] / f["filename"]).convert("RGB")) for f in files])
+
+
+def test_every_stage(host, folder):
+    entry = host.run(graph())
+    frames = stage(host, entry, "video")
+    assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    plain, drawn = stage(host, entry, "plain"), stage(host, entry, "drawn")
+    assert plain.shape == frames.shape and 0.005 < (plain > 0).any(axis=-1).mean() < 0.5
+    # the reference's portrait, in the area of the video
+    assert drawn.shape[0] == FRAMES and drawn.shape[1] > drawn.shape[2]
+    assert drawn.shape[1] * drawn.shape[2] <= WIDTH * HEIGHT and (drawn > 0).any()
+    face = stage(host, entry, "face")
+    assert face.shape == (FRAMES, 512, 512, 3) and (face > 0).mean() > 0.9
+    mask, left = stage(host, entry, "mask") > 0, stage(host, entry, "left")
+    assert 0 < mask.mean() < 1
+    assert np.array_equal(left, np.where(mask, 0, frames))
+
+
+def test_preprocessing_leads_a_character_to_the_end_of_the_video(host, folder):
+    """The whole of it: the video's person is replaced, and its sound and length stay."""
+    out = graph()
+    out = {name: item for name, item in out.items() if not name.startswith("see")}
+    base = base_graph()
+    out |= {name: base[name] for name in ("t5", "text")}
+    out["model"] = node("WanDiTLoader", model_name=RELEASE)
+    out["vae"] = node("WanVAELoader", vae_name=f"{RELEASE}/Wan2.1_VAE.pth")
+    clip = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+    out["clip"] = node("WanCLIPVisionLoader", clip_name=clip)
+    out["animate"] = node(
+        "WanPoseAnimate", model=("model", 0), positive=("text", 0), negative=("text", 1), vae=("vae", 0),
+        clip_vision=("clip", 0), reference_image=("portrait", 0), pose_video=("plain", 0), face_video=("face", 0),
+        background_video=("left", 0), mask=("subject", 0), frames_per_clip=9, carried_frames="1", preset="custom",
+        steps=1, seed=1,
+    )  # fmt: skip
+    out["film"] = node("CreateVideo", images=("animate", 0), audio=("video", 1), fps=("video", 2))
+    out["save"] = node(
+        "SaveVideo", video=("film", 0), filename_prefix="video/replaced", format="auto", codec="auto"
+    )
+    (file,) = [f for f in host.outputs(host.run(out)) if f.suffix == ".mp4"]
+    with av.open(str(file)) as film:
+        assert sum(1 for _ in film.decode(video=0)) == FRAMES
+    with av.open(str(file)) as film:
+        assert film.streams.video[0].average_rate == FPS
+        sound = film.streams.audio[0]
+        assert abs(float(sound.duration * sound.time_base) - FRAMES / FPS) < 0.1
+
+
+def only(host, entry_of, *names):
+    """Those nodes of `graph` that these need, with what is previewed of them."""
+    needed, todo = {}, [f"see {name}" for name in names]
+    while todo:
+        name = todo.pop()
+        needed[name] = entry_of[name]
+        todo += [value[0] for value in entry_of[name]["inputs"].values() if isinstance(value, list)]
+    return host.run(needed)
+
+
+def test_people_are_told_apart(host, folder):
+    drawn = {}
+    for person in ("leftmost", "rightmost"):
+        out = graph()
+        out["pose"]["inputs"]["person"] = person
+        drawn[person] = stage(host, only(host, out, "plain"), "plain")
+    middle = {name: np.nonzero((frames > 0).any(axis=(0, 1, 3)))[0].mean() for name, frames in drawn.items()}
+    assert middle["leftmost"] < WIDTH / 2 < middle["rightmost"]
+
+
+def test_a_variable_rate_keeps_its_time(host, folder):
+    """Six frames of which the second rests for 0.6 s, at ten frames per second."""
+    frames = stage(host, only(host, graph(name="uneven.mkv", fps=10.0), "video"), "video")
+    differs = [bool((a != b).any()) for a, b in zip(frames, frames[1:], strict=False)]
+    assert len(frames) in (8, 9) and differs[:3] == [True, False, False]
+
+
+def test_loading_takes_what_is_asked_for(host, folder):
+    whole = stage(host, only(host, graph(fit="original"), "video"), "video")
+    part = stage(host, only(host, graph(fit="original", start=0.2, length=3), "video"), "video")
+    assert np.array_equal(part, whole[5:8])
+    exact = stage(host, only(host, graph(fit="exact", width=48, height=48, length=1), "video"), "video")
+    assert exact.shape == (1, 48, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("video", "file", "cut.mp4"), r"cut\.mp4 cannot be read as a video"),
+        (("video", "start", 9.0), r"driving\.mp4 lasts 0\.48 s"),
+        (("video", "file", "dark.mp4"), "nobody was found in any of the 3 frames"),
+        (("pose", "detector", "broken.onnx"), r"broken\.onnx cannot be opened as an ONNX model"),
+        (("pose", "pose_model", DETECTOR), "gives no heat maps"),
+        (("subject", "sam2_model", "none"), "there is nothing to make a mask from"),
+        (("face", "keypoints", ["reference", 0]), "the keypoints are of 1 frames, and the video has 12"),
+        (("face", "keypoints", ["retargeted", 0]), r"of frames of 80x120, and the video has 96x64"),
+        (("left", "mask", ["portrait mask", 0]), None),
+    ],
+)
+def test_what_cannot_work_says_why(host, folder, change, message):
+    out = graph()
+    name, key, value = change
+    out["portrait mask"] = node("ImageToMask", image=("portrait", 0), channel="red")
+    out[name]["inputs"][key] = value
+    shown = {"video": "plain", "pose": "plain", "subject": "mask"}.get(name, name)
+    if message is None:  # one mask stands for all frames, whatever its size
+        assert stage(host, only(host, out, shown), shown).shape == (FRAMES, HEIGHT, WIDTH, 3)
+        return
+    with pytest.raises(HostError, match=message):
+        only(host, out, shown)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "missing.mp4"])
+def test_files_stay_in_the_hosts_folders(host, folder, name):
+    with pytest.raises(HostError, match=r"there is no video|not in|Invalid"):
+        only(host, graph(name=name), "video")
