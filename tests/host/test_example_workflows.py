@@ -13,6 +13,7 @@ from demo.host import ROOT, Host
 FOLDER = ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("api/*.json"))
 SMALL = {"width": 64, "height": 64, "frames": 5, "frames_per_clip": 8, "clips": 1}
+DRIVEN = {"fit": "exact", "length": 5, "frames_per_clip": 5}
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,21 @@ def example_host(comfyui, tmp_path_factory):
 def test_example_runs(example_host, name):
     graph = json.loads((FOLDER / "api" / f"{name}.json").read_text())
     for content in graph.values():
-        content["inputs"] |= {k: v for k, v in SMALL.items() if k in content["inputs"]}
+        small = SMALL | (DRIVEN if name.startswith("animate") else {})
+        content["inputs"] |= {k: v for k, v in small.items() if k in content["inputs"]}
     entry = example_host.run(graph)
-    (video,) = [file for file in example_host.outputs(entry) if file.suffix == ".mp4"]
-    rate = 24 if "5b" in name else 16
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        assert (stream.width, stream.height, float(stream.average_rate)) == (64, 64, rate)
-        assert sum(1 for _ in container.decode(stream)) == 5
+    videos = [file for file in example_host.outputs(entry) if file.suffix == ".mp4"]
+    rate = 24 if "5b" in name else 30 if name.startswith("animate") else 16
+    for video in videos:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            size = (512, 512) if video.stem.startswith("face") else (64, 64)
+            assert (stream.width, stream.height, float(stream.average_rate)) == (*size, rate)
+            assert sum(1 for _ in container.decode(stream)) == 5
+    if name == "animate_preprocessing":
+        assert sorted(video.stem.split("_")[0] for video in videos) == ["background", "face", "pose"]
+        return
+    assert len(videos) == 1
     (text,) = (
         output["text"][0]
         for output in entry["outputs"].values()
@@ -47,6 +55,7 @@ def test_example_runs(example_host, name):
         "ti2v": "50 steps (shift 5",
         "t2v": "26 of 40 steps on the high",
         "s2v": "5 frames in 1 clips of 8",
+        "animate": "5 frames in 1 clips of 5",
     }
     expected = "2 of 4 steps on the high" if "4_steps" in name else steps[name.split("_")[0]]
     assert text.startswith(expected), text

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import torch
 from formats import vocabulary, write_gguf, write_scaled_fp8
+from official_preprocessing import people
+from onnx_files import write_detector, write_pose
 from safetensors.torch import save_file
+from tiny_sam2 import write_sam2
 
 from demo.tiny_release import DITS, write_release
 from wan_models.checkpoints.keys import to_foreign
@@ -31,6 +34,16 @@ def write_voice(folder: Path) -> Path:
     )  # fmt: skip
     VitsModel(config).save_pretrained(folder)
     return folder
+
+
+def write_preprocessing(models: Path) -> None:
+    """What finds a person, their keypoints and their outline."""
+    folder = models / "wan" / "Animate-14B" / "process_checkpoint"
+    write_detector(folder / "det" / "yolov10m.onnx", [(180, 60, 460, 630, 0.9, 0)])
+    write_pose(
+        folder / "pose2d" / "vitpose_h_wholebody.onnx" / "end2end.onnx", people(1, 1, 1, 5, low=0.6)[0], sway=20
+    )
+    write_sam2(models / "sam2" / "sam2.1-hiera-large")
 
 
 def write_example_files(base: Path) -> None:
@@ -69,3 +82,4 @@ def write_example_files(base: Path) -> None:
     llama = {names[k]: v for k, v in t5.items()}
     write_gguf(models / "text_encoders" / "umt5-xxl-encoder-Q8_0.gguf", llama, "Q8_0", "t5encoder", fields)
     write_voice(models / "tts" / "mms-tts-eng")
+    write_preprocessing(models)

@@ -37,6 +37,7 @@ def media(folder: Path):
     folder.mkdir(exist_ok=True)
     write_sound(folder / "talk.wav", 0.6)
     write_film(folder / "pose.mp4")
+    write_video(folder / "driving.mp4", 30, (96, 64), sound=True)
 
 
 def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, seed=0):
