@@ -1,7 +1,8 @@
 """All timings, one after the other."""
 
-from bench import dit_forward, speech_steps, vae_decode
+from bench import animate_steps, dit_forward, speech_steps, vae_decode
 
 dit_forward.main()
 speech_steps.main()
+animate_steps.main()
 vae_decode.main()

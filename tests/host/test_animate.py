@@ -6,7 +6,7 @@ import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests_media import write_video
 from tests_support import rel_l2
 
@@ -265,6 +265,30 @@ def test_the_hosts_own_node_drives_our_model(host, folder):
     assert found.shape == (1, 16, 3, HEIGHT // 8, WIDTH // 8)
     # the reference is not fitted into the size as the official code does it, so this is near our own and no more
     assert 0 < rel_l2(found, latents(host, by_hand())) < 1.5
+
+
+def test_the_relighting_lora_is_the_merged_weights(host, folder):
+    """The official file: peft's names below "state_dict", found in the release's folder."""
+    release = folder / "models" / "wan" / "Animate-14B"
+    weights = {k: v.clone() for k, v in open_model(release).items()}
+    lora = torch.load(release / "relighting_lora.ckpt")["state_dict"]
+    stems = sorted({name.partition(".lora_")[0] for name in lora})
+    for stem in stems:
+        up, down = (lora[f"{stem}.lora_{side}.default.weight"] for side in "BA")
+        weights[stem.removeprefix("base_model.model.") + ".weight"] += 0.7 * up @ down
+    (folder / "models" / "diffusion_models").mkdir(exist_ok=True)
+    save_file(weights, folder / "models" / "diffusion_models" / "animate_relit.safetensors")
+    merged, plain, patched = by_hand(), by_hand(), by_hand()
+    merged["high"]["inputs"]["model_name"] = "animate_relit.safetensors"
+    patched["lora"] = node(
+        "WanLoRA", model_high=("high", 0), lora_name=f"{RELEASE}/relighting_lora.ckpt", strength_high=0.7
+    )
+    patched["sample"]["inputs"]["model_high"] = ["lora", 0]
+    entry = host.run(patched)
+    (file,) = [file for file in host.outputs(entry) if file.suffix == ".latent"]
+    expected = latents(host, merged)
+    assert rel_l2(load_file(file)["latent_tensor"], expected) < 1e-5 < rel_l2(latents(host, plain), expected)
+    assert f"{len(lora)} of {len(lora)} keys applied" in entry["outputs"]["lora"]["text"][0]
 
 
 def test_a_size_that_the_model_cannot_make_is_the_nearest_that_it_can(host, folder):

@@ -1,0 +1,67 @@
+"""Eight steps of a tiny animation transformer with the released face encoder: the official model looks at every face
+anew at each of them."""
+
+import torch
+import torch.nn.functional as F
+
+from bench.peers import official_attention, prepare
+from bench.timing import interleaved, rel_l2
+from demo.tiny_release import random_state
+from wan_models.config import DiTConfig, FaceConfig
+from wan_models.dit.animate import WanAnimateModel
+
+SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 5, "in_dim": 36, "text_len": 64}
+CONFIG = DiTConfig(family="animate", image_dim=1280, text_dim=64, face=FaceConfig(), **SIZES)
+LATENT = (3, 32, 32)  # the reference and 5 frames, 768 tokens: more faces take the official model minutes
+STEPS = 8
+
+
+def _attention(q, k, v, max_seqlen_q, batch_size, **_):  # noqa: ANN001, ANN003, ANN202
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
+
+
+@torch.inference_mode()
+def main(rounds=1):
+    prepare()
+    from wan.modules.animate import face_blocks
+    from wan.modules.animate.model_animate import WanAnimateModel as Official
+
+    official_attention()
+    face_blocks.attention = _attention
+    torch.manual_seed(0)
+    state = random_state(lambda device: WanAnimateModel(CONFIG, device=device), 0)
+    ours = WanAnimateModel(CONFIG, device="meta")
+    ours.load_state_dict(state, assign=True)
+    official = Official(text_dim=64, **SIZES).eval()
+    official.load_state_dict(state)
+    frames = 4 * (LATENT[0] - 1) - 3
+    x, y = torch.randn(1, 16, *LATENT), torch.randn(1, 20, *LATENT)
+    pose = torch.randn(1, 16, LATENT[0] - 1, *LATENT[1:])
+    faces, image, text = torch.rand(1, 3, frames, 512, 512) * 2 - 1, torch.randn(1, 257, 1280), torch.randn(64, 64)
+    times = [torch.tensor([900 - 100 * i]) for i in range(STEPS)]
+    tokens = LATENT[0] * LATENT[1] * LATENT[2] // 4
+
+    def run_ours():
+        clip = ours.prepare(pose, faces, LATENT[0])
+        return [ours(x, t, [text], clip, y, image) for t in times][-1]
+
+    def run_official():
+        return [official(list(x), t, image, [text], tokens, list(y), pose, faces)[0][None] for t in times][-1]
+
+    last = {}
+    contestants = {
+        name: lambda name=name, run=run: last.update({name: run()})
+        for name, run in (("ours", run_ours), ("official", run_official))
+    }
+    print(f"Animate, fp32, {STEPS} steps of {tokens} tokens, {frames} faces ({torch.get_num_threads()} threads)")
+    found = interleaved(contestants, rounds)
+    for name, seconds in found.items():
+        print(
+            f"  {name:10} {seconds * 1000:8.0f} ms {found['official'] / seconds:6.2f} x as fast  "
+            f"rel. L2 {rel_l2(last[name], last['official']):.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()
