@@ -16,7 +16,7 @@ LATENT = (3, 32, 32)  # the reference and 5 frames, 768 tokens: more faces take 
 STEPS = 8
 
 
-def _attention(q, k, v, max_seqlen_q, batch_size, **_):  # noqa: ANN001, ANN003, ANN202
+def _attention(q, k, v, max_seqlen_q, batch_size, **_):
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
 

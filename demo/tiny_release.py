@@ -122,9 +122,9 @@ def write_listener(folder: Path, seed: int) -> None:
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
 
 
-def write_image_tower(file: Path, seed: int) -> None:
+def write_image_tower(file: Path, seed: int, config: CLIPConfig = CLIP) -> None:
     """The open-clip checkpoint that the official release brings: the text half is there, and not used."""
-    tower = random_state(lambda device: VisionTransformer(CLIP, device=device), seed)
+    tower = random_state(lambda device: VisionTransformer(config, device=device), seed)
     torch.save(
         {**{f"visual.{k}": v.half() for k, v in tower.items()}, "textual.norm.weight": torch.ones(8, dtype=torch.half)},
         file,

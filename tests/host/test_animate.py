@@ -1,5 +1,7 @@
 """A character animated in the real host: numbers, exact lengths, going on after Cancel, one clip by hand, bad input."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from tests_media import write_video
 from tests_support import rel_l2
 
 from demo.host import HostError
-from demo.tiny_release import write_release
+from demo.tiny_release import DITS, random_state, write_image_tower, write_release
 from wan_models import images
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_model
+from wan_models.config import CLIPConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.pipeline import video_latents
 from wan_models.sampling.clips import back_and_forth, driven_clip_count, driven_clips
@@ -265,6 +268,29 @@ def test_the_hosts_own_node_drives_our_model(host, folder):
     assert found.shape == (1, 16, 3, HEIGHT // 8, WIDTH // 8)
     # the reference is not fitted into the size as the official code does it, so this is near our own and no more
     assert 0 < rel_l2(found, latents(host, by_hand())) < 1.5
+
+
+def test_the_hosts_model_is_driven_by_our_node(host, folder):
+    """The same weights in the host's own model, of which the face encoder has one size only."""
+    models = folder / "models"
+    config = replace(DITS["Animate-14B"], image_dim=1280, face=FaceConfig())
+    (models / "diffusion_models").mkdir(exist_ok=True)
+    state = random_state(lambda device: WanAnimateModel(config, device=device), 44)
+    save_file(state, models / "diffusion_models" / "wan2.2_animate_tiny.safetensors")
+    tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, num_heads=16, out_dim=32)
+    write_image_tower(models / "wan" / "clip_wide.pth", 45, tower)
+    out = by_hand()
+    out["clip"]["inputs"]["clip_name"] = "wan/clip_wide.pth"
+    out["high"]["inputs"]["model_name"] = "wan2.2_animate_tiny.safetensors"
+    out["sigmas"] = node("WanSigmas", solver="dpm++", steps=2, shift=1.0)  # whole timesteps in both
+    out["sampler"] = node("KSamplerSelect", sampler_name="euler")
+    out["sample"] = node(
+        "SamplerCustom", model=("high", 0), add_noise=True, noise_seed=SEED, cfg=1.0, positive=("one", 0),
+        negative=("one", 1), sampler=("sampler", 0), sigmas=("sigmas", 0), latent_image=("one", 2),
+    )  # fmt: skip
+    ours = latents(host, out)
+    out["high"] = node("UNETLoader", unet_name="wan2.2_animate_tiny.safetensors", weight_dtype="default")
+    assert rel_l2(latents(host, out), ours) < 1e-3
 
 
 def test_the_relighting_lora_is_the_merged_weights(host, folder):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..images import linear_8bit
 from .skeleton import PoseTrack
 
-INSTALL = "pip install 'comfyui-wan22[preprocess]'"
+INSTALL = "pip install onnxruntime-gpu (without an NVIDIA GPU: pip install onnxruntime)"
 PEOPLE = ["largest", "centre", "leftmost", "rightmost"]
 """Who is meant where there are several."""
 WHOLEBODY = 133
