@@ -71,11 +71,12 @@ class Driving:
         def pick(video: Tensor) -> Tensor:
             return video[:1].expand(len(rows), *video.shape[1:]) if video.shape[0] == 1 else video[rows]
 
-        face = images.rgb(self.face) if self.face.shape[0] == 1 else images.rgb(self.face[rows])
+        face = self.face if self.face.shape[0] == 1 else self.face[rows]
+        face = images.area_resize(images.centre_square(images.rgb(face)), FACE_SIZE, FACE_SIZE)
         background, mask = (None if x is None else pick(x) for x in (self.background, self.mask))
         return Driving(
             images.area_resize(images.rgb(pick(self.pose)), width, height),
-            images.area_resize(images.centre_square(face), FACE_SIZE, FACE_SIZE),
+            face.expand(len(rows), -1, -1, -1),
             None if background is None else images.area_resize(images.rgb(background), width, height),
             mask,
         )
@@ -125,7 +126,7 @@ class Scene:
         positive, negative = (
             node_helpers.conditioning_set_values(given, {**shared, "face_video_pixels": pixels})
             # the neutral face of classifier-free guidance is black
-            for given, pixels in ((positive, face), (negative, torch.full_like(face[:, :, :1], -1.0)))
+            for given, pixels in ((positive, face), (negative, face.new_tensor(-1.0).expand(face.shape)))
         )
         return positive, negative, latents.empty(width, height, len(rows) + _REFERENCE_FRAMES, 1, self.vae)
 

@@ -45,6 +45,18 @@ def check_image(model: Any, positive: Any) -> None:
         )
 
 
+def check_vision(model: Any, positive: Any) -> None:
+    """ValueError where a model was to look at the features of another CLIP model than its own."""
+    wanted = getattr(getattr(getattr(model.model, "diffusion_model", None), "config", None), "image_dim", 0)
+    for _, options in positive:
+        features = getattr(options.get("clip_vision_output"), "penultimate_hidden_states", None)
+        if wanted and features is not None and features.shape[-1] != wanted:
+            raise ValueError(
+                f"the CLIP vision model gives features {features.shape[-1]} wide, and this model looks at {wanted}: "
+                "load CLIP ViT-H/14 (models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth, or clip_vision_h)"
+            )
+
+
 def check_family(model: Any, wanted: str) -> None:
     """ValueError where a model is not of the family that a node is for."""
     kind = family(model)

@@ -84,6 +84,7 @@ def run(
     """Samples and returns the LATENT and one line on what was done; callback(step, denoised, x, steps) instead of
     the node's own progress and preview."""
     preflight.check_image(high, positive)
+    preflight.check_vision(high, positive)
     samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent, high))
     sigmas = sampling.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
     guider = ExpertsGuider(high, low, settings.boundary)

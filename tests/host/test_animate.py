@@ -43,7 +43,7 @@ def folder(base):
     write_video(inputs / "odd.mp4", FRAMES, (70, 50))
     write_video(inputs / "face.mp4", FRAMES, (512, 512), seed=4)
     write_video(inputs / "short.mp4", 4, (WIDTH, HEIGHT))
-    write_video(inputs / "long.mp4", 78, (32, 32))
+    write_video(inputs / "long.mp4", 154, (32, 32))
     write_video(inputs / "nothing.mp4", 1, (WIDTH, HEIGHT))
     pixels = np.random.default_rng(9).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(inputs / "character.png")
@@ -175,7 +175,7 @@ def test_video_equals_the_pure_pipeline_and_is_as_long_as_the_driving_one(host, 
     assert text == f"{FRAMES} frames in {clips} clips of {per_clip}, {carried} carried, {FRAMES / 30:.2f} s"
 
 
-@pytest.mark.parametrize("frames", [5, 76, 77, 78])
+@pytest.mark.parametrize("frames", [5, 76, 77, 78, 153, 154])
 def test_length_is_the_driving_one(host, folder, frames):
     out = graph(pose="long.mp4", face="nothing.mp4", frames_per_clip=77, steps=1, cfg=1.0)
     out["pose"]["inputs"]["length"] = frames
@@ -337,6 +337,14 @@ def test_what_cannot_work_says_why(host, folder, inputs, message):
     out = graph(**inputs)
     out["video"]["inputs"] = {k: v for k, v in out["video"]["inputs"].items() if v is not None}
     with pytest.raises(HostError, match=message):
+        host.run(out)
+
+
+def test_another_clip_model_says_so(host, folder):
+    write_image_tower(folder / "models" / "wan" / "clip_small.pth", 46, CLIPConfig(dim=80, mlp_dim=64, num_layers=2))
+    out = graph()
+    out["clip"]["inputs"]["clip_name"] = "wan/clip_small.pth"
+    with pytest.raises(HostError, match="gives features 80 wide, and this model looks at 160: load CLIP ViT-H/14"):
         host.run(out)
 
 
