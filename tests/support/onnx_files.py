@@ -43,9 +43,9 @@ def write_detector(path, boxes):
     )
 
 
-def write_pose(path, points, size=(256, 192), sway=3.0):
+def write_pose(path, points, size=(256, 192), sway=3.0, open_size=False):
     """A ViTPose that sees `points` [133, 3] (x and y within 0..1 of its picture, score), swayed to the right by the
-    brightness of the picture."""
+    brightness of the picture; `open_size` leaves the sizes out of the file."""
     rows, columns = size[0] // 4, size[1] // 4
     y, x = np.mgrid[:rows, :columns]
     points = np.asarray(points)
@@ -59,8 +59,8 @@ def write_pose(path, points, size=(256, 192), sway=3.0):
             helper.make_node("Mul", ["peaks", "moved"], ["more"]),
             helper.make_node("Add", ["peaks", "more"], ["output"]),
         ],
-        {"input": [1, 3, *size]},
-        {"output": [1, len(points), rows, columns]},
+        {"input": ["batch", 3, "rows", "columns"] if open_size else [1, 3, *size]},
+        {"output": ["batch", len(points), "high", "wide"] if open_size else [1, len(points), rows, columns]},
         {
             # towards one side of each peak the map grows with the brightness
             "slope": (0.02 * sway * (x[None, None] / columns - 0.5), np.float32),

@@ -109,6 +109,13 @@ def test_models_that_do_not_fit_say_so(files, tmp_path, monkeypatch):
         open_onnx(files / "vitpose.onnx")
 
 
+def test_a_file_may_leave_its_sizes_open(files):
+    write_pose(files / "open.onnx", people(1, 1, 1, 5, low=0.5)[0], open_size=True)
+    write_pose(files / "stated.onnx", people(1, 1, 1, 5, low=0.5)[0])
+    frame = pictures(6)[0].float() / 255
+    assert np.array_equal(PoseEstimator(files / "open.onnx")(frame), PoseEstimator(files / "stated.onnx")(frame))
+
+
 def test_a_folder_of_transformers_gives_the_body(tmp_path):
     from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
 

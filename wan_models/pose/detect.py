@@ -22,6 +22,8 @@ PEOPLE = ["largest", "centre", "leftmost", "rightmost"]
 WHOLEBODY = 133
 
 _DETECTOR_SIZE = 640
+# of the pictures ViTPose takes, rows and columns, where its file leaves that open
+_POSE_SIZE = (256, 192)
 _SURE, _OVERLAP = 0.05, 0.5
 # a person less than this much as long as the longest is not the one that is meant
 _SMALL = 0.4
@@ -61,7 +63,7 @@ class PersonDetector:
         self._session = open_onnx(path, device)
         self._input = self._session.get_inputs()[0].name
         shape = self._session.get_inputs()[0].shape
-        if len(shape) != 4 or _DETECTOR_SIZE not in (shape[2], *[_DETECTOR_SIZE] * isinstance(shape[2], str)):
+        if len(shape) != 4 or (isinstance(shape[2], int) and shape[2] != _DETECTOR_SIZE):
             raise ValueError(f"{path} takes inputs of shape {shape}; a person detector takes 1 x 3 x 640 x 640")
 
     def __call__(self, frame: Tensor) -> Box:
@@ -132,15 +134,14 @@ class PoseEstimator:
             return
         session = open_onnx(path, device)
         name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
-        if len(shape) != 4 or not all(isinstance(n, int) for n in shape[2:]):
-            raise ValueError(f"{path} takes inputs of shape {shape}; ViTPose takes pictures of one size")
-        if len(session.get_outputs()[0].shape) != 4:
+        if len(shape) != 4 or len(session.get_outputs()[0].shape or "bcyx") != 4:
             raise ValueError(f"{path} gives no heat maps, as ViTPose does: choose vitpose_h_wholebody.onnx")
+        rows, columns = (n if isinstance(n, int) else usual for n, usual in zip(shape[2:], _POSE_SIZE, strict=True))
         # the official code shows this model blue before red
         self._heatmaps, self._rgb, self._size = (
             lambda picture: session.run(None, {name: picture})[0],
             False,
-            (shape[2], shape[3]),
+            (rows, columns),
         )
 
     def __call__(self, frame: Tensor, box: Box | None = None) -> np.ndarray:
