@@ -2,9 +2,8 @@
 anew at each of them."""
 
 import torch
-import torch.nn.functional as F
 
-from bench.peers import official_attention, prepare
+from bench.peers import official_attention, per_frame_attention, prepare
 from bench.timing import interleaved, rel_l2
 from demo.tiny_release import random_state
 from wan_models.config import DiTConfig, FaceConfig
@@ -16,11 +15,6 @@ LATENT = (3, 32, 32)  # the reference and 5 frames, 768 tokens: more faces take 
 STEPS = 8
 
 
-def _attention(q, k, v, max_seqlen_q, batch_size, **_):
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
-
-
 @torch.inference_mode()
 def main(rounds=1):
     prepare()
@@ -28,7 +22,7 @@ def main(rounds=1):
     from wan.modules.animate.model_animate import WanAnimateModel as Official
 
     official_attention()
-    face_blocks.attention = _attention
+    face_blocks.attention = per_frame_attention
     torch.manual_seed(0)
     state = random_state(lambda device: WanAnimateModel(CONFIG, device=device), 0)
     ours = WanAnimateModel(CONFIG, device="meta")

@@ -25,6 +25,12 @@ def prepare():
     return bool(comfyui)
 
 
+def per_frame_attention(q, k, v, max_seqlen_q, batch_size, **_):
+    """The official signature of animate.face_blocks.attention over torch's own."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
+
+
 def official_attention():
     """Gives the official modules plain SDPA, as everybody else here has it."""
     import wan.modules.model

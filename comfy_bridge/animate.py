@@ -12,9 +12,9 @@ from torch import Tensor
 from ..wan_models import images
 from ..wan_models.config import RELEASES, FaceConfig
 from ..wan_models.sampling.clips import DrivenClip, back_and_forth, driven_clip_count, driven_clips
-from . import latents, preflight, run
-from .autoencoder import without_progress
+from . import conditioning, latents, preflight, run
 from .clip_run import ClipRun
+from .progress import without_progress
 
 FPS = RELEASES["Animate-14B"].fps
 FACE_SIZE = FaceConfig().size
@@ -86,10 +86,7 @@ class Scene:
     """The reference and what leads it, of which each clip's conditioning is made."""
 
     def __init__(self, vae: Any, clip_vision: Any, reference: Tensor, driving: Driving) -> None:
-        if vae.latent_channels != 16:
-            raise ValueError(
-                f"Animate-14B works with the 2.1 VAE, and the connected one has {vae.latent_channels} channels"
-            )
+        conditioning.check_vae(vae, 16, "Animate-14B works with the 2.1 VAE")
         driving.check()
         self.vae, self.driving = vae, driving
         self.picture = images.letterbox(images.rgb(reference)[:1], *driving.size)

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import torch
 
 from ..wan_models.audio import speech_synthesis
 from ..wan_models.audio.wav2vec import SAMPLE_RATE, Wav2Vec, mono
 from . import compat, folders
+from .progress import progress
 
 
 class WanAudioEncoder:
@@ -30,16 +30,8 @@ class WanAudioEncoder:
         Raises ValueError on sound that is empty, too short or too long."""
         sound = mono(audio, sample_rate)
         comfy.model_management.load_model_gpu(self.patcher)
-        bar = None
-
-        def on_window(done: int, total: int) -> None:
-            nonlocal bar
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar = bar or comfy.utils.ProgressBar(total)
-            bar.update_absolute(done, total)
-
         layers = [
-            hidden.cpu() for hidden in self.wav2vec.encode(sound.to(self.patcher.load_device), on_window)
+            hidden.cpu() for hidden in self.wav2vec.encode(sound.to(self.patcher.load_device), progress())
         ]
         return {
             "encoded_audio": layers[-1],

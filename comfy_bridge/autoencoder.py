@@ -1,9 +1,6 @@
 """A Wan video autoencoder as the host's VAE, with everything the host's VAE nodes expect of one."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +18,10 @@ from ..wan_models.vae.base import VideoVAE
 from ..wan_models.vae.wan21 import WanVAE21
 from ..wan_models.vae.wan22 import WanVAE22
 from . import compat
+from .progress import progress
 
 # the official code runs the autoencoder in float32; half precision is the user's choice
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-_shown: ContextVar[bool] = ContextVar("shown", default=True)
-
-
-@contextmanager
-def without_progress() -> Iterator[None]:
-    """Leaves the running node's bar to whoever calls the autoencoder as a part of longer work."""
-    token = _shown.set(False)
-    try:
-        yield
-    finally:
-        _shown.reset(token)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Shows progress of the running node, and ends the work when the user has pressed Cancel."""
-    bar = None
-
-    def on_frames(done: int, total: int) -> None:
-        nonlocal bar
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if _shown.get():
-            bar = bar or comfy.utils.ProgressBar(total)
-            bar.update_absolute(done, total)
-
-    return on_frames
 
 
 class _Hosted(VideoVAE):
@@ -58,10 +29,10 @@ class _Hosted(VideoVAE):
 
     def encode(self, video: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         # the host's own Wan VAE leaves out the frames past 4n+1, and its nodes count on that
-        return super().encode(video[:, :, : (video.shape[2] - 1) // 4 * 4 + 1], on_frames=_progress())
+        return super().encode(video[:, :, : (video.shape[2] - 1) // 4 * 4 + 1], on_frames=progress())
 
     def decode(self, z: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
-        return super().decode(z, on_frames=_progress())
+        return super().decode(z, on_frames=progress())
 
 
 class HostVAE21(_Hosted, WanVAE21):

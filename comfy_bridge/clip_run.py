@@ -10,8 +10,8 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from .autoencoder import without_progress
 from .clip_store import ClipStore
+from .progress import without_progress
 
 
 class ClipRun:

@@ -15,7 +15,8 @@ FIT = ["keep aspect", "exact"]
 """How an image gets its video size: about the area of width x height with the image's aspect, or exactly that."""
 
 
-def _check_vae(vae: Any, channels: int, other: str) -> None:
+def check_vae(vae: Any, channels: int, other: str) -> None:
+    """ValueError that ends in `other` where the VAE's latents have not that many channels."""
     if vae is None or vae.latent_channels != channels:
         found = "none is connected" if vae is None else f"the connected one has {vae.latent_channels}"
         raise ValueError(f"this node needs a VAE of {channels} latent channels, and {found}. {other}")
@@ -38,7 +39,7 @@ def image_to_video(
 
     start, end: IMAGE [n, H, W, C], the first and last frames of the video. clip_vision: CLIP_VISION_OUTPUT, which
     only the Wan2.1 models look at. Raises ValueError where images, size and VAE do not fit."""
-    _check_vae(vae, 16, "Load the 2.1 VAE for the 14B models; TI2V-5B takes its image through WanTI2VLatent")
+    check_vae(vae, 16, "Load the 2.1 VAE for the 14B models; TI2V-5B takes its image through WanTI2VLatent")
     if start is None:
         if end is not None:
             raise ValueError(
@@ -77,7 +78,7 @@ def first_frame_latent(
     """LATENT of TI2V-5B: empty without an image, else with its first frame known (noise_mask 0).
 
     Raises ValueError where image, size and VAE do not fit."""
-    _check_vae(
+    check_vae(
         vae, 48, "TI2V-5B works with the Wan 2.2 VAE; the 14B models take their image through WanI2VCondition"
     )
     if start is None:

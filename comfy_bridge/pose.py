@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -16,23 +15,11 @@ from ..wan_models.pose import draw as drawing
 from ..wan_models.pose import face, mask, retarget, segment
 from ..wan_models.pose.skeleton import PoseTrack, fit
 from . import compat, folders
+from .progress import progress
 
 WHOLE_FRAME = "none (the whole frame)"
 NO_MODEL = "none"
 PEOPLE = detection.PEOPLE
-FIT = ["keep aspect", "exact", "original"]
-"""At most width x height pixels in the keypoints' own aspect; exactly that, fitted in; as they are."""
-
-
-class _Bar:
-    """The node's progress; ends the work when the user has pressed Cancel."""
-
-    def __init__(self, total: int) -> None:
-        self._bar = comfy.utils.ProgressBar(total)
-
-    def __call__(self, done: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(done, total)
 
 
 def _model(name: str, known: dict[str, Path], where: str) -> Path:
@@ -59,7 +46,7 @@ def detect(frames: Tensor, detector: str, pose_model: str, person: str, follow: 
     assert paths[1] is not None
     estimate = detection.PoseEstimator(paths[1], device)
     frames = images.rgb(frames).cpu()
-    return detection.track_person(frames, find, estimate, person, follow, _Bar(len(frames))).to_openpose()
+    return detection.track_person(frames, find, estimate, person, follow, progress()).to_openpose()
 
 
 def retarget_pose(keypoints: Any, reference: Any) -> list[dict]:
@@ -70,13 +57,13 @@ def retarget_pose(keypoints: Any, reference: Any) -> list[dict]:
 def draw(
     keypoints: Any, width: int, height: int, fit_as: str, hands: bool, head: bool, threshold: float
 ) -> Tensor:
-    """POSE_KEYPOINT -> IMAGE of skeletons on black; see `FIT`."""
+    """POSE_KEYPOINT -> IMAGE of skeletons on black, sized as one of `video.FIT`: "exact" fits them in."""
     track = PoseTrack.from_openpose(keypoints)
     if fit_as == "keep aspect":
         track = fit(track, *images.floor_area_size(track.width, track.height, width * height))
     elif fit_as == "exact":
         track = fit(track, width, height)
-    show = _Bar(len(track))
+    show = progress()
     out = torch.empty(len(track), track.height, track.width, 3)
     for i in range(len(track)):
         out[i] = torch.from_numpy(drawing.draw(track, i, hands, head, threshold)).float() / 255
@@ -135,7 +122,7 @@ def subject_mask(
             torch.nn.ModuleDict({"network": model}), device, comfy.model_management.unet_offload_device()
         )
         comfy.model_management.load_model_gpu(patcher)
-        masks = segment.segment(images.rgb(frames).cpu(), track, model, processor, _Bar(len(frames)))
+        masks = segment.segment(images.rgb(frames).cpu(), track, model, processor, progress())
     else:
         raise ValueError(
             "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "

@@ -11,18 +11,15 @@ from ..wan_models import images
 from ..wan_models.audio.buckets import per_frame
 from ..wan_models.config import RELEASES
 from ..wan_models.sampling.clips import MOTION_FRAMES, Clip, clip_count, pose_clip, speech_clips
-from . import latents, preflight, run
-from .autoencoder import without_progress
+from . import conditioning, latents, preflight, run
 from .clip_run import ClipRun
+from .progress import without_progress
 
 FPS = RELEASES["S2V-14B"].fps
 
 
 def _check(vae: Any, encoded: Any) -> None:
-    if vae.latent_channels != 16:
-        raise ValueError(
-            f"S2V-14B works with the 2.1 VAE, and the connected one has {vae.latent_channels} channels"
-        )
+    conditioning.check_vae(vae, 16, "S2V-14B works with the 2.1 VAE")
     if not encoded or "encoded_audio_all_layers" not in encoded:
         raise ValueError("no encoded audio is connected: load an audio encoder, and encode the audio with it")
 

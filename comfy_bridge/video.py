@@ -4,16 +4,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import folder_paths
 import torch
 from torch import Tensor
 
 from ..wan_models import images
 from ..wan_models.video import read_frames, read_index, read_sound
+from . import conditioning
+from .progress import progress
 
-FIT = ["keep aspect", "exact", "original"]
+FIT = [*conditioning.FIT, "original"]
 """At most width x height pixels in the video's own aspect; exactly that, cropped at the centre; as it is."""
 
 
@@ -62,9 +62,8 @@ def load(
     index = read_index(path_of(name))
     chosen = index.choose(fps, start, length)
     out: Tensor | None = None
-    bar = comfy.utils.ProgressBar(len(chosen))
+    show = progress()
     for i, pixels in enumerate(read_frames(index, chosen)):
-        comfy.model_management.throw_exception_if_processing_interrupted()
         frame = torch.from_numpy(pixels)[None].float() / 255
         if fit == "keep aspect":
             frame = images.video_size(frame, width * height)
@@ -73,7 +72,7 @@ def load(
         if out is None:
             out = frame.new_empty(len(chosen), *frame.shape[1:])
         out[i] = frame[0]
-        bar.update_absolute(i + 1)
+        show(i + 1, len(chosen))
     assert out is not None
     return out, fps or index.fps
 

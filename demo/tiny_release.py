@@ -50,8 +50,12 @@ VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor]:
     """Weights for the module that `build(device="meta")` makes: scaled so that signals neither die nor explode."""
     generator = torch.Generator().manual_seed(seed)
-    state = {name: buffer for name, buffer in build(device="cpu").named_buffers() if name.endswith("kernel")}
-    for name, param in build(device="meta").named_parameters():
+    network = build(device="meta")
+    # the fixed kernels that checkpoints hold, where a network has any
+    kernels = [name for name in network.state_dict() if name.endswith("kernel")]
+    built = build(device="cpu").state_dict() if kernels else {}
+    state = {name: built[name] for name in kernels}
+    for name, param in network.named_parameters():
         noise = torch.randn(param.shape, generator=generator)
         fan_in = param[0].numel() if param.dim() > 1 else 1
         is_scale = name.endswith(("gamma", "audio_encoder.weights")) or (

@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import folders, pose
+from ..comfy_bridge import folders, pose, video
 from .schema import schema
 
 Keypoints = io.Custom("POSE_KEYPOINT")
@@ -103,8 +103,8 @@ class WanDrawPose(io.ComfyNode):
                 io.Int.Input("height", default=720, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
                 io.Combo.Input(
                     "fit",
-                    options=pose.FIT,
-                    default=pose.FIT[0],
+                    options=video.FIT,
+                    default=video.FIT[0],
                     tooltip="keep aspect: at most width x height pixels in the aspect of the keypoints' picture, the "
                     "size of the finished video. exact: fitted into this very width and height. original: as it is.",
                 ),

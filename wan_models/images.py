@@ -7,6 +7,7 @@ wan/first_last_frame2video.py of Wan2.1.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -185,18 +186,24 @@ def fitting_size(width: int, height: int, area: int, multiple: int = 64) -> tupl
     return _not_empty(wide, high, width, height, area)
 
 
-def letterbox(images: Tensor, width: int, height: int, resize: Callable | None = None) -> Tensor:
-    """[B, H, W, C] -> [B, height, width, C]: scaled to fit, in the middle of black. resize(images, width, height):
-    `linear_8bit` unless another is given. Source: padding_resize of wan/animate.py."""
-    rows, columns = images.shape[1:3]
+def fitted(columns: int, rows: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Width and height of a picture scaled to fit into width x height, and how far from the left and the top it then
+    stands in the middle."""
     if rows / columns > height / width:
         wide, high = int(height / rows * columns), height
     else:
         wide, high = width, int(width / columns * rows)
+    return wide, high, (width - wide) // 2, (height - high) // 2
+
+
+def letterbox(images: Tensor, width: int, height: int, resize: Callable | None = None) -> Tensor:
+    """[B, H, W, C] -> [B, height, width, C]: scaled to fit, in the middle of black. resize(images, width, height):
+    `linear_8bit` unless another is given. Source: padding_resize of wan/animate.py."""
+    rows, columns = images.shape[1:3]
+    wide, high, left, top = fitted(columns, rows, width, height)
     if min(wide, high) < 1:
         _not_empty(wide, high, columns, rows, width * height)
     out = images.new_zeros(images.shape[0], height, width, images.shape[-1])
-    left, top = (width - wide) // 2, (height - high) // 2
     out[:, top : top + high, left : left + wide] = (resize or linear_8bit)(images, wide, high)
     return out
 
@@ -235,27 +242,28 @@ def centre_square(images: Tensor) -> Tensor:
     return images[:, top : top + side, left : left + side]
 
 
+@lru_cache(maxsize=8)  # the frames of a video come one by one
+def _area_weights(size: int, wanted: int, grows: bool) -> Tensor:
+    """How much each of `size` old pixels counts in each of `wanted` new ones, [wanted, size]."""
+    scale = size / wanted
+    old, new = torch.arange(size, dtype=torch.float64), torch.arange(wanted, dtype=torch.float64)[:, None]
+    if not grows:
+        covered = torch.minimum(old + 1, (new + 1) * scale) - torch.maximum(old, new * scale)
+        return (covered.clamp(min=0) / scale).float()
+    first = (new * scale).floor()
+    past = (new + 1 - (first + 1) / scale).clamp(min=0) % 1
+    return ((old == first) * (1 - past) + (old == (first + 1).clamp(max=size - 1)) * past).float()
+
+
 def area_resize(images: Tensor, width: int, height: int) -> Tensor:
     """[B, H, W, C] -> [B, height, width, C]: each new pixel the mean of the area it covers, or bilinear
     where a side grows. OpenCV's INTER_AREA, by which the official preprocessing resizes."""
-
-    grows = height > images.shape[1] or width > images.shape[2]
-
-    def weights(size: int, wanted: int) -> Tensor:
-        scale = size / wanted
-        old, new = torch.arange(size, dtype=torch.float64), torch.arange(wanted, dtype=torch.float64)[:, None]
-        if not grows:
-            covered = torch.minimum(old + 1, (new + 1) * scale) - torch.maximum(old, new * scale)
-            return covered.clamp(min=0) / scale
-        first = (new * scale).floor()
-        past = (new + 1 - (first + 1) / scale).clamp(min=0) % 1
-        return (old == first) * (1 - past) + (old == (first + 1).clamp(max=size - 1)) * past
-
-    if images.shape[1:3] == (height, width):
+    rows, columns = images.shape[1:3]
+    if (rows, columns) == (height, width):
         return images
-    down, across = (
-        weights(*sizes).to(images) for sizes in ((images.shape[1], height), (images.shape[2], width))
-    )
+    grows = height > rows or width > columns
+    down = _area_weights(rows, height, grows).to(images)
+    across = _area_weights(columns, width, grows).to(images)
     return torch.stack([torch.einsum("yh,hwc,xw->yxc", down, image, across) for image in images])
 
 

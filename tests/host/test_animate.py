@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
+from long_videos import clips_of, film_length, load
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests_media import write_video
@@ -15,7 +16,7 @@ from tests_support import rel_l2
 from demo.host import HostError
 from demo.tiny_release import DITS, random_state, write_image_tower, write_release
 from wan_models import images
-from wan_models.checkpoints.loading import expect, load_into
+from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
@@ -83,13 +84,6 @@ def graph(pose="pose.mp4", face="face.mp4", replace=False, model=RELEASE, save_a
     return out
 
 
-def load(path, kind, network):
-    checkpoint = open_model(path)
-    model = network(expect(checkpoint, kind).config, device="meta").eval()
-    load_into(model, checkpoint, convert=lambda _, w: w.float())
-    return model
-
-
 def frames_of(name, folder):
     with av.open(str(folder / "input" / name)) as film:
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
@@ -141,18 +135,6 @@ def pure(folder, replace, per_clip, carried):
 
     clips = driven_clip_count(FRAMES, per_clip, carried)
     return list(driven_clips(denoise, decode, picture, per_clip, carried, clips))
-
-
-def clips_of(folder, name):
-    return [
-        load_file(file)["frames"] for file in sorted((folder / "output" / name).glob("clip_*.safetensors"))
-    ]
-
-
-def film_length(host, entry):
-    (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
-    with av.open(str(file)) as film:
-        return sum(1 for _ in film.decode(video=0))
 
 
 @pytest.mark.parametrize(("replace", "per_clip", "carried"), [(False, 5, 1), (True, 9, 5)])

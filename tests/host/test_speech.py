@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
+from long_videos import clips_of, film_length, load
 from PIL import Image
-from safetensors.torch import load_file
 from tests_media import write_sound
 from tests_support import rel_l2
 
@@ -17,8 +17,6 @@ from demo.tiny_release import write_release
 from wan_models import images
 from wan_models.audio.buckets import per_frame
 from wan_models.audio.wav2vec import Wav2Vec, mono
-from wan_models.checkpoints.loading import expect, load_into
-from wan_models.checkpoints.reader import open_model
 from wan_models.dit.speech import WanSpeechModel
 from wan_models.pipeline import video_latents
 from wan_models.sampling.clips import pose_clip, speech_clips
@@ -86,13 +84,6 @@ def graph(voice="voice.wav", pose=0, seed=3, picture="speaker.png", model=RELEAS
     return out
 
 
-def load(path, kind, network):
-    checkpoint = open_model(path)
-    model = network(expect(checkpoint, kind).config, device="meta").eval()
-    load_into(model, checkpoint, convert=lambda _, w: w.float())
-    return model
-
-
 @torch.no_grad()
 def pure(folder, pose):
     """The same video in plain PyTorch: the frames of each clip."""
@@ -137,12 +128,6 @@ def pure(folder, pose):
         )  # fmt: skip
 
     return list(speech_clips(denoise, encode, decode, picture, CLIP, 2))
-
-
-def clips_of(folder, name):
-    return [
-        load_file(file)["frames"] for file in sorted((folder / "output" / name).glob("clip_*.safetensors"))
-    ]
 
 
 @pytest.mark.parametrize("pose", [0, 9])
@@ -207,9 +192,7 @@ def test_starting_from_the_reference_makes_another_video(host, folder):
 )
 def test_odd_audio_and_pictures_make_a_video(host, folder, inputs):
     entry = host.run(graph(**({"voice": "silence.wav"} | inputs)))
-    (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
-    with av.open(str(file)) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 8
+    assert film_length(host, entry) == 8
 
 
 @pytest.mark.parametrize(

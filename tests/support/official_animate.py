@@ -1,13 +1,6 @@
 """The official animation transformer at a size that tests can afford."""
 
 import torch
-import torch.nn.functional as F
-
-
-def per_frame_attention(q, k, v, max_seqlen_q, batch_size, **_):
-    """The official signature of face_blocks.attention over torch's own."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
 
 
 def small_motion_encoder(face):

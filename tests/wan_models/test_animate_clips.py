@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from official_animate import per_frame_attention, small_motion_encoder
+from official_animate import small_motion_encoder
 from official_pipelines import OfficialVAE, official_run
 from tests_support import randomize_, rel_l2
 
+from bench.peers import per_frame_attention
 from wan_models import images
 from wan_models.config import DiTConfig, FaceConfig, VAEConfig
 from wan_models.dit.animate import WanAnimateModel

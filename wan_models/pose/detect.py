@@ -203,7 +203,8 @@ def decode(heatmaps: np.ndarray) -> np.ndarray:
     points[peaks <= 0] = -1
     x = np.arange(_BLUR) - (_BLUR - 1) / 2
     sigma = 0.3 * ((_BLUR - 1) * 0.5 - 1) + 0.8
-    kernel = torch.from_numpy(np.exp(-(x**2) / (2 * sigma**2)) / np.exp(-(x**2) / (2 * sigma**2)).sum()).float()
+    bell = np.exp(-(x**2) / (2 * sigma**2))
+    kernel = torch.from_numpy(bell / bell.sum()).float()
     maps = torch.from_numpy(np.ascontiguousarray(heatmaps)).float()[:, None]
     maps = F.conv2d(maps, kernel.view(1, 1, 1, -1), padding=(0, _BLUR // 2))
     maps = F.conv2d(maps, kernel.view(1, 1, -1, 1), padding=(_BLUR // 2, 0))[:, 0]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..images import fitted
+
 BODY = (
     "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
     "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle", "right eye", "left eye",
@@ -115,13 +117,11 @@ def _rows(flat: Any, count: int) -> np.ndarray:
 def fit(track: PoseTrack, width: int, height: int) -> PoseTrack:
     """The track in another canvas: scaled to fit, in its middle. Source: AAPoseMeta.padding_resize2 of the official
     preprocessing."""
-    if track.height / track.width > height / width:
-        scale, offset = height / track.height, (int((width - int(height / track.height * track.width)) / 2), 0)
-    else:
-        scale, offset = width / track.width, (0, int((height - int(width / track.width * track.height)) / 2))
+    *_, left, top = fitted(track.width, track.height, width, height)
+    scale = min(width / track.width, height / track.height)
 
     def moved(points: np.ndarray) -> np.ndarray:
         seen = points[..., 2:] > 0
-        return np.concatenate([np.where(seen, points[..., :2] * scale + offset, 0.0), points[..., 2:]], axis=-1)
+        return np.concatenate([np.where(seen, points[..., :2] * scale + (left, top), 0.0), points[..., 2:]], axis=-1)
 
     return PoseTrack(width, height, *(moved(part) for part in (track.body, track.left, track.right, track.face)))
