@@ -5,9 +5,9 @@ import torch
 
 from bench.peers import official_attention, per_frame_attention, prepare
 from bench.timing import interleaved, rel_l2
-from demo.tiny_release import random_state
 from wan_models.config import DiTConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
+from wan_models.random_weights import random_state
 
 SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 5, "in_dim": 36, "text_len": 64}
 CONFIG = DiTConfig(family="animate", image_dim=1280, text_dim=64, face=FaceConfig(), **SIZES)

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 
 from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
-from demo.tiny_release import random_state
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
+from wan_models.random_weights import random_state
 
 CONFIG = DiTConfig(dim=256, ffn_dim=1024, num_heads=4, num_layers=4, text_dim=64, text_len=64)
 LATENT = (16, 9, 24, 40)  # 2,160 tokens

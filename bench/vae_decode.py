@@ -10,8 +10,8 @@ import torch
 
 from bench.peers import prepare
 from bench.timing import interleaved, rel_l2
-from demo.tiny_release import random_state
 from wan_models.config import VAEConfig
+from wan_models.random_weights import random_state
 from wan_models.vae.wan21 import WanVAE21
 
 RAW = (0.0, 1.0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..wan_models.checkpoints.detect import ModelInfo
-from ..wan_models.checkpoints.loading import expect, load_into
+from ..wan_models.checkpoints.loading import expect, load_into, to_stored
 from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
 from ..wan_models.sampling.schedule import timestep_of
@@ -162,10 +162,6 @@ _KINDS: dict[str, tuple[type[Hosted], type, dict[str, Any]]] = {
 }
 
 
-# layers whose matrices are stored in the precision that was chosen
-_LARGE = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding)
-
-
 def _stored_dtype(info: ModelInfo) -> torch.dtype:
     """Of weights nobody chose a precision for: 16 bits and less stay as in the file and need no second copy in
     memory; float32 becomes what the host would store. Packed weights count as what they are unpacked to."""
@@ -202,15 +198,10 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     kind = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
     patcher = compat.make_patcher(model, load_device, offload_device, kind)
 
-    def convert(name: str, weight: Tensor) -> Tensor:
-        layer = network.get_submodule(name.rpartition(".")[0])
-        is_large = weight.dim() > 1 and isinstance(layer, _LARGE)
-        return weight.to(stored) if is_large and not as_in_file else weight
-
+    convert = None if as_in_file else lambda name, weight: to_stored(network, name, weight, stored)
     load_into(network, checkpoint, convert, keep_packed)
     model.workspace_bytes = workspace_bytes(network)
-    if isinstance(network, (HostSpeechDiT, HostAnimateDiT)):
-        patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, network.forget)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, network.forget)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

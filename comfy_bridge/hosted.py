@@ -1,6 +1,5 @@
 """Our transformers under the host's calling convention: wrappers, block patches, rope options, attention, Cancel."""
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.ldm.common_dit
@@ -10,19 +9,12 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ..wan_models.dit.animate import WanAnimateModel
-from ..wan_models.dit.base import WanModel
-from ..wan_models.dit.speech import SpeechClip, WanSpeechModel
+from ..wan_models.dit.steps import AnimateStepModel, SpeechStepModel, StepModel
 from ..wan_models.rope import rotary_table
 
 
-class Hosted(WanModel):
+class Hosted(StepModel):
     """A transformer under the signature with which the host calls a Wan diffusion model."""
-
-    def velocity(self, x: Tensor, timestep: Tensor, context: Tensor, **inputs: Any) -> Tensor:
-        """Calls the transformer's own forward; `inputs` are attention, rotary and run_block, and what the host's
-        conditioning holds."""
-        raise NotImplementedError
 
     def forward(  # type: ignore[override]
         self,
@@ -92,123 +84,13 @@ class Hosted(WanModel):
 class HostDiT(Hosted):
     """`WanModel` for the host."""
 
-    def velocity(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        clip_fea: Tensor | None = None,
-        attention: Any = None,
-        rotary: Any = None,
-        run_block: Any = None,
-        **conditioning: Any,
-    ) -> Tensor:
-        return WanModel.forward(
-            self,
-            x,
-            timestep,
-            context,
-            image=clip_fea,
-            attention=attention,
-            rotary=rotary,
-            run_block=run_block,
-        )
 
-
-class _KeepsClip(Hosted):
-    """The host gives a clip's conditioning anew at every step: what is made of it is kept for the steps that follow."""
-
-    _clips: tuple[tuple[tuple, Any], ...] = ()
-
-    def _clip(self, given: tuple, make: Callable[[], Any]) -> Any:
-        """make(), or what it made before of equal things."""
-        for known, clip in self._clips:
-            if all(_same(a, b) for a, b in zip(known, given, strict=True)):
-                return clip
-        clip = make()
-        self._clips = ((given, clip), *self._clips[:1])  # with and without guidance
-        return clip
-
-    def forget(self, *_: Any) -> None:
-        """Drops what is kept for the steps of a clip."""
-        self._clips = ()
-
-
-class HostSpeechDiT(_KeepsClip, WanSpeechModel):
+class HostSpeechDiT(Hosted, SpeechStepModel):
     """`WanSpeechModel` for the host."""
 
-    def velocity(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        audio_embed: Tensor | None = None,
-        reference_latent: Tensor | None = None,
-        reference_motion: Tensor | None = None,
-        control_video: Tensor | None = None,
-        attention: Any = None,
-        rotary: Any = None,
-        run_block: Any = None,
-        **conditioning: Any,
-    ) -> Tensor:
-        size = tuple(x.shape[2:])
 
-        def prepare() -> SpeechClip:
-            is_posed = control_video is not None and control_video.abs().max() >= _NO_POSE
-            audio = None if audio_embed is None else audio_embed[..., : 4 * size[0]]
-            pose = control_video if is_posed else None
-            return self.prepare(reference_latent, reference_motion, pose, audio, size)
-
-        clip = self._clip((size, reference_latent, reference_motion, control_video, audio_embed), prepare)
-        return WanSpeechModel.forward(
-            self, x, timestep, context, clip, attention=attention, rotary=rotary, run_block=run_block
-        )
-
-
-class HostAnimateDiT(_KeepsClip, WanAnimateModel):
+class HostAnimateDiT(Hosted, AnimateStepModel):
     """`WanAnimateModel` for the host."""
-
-    def velocity(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        clip_fea: Tensor | None = None,
-        pose_latents: Tensor | None = None,
-        face_pixel_values: Tensor | None = None,
-        face_strength: float = 1.0,
-        attention: Any = None,
-        rotary: Any = None,
-        run_block: Any = None,
-        **conditioning: Any,
-    ) -> Tensor:
-        frames = x.shape[2]
-        clip = self._clip(
-            (frames, pose_latents, face_pixel_values),
-            lambda: self.prepare(pose_latents, face_pixel_values, frames),
-        )
-        return WanAnimateModel.forward(
-            self,
-            x,
-            timestep,
-            context,
-            clip,
-            image=clip_fea,
-            face_strength=face_strength,
-            attention=attention,
-            rotary=rotary,
-            run_block=run_block,
-        )
-
-
-# the host's nodes give an empty pose as the latents that it normalises to about zero
-_NO_POSE = 1e-4
-
-
-def _same(a: Any, b: Any) -> bool:
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return a is b or (type(a) is type(b) and a == b)
-    return a is b or (a.shape == b.shape and torch.equal(a, b))
 
 
 def _block_runner(transformer_options: dict, total: int, latents: Tensor) -> Any:

@@ -6,19 +6,19 @@ text width 4096). The video it makes is coloured noise: the weights are random.
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from demo.tiny_tokenizer import write_tokenizer
 from wan_models.config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
+from wan_models.random_weights import random_state
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
@@ -45,31 +45,6 @@ LISTENER = {
 }  # fmt: skip
 VAE = VAEConfig(base_dim=16)
 VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
-
-
-def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor]:
-    """Weights for the module that `build(device="meta")` makes: scaled so that signals neither die nor explode."""
-    generator = torch.Generator().manual_seed(seed)
-    network = build(device="meta")
-    # the fixed kernels that checkpoints hold, where a network has any
-    kernels = [name for name in network.state_dict() if name.endswith("kernel")]
-    built = build(device="cpu").state_dict() if kernels else {}
-    state = {name: built[name] for name in kernels}
-    for name, param in network.named_parameters():
-        noise = torch.randn(param.shape, generator=generator)
-        fan_in = param[0].numel() if param.dim() > 1 else 1
-        is_scale = name.endswith(("gamma", "audio_encoder.weights")) or (
-            param.dim() == 1 and "norm" in name and name.endswith("weight")
-        )
-        if is_scale:
-            state[name] = 1 + 0.1 * noise
-        elif "embedding.weight" in name and "token" in name:
-            state[name] = noise
-        elif "motion_encoder" in name and param.dim() > 1 and not name.endswith("bias"):
-            state[name] = noise  # its layers scale by the fan-in themselves
-        else:
-            state[name] = noise * (0.1 if param.dim() == 1 else fan_in**-0.5)
-    return state
 
 
 def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> None:

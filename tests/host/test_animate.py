@@ -14,13 +14,14 @@ from tests_media import write_video
 from tests_support import rel_l2
 
 from demo.host import HostError
-from demo.tiny_release import DITS, random_state, write_image_tower, write_release
+from demo.tiny_release import DITS, write_image_tower, write_release
 from wan_models import images
 from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.pipeline import video_latents
+from wan_models.random_weights import random_state
 from wan_models.sampling.clips import back_and_forth, driven_clip_count, driven_clips
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder

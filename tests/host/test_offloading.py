@@ -10,11 +10,12 @@ from formats import write_gguf
 from safetensors.torch import save_file
 
 from demo.host import ROOT
-from demo.tiny_release import DIT, random_state, write_release
+from demo.tiny_release import DIT, write_release
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import SpeechConfig
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
+from wan_models.random_weights import random_state
 
 
 @pytest.fixture(scope="module")

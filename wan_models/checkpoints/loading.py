@@ -33,6 +33,16 @@ def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
     return info
 
 
+# layers of a transformer whose matrices are stored in the precision that was chosen
+_LARGE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+
+
+def to_stored(network: nn.Module, name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in the chosen dtype. Bare parameters and norms of transformers, tiny but sensitive, keep the file's."""
+    layer = network.get_submodule(name.rpartition(".")[0])
+    return weight.to(dtype) if weight.dim() > 1 and isinstance(layer, _LARGE) else weight
+
+
 def load_into(
     module: nn.Module,
     checkpoint: Checkpoint,

@@ -1,0 +1,201 @@
+"""Several processes give what one gives; gloo on this machine's CPU, 2 and 4 of them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from wan_models.checkpoints.patches import Patch, patched
+from wan_models.distributed.mesh import Layout, check, layouts, rows_of
+from wan_models.distributed.selftest import TOLERANCE, layouts_of
+from wan_models.distributed.sequence_parallel import Shard
+
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def results(request, tmp_path_factory):
+    """What the self-test finds with so many processes."""
+    file = tmp_path_factory.mktemp("selftest") / "results.json"
+    command = [
+        sys.executable,
+        "-m",
+        "wan_models.distributed.selftest",
+        "--world",
+        str(request.param),
+        "--json",
+        file,
+    ]
+    done = subprocess.run(
+        command, env={**os.environ, **LOOPBACK}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, 1), done.stderr
+    print(done.stdout)  # noqa: T201
+    return request.param, json.loads(file.read_text())
+
+
+def test_equal_to_one_process(results):
+    world, found = results
+    for family in ("t2v", "t2v + LoRA", "i2v", "ti2v", "s2v", "animate"):
+        seen = {one["layout"] for one in found if one["case"] == f"{family}, batch 2"}
+        assert seen == {str(layout) for layout in layouts_of(world)}, family
+    assert {"T5", "VAE 2.1 decode", "VAE 2.2 decode"} <= {one["case"] for one in found}
+    wrong = [one for one in found if not one["error"] < TOLERANCE]
+    assert not wrong
+
+
+def test_each_process_keeps_its_share_of_the_weights(results):
+    world, found = results
+    models = [one for one in found if "batch" in one["case"]]
+    for one in models:
+        expected = 1 / world if "FSDP" in one["layout"] else 1.0
+        assert one["share"] == pytest.approx(expected, rel=0.02), one
+
+
+def test_torchrun_runs_it_too(tmp_path):
+    file = tmp_path / "results.json"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+        "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
+        "-m", "wan_models.distributed.selftest", "--json", str(file),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env={**os.environ, **LOOPBACK}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(json.loads(file.read_text())) > 40
+
+
+def test_no_process_ever_holds_the_whole_model(tmp_path):
+    """Loading 200 MB over two processes: anonymous memory grows by about half, and one tensor."""
+    from safetensors.torch import save_file
+
+    from wan_models.config import DiTConfig
+    from wan_models.dit.base import WanModel
+    from wan_models.random_weights import random_state
+
+    config = DiTConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=12)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(
+        random_state(lambda device: WanModel(config, device=device), 1),
+        folder / "diffusion_pytorch_model.safetensors",
+    )
+    script = tmp_path / "load.py"
+    script.write_text(_LOAD.format(folder=str(folder)))
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, **LOOPBACK, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = (folder / "diffusion_pytorch_model.safetensors").stat().st_size
+    for line in done.stdout.splitlines():
+        kept, peak = map(int, line.split())
+        assert kept == pytest.approx(whole / 2, rel=0.02)
+        assert peak < 0.7 * whole, (peak / whole, done.stdout)
+
+
+_LOAD = """
+import torch, torch.distributed as dist, torch.multiprocessing as mp
+from wan_models.distributed.mesh import Layout
+from wan_models.distributed.weights import Recipe
+from wan_models.distributed.worker import Worker
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
+
+def process(rank, port):
+    seen = []
+    worker = Worker(rank, 2, 60, beat=lambda: seen.append(anonymous()))
+    worker.connect(dist.TCPStore("127.0.0.1", port, is_master=False))
+    before = anonymous()
+    report = worker.load("model", Recipe("dit", {folder!r}, layout=Layout(fsdp=True)), {{}})
+    print(report["bytes"], max(*seen, anonymous()) - before, flush=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    mp.spawn(process, (store.port,), nprocs=2)
+"""
+
+
+def test_parts_of_a_sequence():
+    for length, world in ((1, 4), (7, 4), (8, 4), (13, 3), (105, 2)):
+        shards = [Shard(rank, world, length) for rank in range(world)]
+        x = torch.randn(2, length, 3)
+        assert torch.equal(torch.cat([s.take(x) for s in shards], 1)[:, :length], x)
+        e = torch.arange(length)[None, :, None].repeat(2, 1, 1)  # a segment for each token
+        for shard in shards:
+            kept, lengths = shard.segments(e, None)
+            assert sum(lengths or (shard.size,)) == shard.size
+            inside = kept[0, : shard.stop - shard.start, 0]
+            assert torch.equal(inside, torch.arange(shard.start, shard.stop))
+
+
+def test_rows_of_a_batch():
+    for batch in range(1, 7):
+        rows = [rows_of(group, 2, batch) for group in range(2)]
+        assert {i for part in rows for i in range(part.start, part.stop)} == set(range(batch))
+        assert all(part.stop > part.start for part in rows)
+
+
+@pytest.mark.parametrize(
+    ("layout", "world", "heads", "message"),
+    [
+        (
+            Layout(1, 3),
+            3,
+            40,
+            "ulysses 3 does not divide the model's 40 attention heads; choose one of 1, 2, 4, 5, 8",
+        ),
+        (
+            Layout(2, 4),
+            4,
+            40,
+            "makes 8, and there are 4 GPUs; choose cfg_parallel 2 x ulysses 2, cfg_parallel 1 x uly",
+        ),
+        (Layout(3, 1), 3, 40, "cfg_parallel is 1 or 2"),
+        (Layout(offload=True), 1, 40, "with FSDP only"),
+        (Layout(1, 1), 2, 40, "there are 2 GPUs; choose"),
+    ],
+)
+def test_degrees_that_do_not_fit(layout, world, heads, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        check(layout, world, heads)
+
+
+def test_choices_are_accepted():
+    for world in (1, 2, 4, 6, 8):
+        for layout in layouts(world, 40):
+            check(layout, world, 40)
+
+
+def test_patches_by_hand(seed):
+    draw = lambda *shape: torch.randn(shape)  # noqa: E731
+    weight, up, down = draw(6, 4), draw(6, 2), draw(2, 4)
+    lora = {"up": up, "down": down, "alpha": 4.0}
+    assert torch.allclose(patched(weight, [Patch("lora", 0.5, 1.0, lora)]), weight + 0.5 * 2 * up @ down)
+    assert torch.allclose(patched(weight, [Patch("diff", 2.0, 0.5, {"diff": weight})]), 2.5 * weight)
+    assert torch.equal(patched(weight, [Patch("set", 1.0, 1.0, {"diff": up @ down})]), up @ down)
+    hada = {"w1_a": up, "w1_b": down, "w2_a": draw(6, 2), "w2_b": draw(2, 4)}
+    expected = weight + (up @ down) * (hada["w2_a"] @ hada["w2_b"])
+    assert torch.allclose(patched(weight, [Patch("loha", 1.0, 1.0, hada)]), expected, atol=1e-5)
+    one, two = draw(3, 2), draw(2, 2)
+    expected = weight + torch.kron(one, two)
+    assert torch.allclose(
+        patched(weight, [Patch("lokr", 1.0, 1.0, {"w1": one, "w2": two})]), expected, atol=1e-5
+    )
+    turned = weight + up @ down
+    length = torch.rand(6, 1) + 1
+    expected = turned / turned.norm(dim=1, keepdim=True) * length
+    dora = {"up": up, "down": down, "dora_scale": length}
+    assert torch.allclose(patched(weight, [Patch("lora", 1.0, 1.0, dora)]), expected, atol=1e-5)
+    assert patched(weight.bfloat16(), [Patch("lora", 0.5, 1.0, lora)]).dtype == torch.bfloat16

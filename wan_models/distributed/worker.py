@@ -1,0 +1,152 @@
+"""One process of a group: its device, the group's communication, and the models it keeps.
+
+Every call but `drop` and `stats` is one of all processes at once, with equal arguments. Knows nothing of who calls: the
+actors of `group` do, and so does `selftest` under torchrun.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from ..attention import get_attention
+from ..checkpoints.patches import Patches
+from .decode import decode_strip
+from .fsdp import resident_bytes
+from .mesh import Layout, check, device_of, make_mesh, rows_of
+from .sequence_parallel import SharedModel
+from .weights import LoadedModel, Recipe
+
+Beat = Callable[[], None]
+
+
+class Worker:
+    """Process `rank` of `world`. `beat` is called whenever some work is done; it may raise to end the work."""
+
+    def __init__(self, rank: int, world: int, timeout: float, beat: Beat = lambda: None) -> None:
+        self.rank, self.world, self.beat = rank, world, beat
+        self.device = device_of(int(os.environ.get("LOCAL_RANK", rank)))
+        self.timeout = timedelta(seconds=timeout)
+        self._models: dict[str, LoadedModel] = {}
+        self._meshes: dict[tuple[int, int], DeviceMesh] = {}
+        self._inputs: dict[str, Tensor] = {}
+
+    def connect(self, store: dist.Store) -> None:
+        """Joins the group."""
+        is_gpu = self.device.type == "cuda"
+        if is_gpu:
+            torch.cuda.set_device(self.device)
+        dist.init_process_group(
+            "nccl" if is_gpu else "gloo",
+            store=store,
+            rank=self.rank,
+            world_size=self.world,
+            timeout=self.timeout,
+            device_id=self.device if is_gpu else None,
+        )
+        self.everyone = init_device_mesh(self.device.type, (self.world,))
+
+    def load(self, key: str, recipe: Recipe, patches: Patches) -> dict[str, Any]:
+        """Makes a model, or changes the patches of one that is there; says what it did and what it takes."""
+        begun = time.monotonic()
+        model = self._models.get(key)
+        if model is not None:
+            return {"read": model.repatch(patches), "seconds": time.monotonic() - begun}
+        model = LoadedModel(recipe, self.device, self.everyone, patches, self.beat)
+        if isinstance(model.network, SharedModel):
+            check(recipe.layout, self.world, model.network.config.num_heads)
+            model.network.share(self._mesh(recipe.layout).get_group("ulysses"))
+        self._models[key] = model
+        read = len(model.network.state_dict())
+        return {"read": read, "seconds": time.monotonic() - begun, "bytes": resident_bytes(model.network)}
+
+    def keep(self, name: str, tensor: Tensor) -> None:
+        """Stores an input that many steps have in common."""
+        self._inputs[name] = tensor.to(self.device)
+
+    def forget(self, names: list[str]) -> None:
+        """Drops stored inputs."""
+        for name in names:
+            self._inputs.pop(name, None)
+
+    @torch.no_grad()
+    def velocity(
+        self, key: str, inputs: Mapping[str, Any], kept: Mapping[str, str], attention: str = "auto"
+    ) -> Tensor | None:
+        """One forward of a DiT. inputs: by the names of `StepModel.velocity`, tensors with one row per batch row; kept:
+        those that were stored before, by name. Returns the rows of this process's part of the batch, on the CPU, from
+        one process of each part; None from the others."""
+        model = self._models[key]
+        network, layout = model.network, model.recipe.layout
+        mesh = self._mesh(layout)
+        spare, cfg, place = mesh.get_coordinate()  # type: ignore[misc]
+        given = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+        given |= {name: self._inputs[stored] for name, stored in kept.items()}
+        batch = given["x"].shape[0]
+        rows = rows_of(cfg, layout.cfg, batch)
+        rotary = given.pop("rotary", None)
+        mine = {name: x[rows] if _has_rows(x, batch) else x for name, x in given.items()}
+
+        def run_block(index: int, block: Any, x: Tensor, **changing: Any) -> Tensor:
+            self.beat()
+            return block(x, **changing)
+
+        out = network(
+            mine.pop("x"),
+            mine.pop("timestep"),
+            mine.pop("context"),
+            attention=get_attention(attention),
+            rotary=rotary,
+            run_block=run_block,
+            **mine,
+        )
+        is_needed = cfg * (rows.stop - rows.start) < batch and spare == place == 0
+        return out.cpu() if is_needed else None
+
+    @torch.no_grad()
+    def encode_text(self, key: str, ids: Tensor, mask: Tensor) -> Tensor | None:
+        """Features of a T5 encoder, [B, text_len, dim], from the first process."""
+        network = self._models[key].network
+        out = network.encode(ids.to(self.device), mask.to(self.device), lambda done, total: self.beat())  # type: ignore[operator]
+        return out.cpu() if self.rank == 0 else None
+
+    @torch.no_grad()
+    def decode(self, key: str, latents: Tensor) -> Tensor:
+        """This process's strip of the video that raw latents [B, z, t, h, w] decode to; see `decode_strip`."""
+        network = self._models[key].network
+        return decode_strip(network, latents, self.rank, self.world, self.device, self.beat)  # type: ignore[arg-type]
+
+    def drop(self, key: str) -> None:
+        """Lets go of a model."""
+        self._models.pop(key, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def stats(self) -> dict[str, Any]:
+        """Process id, device, and bytes kept by each model."""
+        return {
+            "pid": os.getpid(),
+            "device": str(self.device),
+            "models": {key: resident_bytes(model.network) for key, model in self._models.items()},
+        }
+
+    def rows(self, key: str, batch: int) -> slice:
+        """The rows of a batch that this process works on."""
+        layout = self._models[key].recipe.layout
+        return rows_of(self._mesh(layout).get_coordinate()[1], layout.cfg, batch)  # type: ignore[index]
+
+    def _mesh(self, layout: Layout) -> DeviceMesh:
+        degrees = (layout.cfg, layout.ulysses)
+        if degrees not in self._meshes:
+            self._meshes[degrees] = make_mesh(layout, self.world, self.device.type)
+        return self._meshes[degrees]
+
+
+def _has_rows(x: Any, batch: int) -> bool:
+    return isinstance(x, Tensor) and x.dim() > 0 and x.shape[0] == batch
