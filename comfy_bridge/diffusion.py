@@ -45,6 +45,7 @@ class _Official:
         self.diffusion_model = network
         self.source = source
         self.workspace_bytes = 0
+        self.is_converted = False  # whether the weights are in another dtype than in the file
 
     def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
@@ -172,6 +173,26 @@ def _stored_dtype(info: ModelInfo) -> torch.dtype:
     )
 
 
+def network_kind(config: DiTConfig) -> type[Hosted]:
+    """The class of network for models of that family."""
+    return _KINDS[config.family][0]
+
+
+def build(
+    path: Path, config: DiTConfig, stored: torch.dtype, network: type[Hosted], kind: type | None = None
+) -> Any:
+    """A patcher (a `kind` of it) around a model whose network, of that class, has no weights yet."""
+    _, model_kind, options = _KINDS[config.family]
+    load_device = comfy.model_management.get_torch_device()
+    model_config = _model_config(config, stored, load_device)
+    # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
+    made = network(config, ops=ops, device="meta", dtype=stored)
+    made.compute_dtype = model_config.manual_cast_dtype or stored
+    made.eval().requires_grad_(False)
+    model = model_kind(model_config, made, path, **options)
+    return compat.make_patcher(model, load_device, comfy.model_management.unet_offload_device(), kind)
+
+
 def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynamic: bool = False) -> Any:
     """Loads a DiT file or folder as a MODEL.
 
@@ -180,28 +201,30 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     checkpoint = open_model(path)
     info = expect(checkpoint, "dit")
-    config = info.config
-    network_kind, model_kind, options = _KINDS[config.family]
-    load_device = comfy.model_management.get_torch_device()
-    offload_device = comfy.model_management.unet_offload_device()
     stored = DTYPES[dtype] or _stored_dtype(info)
     keep_packed = bool(info.packed) and dtype == "default"
     as_in_file = keep_packed or (dtype == "default" and stored == info.dtype)
-    model_config = _model_config(config, stored, load_device)
-
-    # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
-    network = network_kind(config, ops=ops, device="meta", dtype=stored)
-    network.compute_dtype = model_config.manual_cast_dtype or stored
-    network.eval().requires_grad_(False)
-    model = model_kind(model_config, network, Path(path), **options)
     # packed layers unpack themselves, which the patcher of dynamic VRAM does not know of
     kind = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
-    patcher = compat.make_patcher(model, load_device, offload_device, kind)
+    patcher = build(Path(path), info.config, stored, network_kind(info.config), kind)
+    model = patcher.model
+    network = model.diffusion_model
+    model.is_converted = not as_in_file
 
-    convert = None if as_in_file else lambda name, weight: to_stored(network, name, weight, stored)
+    convert = (lambda name, weight: to_stored(network, name, weight, stored)) if model.is_converted else None
     load_into(network, checkpoint, convert, keep_packed)
     model.workspace_bytes = workspace_bytes(network)
     patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, network.forget)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher
+
+
+def release_copy(patcher: Any) -> None:
+    """Puts the file's own tensors, which take no memory of this process, in the place of converted ones.
+
+    For a model that is worked on elsewhere. It stays as usable as before, its layers then convert at each use."""
+    model = patcher.model
+    if model.is_converted and not patcher.loaded_size():
+        load_into(model.diffusion_model, open_model(model.source))
+        model.is_converted = False

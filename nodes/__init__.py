@@ -9,6 +9,7 @@ from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
 from .loaders import WanCLIPVisionLoader, WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
 from .lora import WanLoRA
+from .multi_gpu import WanMultiGPU, WanMultiGPUSampler
 from .pose import WanBackground, WanDrawPose, WanFaceCrop, WanPoseDetect, WanPoseRetarget, WanSubjectMask
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .speech import WanS2VCondition, WanSpeechToVideo
@@ -50,4 +51,6 @@ class WanExtension(ComfyExtension):
             WanSolver,
             WanMoEGuider,
             WanMoESampler,
+            WanMultiGPU,
+            WanMultiGPUSampler,
         ]

@@ -187,68 +187,71 @@ def _warned(high: io.Model.Type, low: io.Model.Type, preset: str = "") -> list[s
     return found
 
 
+def sampler_inputs() -> list:
+    """Everything that the one-node samplers take."""
+    note = _CUSTOM_ONLY
+    return [
+        *_models(),
+        io.Conditioning.Input("positive"),
+        io.Conditioning.Input("negative"),
+        io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
+        io.Combo.Input(
+            "preset",
+            options=[*run.PRESETS, run.CUSTOM],
+            default="T2V-A14B",
+            tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: "
+            "for distilled LoRAs, without CFG; custom: the settings below.",
+        ),
+        io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
+        _steps(note),
+        _shift(note),
+        _cfg("high", _DEFAULT.cfg_high, note),
+        _cfg("low", _DEFAULT.cfg_low, note),
+        _boundary(note),
+        io.Combo.Input(
+            "sampler",
+            options=sampling.SAMPLERS,
+            default=_DEFAULT.sampler,
+            optional=True,
+            tooltip="The official solvers, then the host's samplers." + note,
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=sampling.SCHEDULERS,
+            default=_DEFAULT.scheduler,
+            optional=True,
+            tooltip="The official schedule, then the host's." + note,
+        ),
+        io.Combo.Input(
+            "noise_source",
+            options=sampling.NOISE_SOURCES,
+            default="cpu",
+            optional=True,
+            tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
+        ),
+        io.Int.Input("start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."),
+        io.Int.Input(
+            "end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."
+        ),
+        io.Boolean.Input(
+            "add_noise",
+            default=True,
+            optional=True,
+            tooltip="Off: go on with a latent that has noise left.",
+        ),
+    ]
+
+
 class WanMoESampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        note = _CUSTOM_ONLY
         return schema(
             "WanMoESampler",
             "Wan MoE Sampler",
             ["ksampler", "experts", "sample"],
             folder="sampling",
             description="Samples with both experts, as the official code does; all in one node.",
-            inputs=[
-                *_models(),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
-                io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
-                io.Combo.Input(
-                    "preset",
-                    options=[*run.PRESETS, run.CUSTOM],
-                    default="T2V-A14B",
-                    tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: "
-                    "for distilled LoRAs, without CFG; custom: the settings below.",
-                ),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
-                _steps(note),
-                _shift(note),
-                _cfg("high", _DEFAULT.cfg_high, note),
-                _cfg("low", _DEFAULT.cfg_low, note),
-                _boundary(note),
-                io.Combo.Input(
-                    "sampler",
-                    options=sampling.SAMPLERS,
-                    default=_DEFAULT.sampler,
-                    optional=True,
-                    tooltip="The official solvers, then the host's samplers." + note,
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=sampling.SCHEDULERS,
-                    default=_DEFAULT.scheduler,
-                    optional=True,
-                    tooltip="The official schedule, then the host's." + note,
-                ),
-                io.Combo.Input(
-                    "noise_source",
-                    options=sampling.NOISE_SOURCES,
-                    default="cpu",
-                    optional=True,
-                    tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
-                ),
-                io.Int.Input(
-                    "start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."
-                ),
-                io.Int.Input(
-                    "end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."
-                ),
-                io.Boolean.Input(
-                    "add_noise",
-                    default=True,
-                    optional=True,
-                    tooltip="Off: go on with a latent that has noise left.",
-                ),
-            ],
+            inputs=sampler_inputs(),
             outputs=[io.Latent.Output()],
         )
 

@@ -1,11 +1,12 @@
 """One process of a group: its device, the group's communication, and the models it keeps.
 
-Every call but `drop` and `stats` is one of all processes at once, with equal arguments. Knows nothing of who calls: the
+Every call but `done` and `stats` is one of all processes at once, with equal arguments. Knows nothing of who calls: the
 actors of `group` do, and so does `selftest` under torchrun.
 """
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from ..attention import get_attention
 from ..checkpoints.patches import Patches
 from .decode import decode_strip
 from .fsdp import resident_bytes
-from .mesh import Layout, check, device_of, make_mesh, rows_of
+from .mesh import Layout, device_of, make_mesh, rows_of
 from .sequence_parallel import SharedModel
 from .weights import LoadedModel, Recipe
 
@@ -27,10 +28,13 @@ Beat = Callable[[], None]
 
 
 class Worker:
-    """Process `rank` of `world`. `beat` is called whenever some work is done; it may raise to end the work."""
+    """Process `rank` of `world`. timeout: seconds after which communication fails. on_beat is called whenever some work
+    is done."""
 
-    def __init__(self, rank: int, world: int, timeout: float, beat: Beat = lambda: None) -> None:
-        self.rank, self.world, self.beat = rank, world, beat
+    def __init__(self, rank: int, world: int, timeout: float, on_beat: Beat = lambda: None) -> None:
+        self.rank, self.world, self._on_beat = rank, world, on_beat
+        self._done = 0
+        self._marks: deque[torch.cuda.Event] = deque()
         self.device = device_of(int(os.environ.get("LOCAL_RANK", rank)))
         self.timeout = timedelta(seconds=timeout)
         self._models: dict[str, LoadedModel] = {}
@@ -52,15 +56,68 @@ class Worker:
         )
         self.everyone = init_device_mesh(self.device.type, (self.world,))
 
+    def beat(self) -> None:
+        """Notes that a piece of work was done, or on a GPU was given to it."""
+        self._on_beat()
+        if self.device.type == "cuda":
+            mark = torch.cuda.Event()
+            mark.record()
+            self._marks.append(mark)
+        else:
+            self._done += 1
+
+    def done(self) -> int:
+        """How many pieces of work are done; may be asked from another thread."""
+        while self._marks and self._marks[0].query():
+            self._marks.popleft()
+            self._done += 1
+        return self._done
+
+    def measure(self) -> dict[str, float]:
+        """A quick look at what layouts depend on: "flops" per second of a matrix product (half precision on GPUs),
+        "bandwidth" in bytes per second that a process sends while all send to all, and "free" bytes of memory."""
+        is_gpu = self.device.type == "cuda"
+        side, dtype = (8192, torch.bfloat16) if is_gpu else (512, torch.float32)
+        a = torch.randn(side, side, device=self.device, dtype=dtype)
+        seconds = self._time(lambda: a @ a)
+        sent = torch.zeros(self.world, (64 << 20 if is_gpu else 4 << 20) // self.world, device=self.device)
+        got = torch.empty_like(sent)
+        away = sent.nbytes * (self.world - 1) / self.world
+        took = self._time(lambda: dist.all_to_all_single(got, sent)) if self.world > 1 else 1.0
+        return {"flops": 2 * side**3 / seconds, "bandwidth": away / took, "free": self._free()}
+
+    def _free(self) -> int:
+        """Bytes of memory that this process could take."""
+        if self.device.type == "cuda":
+            cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return torch.cuda.mem_get_info(self.device)[0] + cached
+        import psutil
+
+        return psutil.virtual_memory().available // self.world  # processes of one machine share its memory
+
+    def _time(self, job: Callable[[], Any], repeats: int = 3) -> float:
+        """The least seconds that a job took, after one to warm up."""
+        taken = []
+        for _ in range(repeats + 1):
+            begun = time.monotonic()
+            job()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            taken.append(time.monotonic() - begun)
+        return min(taken[1:])
+
     def load(self, key: str, recipe: Recipe, patches: Patches) -> dict[str, Any]:
         """Makes a model, or changes the patches of one that is there; says what it did and what it takes."""
         begun = time.monotonic()
         model = self._models.get(key)
         if model is not None:
             return {"read": model.repatch(patches), "seconds": time.monotonic() - begun}
+        if recipe.kind == "dit":
+            self._mesh(recipe.layout)
+        if not self._takes_part(recipe):
+            return {"read": 0, "seconds": 0.0, "bytes": 0}
         model = LoadedModel(recipe, self.device, self.everyone, patches, self.beat)
         if isinstance(model.network, SharedModel):
-            check(recipe.layout, self.world, model.network.config.num_heads)
             model.network.share(self._mesh(recipe.layout).get_group("ulysses"))
         self._models[key] = model
         read = len(model.network.state_dict())
@@ -82,7 +139,9 @@ class Worker:
         """One forward of a DiT. inputs: by the names of `StepModel.velocity`, tensors with one row per batch row; kept:
         those that were stored before, by name. Returns the rows of this process's part of the batch, on the CPU, from
         one process of each part; None from the others."""
-        model = self._models[key]
+        model = self._models.get(key)
+        if model is None:  # this process has no part in it
+            return None
         network, layout = model.network, model.recipe.layout
         mesh = self._mesh(layout)
         spare, cfg, place = mesh.get_coordinate()  # type: ignore[misc]
@@ -122,6 +181,10 @@ class Worker:
         network = self._models[key].network
         return decode_strip(network, latents, self.rank, self.world, self.device, self.beat)  # type: ignore[arg-type]
 
+    def _takes_part(self, recipe: Recipe) -> bool:
+        """Whether this process works on a model: those that a layout leaves over only where weights are shared."""
+        return recipe.kind != "dit" or recipe.layout.fsdp or self.rank < recipe.layout.size
+
     def drop(self, key: str) -> None:
         """Lets go of a model."""
         self._models.pop(key, None)
@@ -129,10 +192,11 @@ class Worker:
             torch.cuda.empty_cache()
 
     def stats(self) -> dict[str, Any]:
-        """Process id, device, and bytes kept by each model."""
+        """Process id, device, free bytes, and bytes kept by each model."""
         return {
             "pid": os.getpid(),
             "device": str(self.device),
+            "free": self._free(),
             "models": {key: resident_bytes(model.network) for key, model in self._models.items()},
         }
 

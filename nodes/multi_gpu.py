@@ -1,0 +1,143 @@
+"""Several GPUs: a MODEL that they run together, and the sampler with it in one node."""
+
+import inspect
+from typing import Any
+
+import comfy_api.latest
+from comfy_api.latest import io
+
+from ..comfy_bridge import multi_gpu
+from .sampling import WanMoESampler, sampler_inputs
+from .schema import schema
+
+_DEFAULT = multi_gpu.Settings()
+
+
+def _group_inputs() -> list:
+    """How the GPUs share the work, by the names of `Settings`."""
+    explicit = " Used when mode is explicit."
+    return [
+        io.Int.Input(
+            "gpus",
+            default=_DEFAULT.gpus,
+            min=0,
+            max=256,
+            optional=True,
+            tooltip="GPUs to use; 0 for all. Without GPUs: processes, 0 for two.",
+        ),
+        io.Combo.Input(
+            "mode",
+            options=multi_gpu.MODES,
+            default=_DEFAULT.mode,
+            optional=True,
+            tooltip="auto: measures the GPUs and takes the way that is predicted to be fastest, and says why. "
+            "explicit: cfg_parallel x ulysses as below.",
+        ),
+        io.Int.Input(
+            "cfg_parallel",
+            default=_DEFAULT.cfg_parallel,
+            min=1,
+            max=2,
+            optional=True,
+            tooltip="2: with and without the prompt are computed side by side. Needs CFG above 1." + explicit,
+        ),
+        io.Int.Input(
+            "ulysses",
+            default=_DEFAULT.ulysses,
+            min=1,
+            max=64,
+            optional=True,
+            tooltip="GPUs that share one video's tokens; must divide the attention heads (40, TI2V-5B 24)."
+            + explicit,
+        ),
+        io.Combo.Input(
+            "fsdp",
+            options=multi_gpu.FSDP,
+            default=_DEFAULT.fsdp,
+            optional=True,
+            tooltip="Each GPU keeps a part of the weights and gathers a block when it runs: for models that do not fit "
+            "whole. auto: where it is needed.",
+        ),
+        io.Boolean.Input(
+            "offload",
+            default=_DEFAULT.offload,
+            optional=True,
+            tooltip="With fsdp on: the parts stay in the computer's memory between uses. Slow, and takes the least GPU "
+            "memory." + explicit,
+        ),
+        io.Combo.Input(
+            "attention",
+            options=multi_gpu.ATTENTION,
+            default=_DEFAULT.attention,
+            optional=True,
+            tooltip="Attention kernel of the workers. auto: the fastest exact one that is installed.",
+        ),
+        io.String.Input(
+            "ray_address",
+            default=_DEFAULT.address,
+            optional=True,
+            tooltip="Of an existing Ray cluster (auto, or host:6379). Empty: the GPUs of this computer.",
+        ),
+        io.Int.Input(
+            "timeout",
+            default=int(_DEFAULT.timeout),
+            min=5,
+            max=86400,
+            optional=True,
+            tooltip="Seconds without progress after which a worker counts as stalled and the run ends with an error.",
+        ),
+    ]
+
+
+def _settings(ray_address: str = _DEFAULT.address, **given: Any) -> multi_gpu.Settings:
+    return multi_gpu.Settings(address=ray_address.strip(), **given)
+
+
+class WanMultiGPU(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanMultiGPU",
+            "Wan Multi GPU",
+            ["parallel", "ulysses", "fsdp", "distributed", "ray"],
+            folder="multi gpu",
+            description="Lets several GPUs run a model together. Samplers, LoRA loaders, previews and Cancel work as "
+            "with any MODEL.",
+            inputs=[
+                io.Model.Input("model", tooltip="From WanDiTLoader, with LoRAs or without."),
+                *_group_inputs(),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, **group: Any) -> io.NodeOutput:
+        shared, report = multi_gpu.share(model, _settings(**group))
+        return io.NodeOutput(shared, ui=comfy_api.latest.ui.PreviewText(report))
+
+
+class WanMultiGPUSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanMultiGPUSampler",
+            "Wan Multi GPU Sampler",
+            ["parallel", "ulysses", "fsdp", "experts", "sample"],
+            folder="multi gpu",
+            description="WanMoESampler on several GPUs.",
+            inputs=[*sampler_inputs(), *_group_inputs()],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model_high: io.Model.Type, model_low: io.Model.Type | None = None, **given: Any
+    ) -> io.NodeOutput:
+        names = inspect.signature(WanMoESampler.execute).parameters
+        sampling = {name: given.pop(name) for name in list(given) if name in names}
+        settings = _settings(**given)
+        high, report = multi_gpu.share(model_high, settings)
+        low = None if model_low is None else multi_gpu.share(model_low, settings)[0]
+        done = WanMoESampler.execute(high, model_low=low, **sampling)
+        text = "\n".join([report, *done.ui.as_dict()["text"]])
+        return io.NodeOutput(done.result[0], ui=comfy_api.latest.ui.PreviewText(text))
