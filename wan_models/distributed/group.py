@@ -11,8 +11,9 @@ The contract:
 - **Waiting** can be ended: `hear_cancel` is called ten times a second and may raise. The job then ends by itself, its
   result is dropped, and the next job waits for it.
 - **A process that dies, fails alone or stalls** (no sign of progress from it for `timeout` seconds) ends the group: a
-  `GroupError` says which rank, where, and why. The next job starts a new one. Where all processes refuse a job for the
-  same reason, it is the caller's mistake: a ValueError, and the group lives on.
+  `GroupError` says which rank, where, and why. The next job starts a new one. Where those
+  that have a part in a job refuse it for the same reason, it is the caller's mistake: a ValueError, and the group lives
+  on.
 - **Closing** ends all processes and frees all they hold. That also happens when the caller's process ends in any way.
 """
 
@@ -20,6 +21,7 @@ import atexit
 import importlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -78,7 +80,7 @@ class Group:
         self.loads: dict[str, dict[str, Any]] = {}
         """What is loaded, by key, with what each process reported when it loaded it."""
         self._actors: list[Any] = []
-        self._owns_ray = False
+        self._ray_ended: threading.Event | None = None
         self._guard: subprocess.Popen | None = None
         self._in_flight: list[Any] = []
         self._kept: dict[str, list[tuple[Tensor, str]]] = {}
@@ -210,9 +212,11 @@ class Group:
         if ray is not None and ray.is_initialized():
             for actor in actors:
                 ray.kill(actor, no_restart=True)
-            if self._owns_ray:
+            if self._ray_ended is not None:
                 ray.shutdown()
-        self._owns_ray = False
+        if self._ray_ended is not None:
+            self._ray_ended.set()
+            self._ray_ended = None
         guard, self._guard = self._guard, None
         if guard is not None and guard.stdin is not None:
             guard.stdin.close()
@@ -225,6 +229,7 @@ class Group:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address:
+            _knock(self.address)
             # other machines of the cluster get this package from here
             options |= {"address": self.address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
         else:
@@ -236,7 +241,7 @@ class Group:
                 "_node_ip_address": "127.0.0.1",
             }
         failure: list[BaseException] = []
-        started = threading.Event()
+        started, ended = threading.Event(), threading.Event()
 
         def init() -> None:
             try:
@@ -244,15 +249,15 @@ class Group:
             except BaseException as error:
                 failure.append(error)
             started.set()
-            # Linux ends Ray's processes with the thread that started them, so it must live as long as this process
-            threading.Event().wait()
+            # Linux ends Ray's processes with the thread that started them, so it must live as long as they
+            ended.wait()
 
         threading.Thread(target=init, daemon=True, name="ray").start()
-        started.wait()
+        while not started.wait(0.1):
+            self.hear_cancel()
         if failure:
-            where = f"the Ray cluster at {self.address}" if self.address else "Ray"
-            raise ValueError(f"{where} could not be reached: {failure[0]}") from failure[0]
-        self._owns_ray = True
+            raise ValueError(f"Ray could not be started: {failure[0]}") from failure[0]
+        self._ray_ended = ended
 
     def _set_size(self, ray: Any) -> None:
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -297,7 +302,7 @@ class Group:
         """Has a small process end what is left of the group should this one be killed."""
         import psutil
 
-        if self.address or not self._owns_ray:
+        if self.address or self._ray_ended is None:
             return
         pids = [child.pid for child in psutil.Process().children(recursive=True)]
         pids += [place["pid"] for place in self.places]
@@ -392,8 +397,8 @@ class Group:
                 item[0],
             ),
         )
-        same = len(errors) == len(outcomes) and len({error["error"] for error in errors.values()}) == 1
-        if same and cause.get("is_users"):
+        # all have answered, none waits for another: they are in step
+        if all(error.get("is_users") and error["error"] == cause["error"] for error in errors.values()):
             raise ValueError(cause["message"])
         place = self.places[rank] if rank < len(self.places) else {}
         where = f"rank {rank} of {self.size}"
@@ -465,6 +470,19 @@ class _LifeSigns:
         least = min(self.beats[rank] for rank in working)
         why = f"no progress for {self.timeout:g} s"
         return {rank: why for rank in working if self.beats[rank] == least}
+
+
+def _knock(address: str) -> None:
+    """ValueError where nothing answers at host:port, for which Ray would wait very long."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the Ray cluster at {address} could not be reached: {error}. Start its head with: ray start --head"
+        ) from None
 
 
 def _outcome(ray: Any, ref: Any) -> dict[str, Any]:

@@ -1,0 +1,284 @@
+"""The contract of a group of workers, with two processes on this machine's CPU: results, faults, and the end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from wan_models.distributed.group import Group, GroupError
+from wan_models.distributed.mesh import Layout
+from wan_models.distributed.selftest import CONFIGS, inputs_of, lora_of, write_models
+from wan_models.distributed.weights import LoadedModel, Recipe
+
+TIMEOUT = 6.0
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One group for the tests that leave it as they found it, or that it survives."""
+    group = Group(2, timeout=TIMEOUT)
+    yield group
+    group.close()
+
+
+ULYSSES = Layout(1, 2)
+
+
+def recipe(models, name="t2v", layout=ULYSSES):
+    return Recipe("dit", str(models / name), layout=layout)
+
+
+def expected(models, given, patches=(), name="t2v"):
+    plain = LoadedModel(
+        Recipe("dit", str(models / name)), torch.device("cpu"), None, dict(patches), lambda: None
+    )
+    with torch.no_grad():
+        return plain.network(**given)
+
+
+def long_inputs():
+    """A forward that takes these processes many seconds."""
+    given = inputs_of(CONFIGS["t2v"], 1)
+    return given | {"x": torch.randn(2, 16, 21, 64, 64)}
+
+
+def close_to(a, b):
+    return float((a - b).norm() / b.norm()) < 1e-5
+
+
+def in_background(job):
+    """Starts job() in a thread; returns a function that waits for it and gives what it returned or raised."""
+    found = []
+
+    def run():
+        try:
+            found.append(job())
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def wait(seconds=60):
+        thread.join(seconds)
+        assert found, "it hangs"
+        return found[0]
+
+    return wait
+
+
+def test_results_and_a_changed_lora(shared, models, seed):
+    given = inputs_of(CONFIGS["t2v"], seed)
+    for layout in (Layout(1, 2), Layout(2, 1), Layout(1, 2, fsdp=True), Layout()):
+        key = shared.load(recipe(models, layout=layout))
+        assert close_to(shared.velocity(key, given), expected(models, given)), layout
+    patches = lora_of(CONFIGS["t2v"], seed)
+    key = shared.load(recipe(models), lambda: patches, "one")
+    assert close_to(shared.velocity(key, given), expected(models, given, patches))
+    reports = shared.loads[key]["reports"]
+    shared.load(recipe(models), lambda: pytest.fail("the patches are there already"), "one")
+    shared.load(recipe(models), dict, "none")
+    assert close_to(shared.velocity(key, given), expected(models, given))
+    again = shared.loads[key]["reports"]
+    assert again[0]["read"] == len(patches) < reports[0]["read"]  # only what the LoRA had touched
+
+
+def test_inputs_of_all_steps_are_sent_once(shared, models, seed):
+    key = shared.load(recipe(models, "animate"))
+    given = inputs_of(CONFIGS["animate"], seed)
+    shared.velocity(key, given)
+    count = shared._count
+    for shift in range(3):  # the host gives new tensors of the same content at each step
+        step = {name: value.clone() if name != "x" else value + shift for name, value in given.items()}
+        assert close_to(shared.velocity(key, step), expected(models, step, name="animate"))
+    assert shared._count == count
+    other = {**given, "context": given["context"] + 1}
+    assert close_to(shared.velocity(key, other), expected(models, other, name="animate"))
+    assert shared._count == count + 1
+
+
+def test_another_layout_of_a_model_takes_the_place_of_the_first(shared, models):
+    for layout in (Layout(1, 2), Layout(2, 1)):
+        shared.load(recipe(models, layout=layout))
+        paths = [loaded["path"] for loaded in shared.loads.values()]
+        assert paths.count(str(models / "t2v")) == 1
+        assert set(shared.stats()[0]["models"]) == set(shared.loads)
+
+
+def test_older_models_make_room(shared, models):
+    shared.load(recipe(models))
+    key = shared.load(recipe(models, "i2v"), needed=1e18)
+    assert list(shared.loads) == [key]
+
+
+def test_a_wrong_input_is_the_callers_and_the_group_lives_on(shared, models):
+    key = shared.load(recipe(models, "i2v"))
+    before = shared.stats()
+    wrong = inputs_of(CONFIGS["t2v"], 1)
+    with pytest.raises(ValueError, match="expects 36 channels and got 16"):
+        shared.velocity(key, wrong)
+    assert [one["pid"] for one in shared.stats()] == [one["pid"] for one in before]
+    with pytest.raises(ValueError, match="nothing does not exist"):
+        shared.load(Recipe("dit", str(models / "nothing")))
+    assert shared.is_running
+
+
+def test_text_and_video(shared, models, seed):
+    ids, mask = torch.randint(1, 50, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    plain = LoadedModel(Recipe("t5", str(models / "T5")), torch.device("cpu"), None, {}, lambda: None).network
+    key = shared.load(Recipe("t5", str(models / "T5"), layout=Layout(fsdp=True)))
+    assert close_to(shared.encode_text(key, ids, mask), plain.encode(ids, mask))
+    latents = torch.randn(1, 16, 2, 4, 33)
+    vae = Recipe("vae", str(models / "VAE 2.1"))
+    plain = LoadedModel(vae, torch.device("cpu"), None, {}, lambda: None).network
+    with torch.no_grad():
+        assert close_to(shared.decode(shared.load(vae), latents), plain.decode(latents))
+
+
+def test_cancel_is_heard_at_once_and_the_next_job_waits_for_the_left_one(shared, models, seed):
+    key = shared.load(recipe(models))
+    given = inputs_of(CONFIGS["t2v"], seed)
+    shared.velocity(key, given)
+    begun = time.monotonic()
+
+    def cancel():
+        if time.monotonic() - begun > 0.5:
+            raise KeyboardInterrupt
+
+    shared.hear_cancel = cancel
+    with pytest.raises(KeyboardInterrupt):
+        shared.velocity(key, long_inputs())
+    assert time.monotonic() - begun < 1.5
+    shared.hear_cancel = lambda: None
+    assert close_to(shared.velocity(key, given), expected(models, given))
+
+
+def test_one_process_that_fails_is_named_with_its_traceback(shared, models):
+    key = shared.load(recipe(models))
+    given = inputs_of(CONFIGS["t2v"], 3)
+    shared.velocity(key, given)
+    stored = shared._kept["context"][0][1]
+    shared._actors[1].call.remote("forget", [stored])  # a fault in this process alone
+    begun = time.monotonic()
+    with pytest.raises(GroupError, match=r"rank 1 of 2 .*failed in velocity: KeyError(.|\n)*Traceback"):
+        shared.velocity(key, given)
+    assert time.monotonic() - begun < TIMEOUT + 5
+    assert not shared.is_running
+    key = shared.load(recipe(models))
+    assert close_to(shared.velocity(key, given), expected(models, given))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_named_and_the_group_starts_anew(shared, models, rank):
+    key = shared.load(recipe(models))
+    victim = shared.stats()[rank]["pid"]
+    wait = in_background(lambda: shared.velocity(key, long_inputs()))
+    time.sleep(1)
+    os.kill(victim, signal.SIGKILL)
+    begun = time.monotonic()
+    error = wait()
+    assert isinstance(error, GroupError), error
+    assert f"rank {rank} of 2" in str(error) and f"process {victim}" in str(error) and "died" in str(error)
+    assert time.monotonic() - begun < TIMEOUT + 5
+    given = inputs_of(CONFIGS["t2v"], 3)
+    key = shared.load(recipe(models))
+    assert close_to(shared.velocity(key, given), expected(models, given))
+
+
+def test_a_stalled_process_is_named_after_the_timeout(shared, models):
+    key = shared.load(recipe(models))
+    victim = shared.stats()[1]["pid"]
+    wait = in_background(lambda: shared.velocity(key, long_inputs()))
+    time.sleep(1)
+    os.kill(victim, signal.SIGSTOP)
+    begun = time.monotonic()
+    error = wait()
+    assert isinstance(error, GroupError) and "rank 1 of 2" in str(error), error
+    assert f"no answer for {TIMEOUT:g} s" in str(error)
+    assert TIMEOUT - 3 < time.monotonic() - begun < TIMEOUT + 8
+    assert not psutil.pid_exists(victim)
+
+
+def test_taken_ports_do_not_matter(models):
+    """Of torch (29500) and Ray (6379), in use by something else."""
+    holders = []
+    for port in (29500, 6379):
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        holders.append(holder)
+    group = Group(2, timeout=TIMEOUT)
+    try:
+        group.start()
+        assert len(group.stats()) == 2
+    finally:
+        group.close()
+        for holder in holders:
+            holder.close()
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="2 GPUs were asked for and there are 1"):
+        Group(2).start()
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="pip install 'ray"):
+        Group(2).start()
+
+
+def test_a_cluster_that_is_not_there():
+    with pytest.raises(ValueError, match=r"the Ray cluster at 127.0.0.1:1 could not be reached"):
+        Group(2, "127.0.0.1:1").start()
+
+
+_OWNER = """
+import sys, time, psutil
+from wan_models.distributed.group import Group
+group = Group(2)
+group.start()
+print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+if sys.argv[1] == "close":
+    group.close()
+    print("closed", flush=True)
+time.sleep(100 if sys.argv[1] == "kill" else 0)
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "exit", "close"])
+def test_no_process_is_left(how, tmp_path):
+    script = tmp_path / "owner.py"
+    script.write_text(_OWNER)
+    owner = subprocess.Popen(
+        [sys.executable, str(script), how],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    processes = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
+    assert len(processes) > 4
+    if how == "kill":
+        owner.kill()
+    elif how == "close":
+        assert owner.stdout.readline() == "closed\n"
+    owner.wait(60)
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
