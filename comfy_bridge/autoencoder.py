@@ -84,16 +84,14 @@ def _peak_bytes(network: VideoVAE, pixels: int, dtype: torch.dtype) -> int:
     return int(12 * 6 * network.values_per_pixel * pixels * dtype.itemsize)
 
 
-def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:
-    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`.
+def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoVAE]] = NETWORKS) -> WanVAE:
+    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`, `kinds` has a network per version.
 
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     checkpoint = open_model(path)
     info = expect(checkpoint, "vae")
     stored = DTYPES[dtype]
-    network = NETWORKS[info.config.version](
-        info.config, ops=comfy.ops.manual_cast, device="meta", dtype=stored
-    )
+    network = kinds[info.config.version](info.config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
     network.eval().requires_grad_(False)
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))

@@ -8,6 +8,7 @@ management (`Workers`): it goes when memory is needed here or is freed by hand.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -22,15 +23,16 @@ from ..wan_models.distributed import plan
 from ..wan_models.distributed.group import Group
 from ..wan_models.distributed.mesh import Layout, check
 from ..wan_models.distributed.weights import Recipe
-from . import diffusion
+from ..wan_models.vae.base import VideoVAE
+from . import autoencoder, diffusion, text_encoder
 from .hosted import Hosted
 from .lora import DoRA
+from .text_encoder import HostUMT5
 
 MODES = ["auto", "explicit"]
 FSDP = ["auto", "on", "off"]
 ATTENTION = [backend.value for backend in Backend]
 _PREFIX = "diffusion_model."
-ATTACHMENT = "wan_workers"
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,6 @@ class Workers(comfy.model_patcher.ModelPatcher):
     def loaded_size(self) -> int:
         return self.model_size()
 
-    def clone(self, *args: Any, **kwargs: Any) -> "Workers":
-        return self  # the host clones what belongs to a MODEL with it, and there is one group
-
     def partially_load(self, *args: Any, **kwargs: Any) -> int:
         return 0
 
@@ -111,8 +110,13 @@ def workers_of(settings: Settings) -> Workers:
     return _workers
 
 
-class RemotePatcher(comfy.model_patcher.ModelPatcher):
-    """The host's patcher for a network without weights: there is nothing to load, and patches go to the workers."""
+def current_workers() -> Workers:
+    """The group that is there, or one of all GPUs."""
+    return workers_of(Settings()) if _workers is None else _workers
+
+
+class WeightlessPatcher(comfy.model_patcher.ModelPatcher):
+    """The host's patcher for a network without weights: there is nothing to load."""
 
     def model_size(self) -> int:
         return 0
@@ -120,6 +124,14 @@ class RemotePatcher(comfy.model_patcher.ModelPatcher):
     def load(self, device_to: Any = None, *args: Any, **kwargs: Any) -> None:
         self.model.device = device_to
         self.model.current_weight_patches_uuid = self.patches_uuid
+
+    def model_patches_models(self) -> list:
+        """What the host loads, and can unload, with this one."""
+        return [*super().model_patches_models(), current_workers()]
+
+
+class RemotePatcher(WeightlessPatcher):
+    """That of a diffusion model, whose patches go to the workers."""
 
     def pre_run(self) -> None:
         super().pre_run()
@@ -130,16 +142,20 @@ class RemotePatcher(comfy.model_patcher.ModelPatcher):
         super().cleanup()
 
 
-class Remote:
+class Weightless:
+    """Mixed into a network that stays on the meta device."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        return self  # there is nothing to move or to cast
+
+
+class Remote(Weightless):
     """Mixed into a network of `hosted`: its velocity comes from the workers."""
 
     settings: Settings
     recipe: Callable[[Layout], Recipe]
     patcher: RemotePatcher | None = None
     _layouts: dict[tuple[int, ...], Layout]
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        return self  # there is nothing to move or to cast
 
     def _denoise(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         options = args[4] if len(args) > 4 else kwargs.get("transformer_options", {})
@@ -235,7 +251,6 @@ def share(model: Any, settings: Settings) -> tuple[Any, str]:
 
     workers = workers_of(settings)
     workers.group.start()
-    patcher.set_additional_models(ATTACHMENT, [workers])
     world = workers.group.size
     if settings.mode == "explicit":
         check(
@@ -252,9 +267,63 @@ def share(model: Any, settings: Settings) -> tuple[Any, str]:
     return patcher, f"{world} workers ({devices}): {why}"
 
 
+class RemoteUMT5(Weightless, HostUMT5):
+    """The text encoder with its weights shared by the workers."""
+
+    is_remote = True
+    recipe: Recipe
+
+    def encode(self, ids: Tensor, mask: Tensor, on_layer: Any = None) -> Tensor:
+        group = current_workers().group
+        group.start()
+        size = sum(p.numel() for p in self.parameters()) * self.dtype.itemsize
+        key = group.load(self.recipe, needed=size / group.size)
+        return group.encode_text(key, ids, mask).to(ids.device)
+
+
+def load_text_encoder(path: Path, dtype: str) -> Any:
+    """A CLIP as of `text_encoder.load_text_encoder`, whose encoder all GPUs run, each with a part of the weights."""
+    clip = text_encoder.load_text_encoder(path, dtype, kind=RemoteUMT5)
+    network = clip.cond_stage_model
+    compute = str(network.dtype).removeprefix("torch.")
+    network.recipe = Recipe(
+        "t5", str(path), "" if dtype == "default" else compute, compute, Layout(fsdp=True)
+    )
+    clip.patcher = WeightlessPatcher(network, clip.patcher.load_device, clip.patcher.offload_device)
+    return clip
+
+
+class _DecodesRemotely(VideoVAE):
+    """Mixed into a VAE of `autoencoder`: decoding is split over the workers by columns. Encoding stays here."""
+
+    recipe: Recipe
+
+    def decode(self, z: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+        workers = current_workers()
+        comfy.model_management.load_models_gpu([workers])  # so that the host knows of them
+        group = workers.group
+        group.start()
+        return group.decode(group.load(self.recipe), z.float()).to(z.device, self.dtype)
+
+
+_VAES = {
+    version: type(f"Remote{kind.__name__}", (_DecodesRemotely, kind), {})
+    for version, kind in autoencoder.NETWORKS.items()
+}
+
+
+def load_vae(path: Path, dtype: str) -> Any:
+    """A VAE as of `autoencoder.load_vae` that all GPUs decode with, each making a strip of the video."""
+    vae = autoencoder.load_vae(path, dtype, _VAES)
+    stored = str(autoencoder.DTYPES[dtype]).removeprefix("torch.")
+    vae.first_stage_model.recipe = Recipe("vae", str(path), stored, stored)
+    vae.memory_used_decode = lambda shape, dtype: 0  # what it takes, it takes elsewhere
+    return vae
+
+
 # what a clone of the host's patcher takes over, as far as this host has it
 _CARRIED = (
-    "patches", "patches_uuid", "object_patches", "model_options", "attachments", "additional_models", "callbacks",
+    "patches", "patches_uuid", "object_patches", "model_options", "attachments", "callbacks",
     "wrappers", "injections", "hook_patches", "forced_hooks", "hook_mode",
 )  # fmt: skip
 

@@ -45,6 +45,7 @@ class HostUMT5(UMT5Encoder):
     """`UMT5Encoder` under the calls the host's CLIP makes of its text models."""
 
     execution_device: torch.device | None = None
+    is_remote = False
 
     @property
     def dtypes(self) -> set[torch.dtype]:
@@ -101,12 +102,15 @@ def find_tokenizer(file: Checkpoint) -> WanTokenizer:
     )
 
 
-def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "default") -> comfy.sd.CLIP:
+def load_text_encoder(
+    path: str | Path, dtype: str = "default", device: str = "default", kind: type[HostUMT5] = HostUMT5
+) -> comfy.sd.CLIP:
     """Loads a UMT5 encoder as a CLIP.
 
     dtype: of weights and computation, one of `DTYPES`; "default" is the file's own (bfloat16 in the official one),
     and bfloat16 over weights that stay packed or in 8 bits.
-    device: "default" is the host's choice, "cpu" keeps it off the GPU.
+    device: "default" is the host's choice, "cpu" keeps it off the GPU. kind: of network; one that `is_remote` gets no
+    weights.
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     file = open_checkpoint(path)
     checkpoint = file.for_model()
@@ -118,7 +122,7 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
     compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
 
     def build(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
-        return HostUMT5(info.config, ops=ops, device="meta", dtype=dtype).eval().requires_grad_(False)
+        return kind(info.config, ops=ops, device="meta", dtype=dtype).eval().requires_grad_(False)
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there
@@ -130,7 +134,8 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
 
     network = clip.cond_stage_model
     convert = None if as_in_file else lambda name, weight: weight.to(compute)
-    load_into(network, checkpoint, convert, keep_packed=as_in_file)
+    if not network.is_remote:
+        load_into(network, checkpoint, convert, keep_packed=as_in_file)
     network.execution_device = clip.patcher.load_device
     compat.archive_dtypes(network)
     return clip

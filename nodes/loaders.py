@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import autoencoder, diffusion, folders, model_info, text_encoder, vision
+from ..comfy_bridge import autoencoder, diffusion, folders, model_info, multi_gpu, text_encoder, vision
 from .schema import schema
 
 
@@ -67,10 +67,11 @@ class WanT5Loader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "device",
-                    options=["default", "cpu"],
+                    options=["default", "cpu", "multi gpu"],
                     default="default",
                     optional=True,
-                    tooltip="cpu keeps the encoder out of GPU memory; a prompt then takes some seconds.",
+                    tooltip="cpu keeps the encoder out of GPU memory; a prompt then takes some seconds. "
+                    "multi gpu: each GPU holds a part of it (see WanMultiGPU).",
                 ),
             ],
             outputs=[io.Clip.Output()],
@@ -79,6 +80,8 @@ class WanT5Loader(io.ComfyNode):
     @classmethod
     def execute(cls, t5_name: str, weight_dtype: str = "default", device: str = "default") -> io.NodeOutput:
         path = folders.resolve(t5_name, "text_encoders")
+        if device == "multi gpu":
+            return io.NodeOutput(multi_gpu.load_text_encoder(path, weight_dtype))
         return io.NodeOutput(text_encoder.load_text_encoder(path, weight_dtype, device))
 
 
@@ -105,13 +108,22 @@ class WanVAELoader(io.ComfyNode):
                     optional=True,
                     tooltip="fp32 as the official code; bf16 halves memory and is faster on GPUs.",
                 ),
+                io.Combo.Input(
+                    "device",
+                    options=["default", "multi gpu"],
+                    default="default",
+                    optional=True,
+                    tooltip="multi gpu: decoding is split over the GPUs by strips of the picture (see WanMultiGPU); "
+                    "the result is the same.",
+                ),
             ],
             outputs=[io.Vae.Output()],
         )
 
     @classmethod
-    def execute(cls, vae_name: str, weight_dtype: str = "fp32") -> io.NodeOutput:
-        return io.NodeOutput(autoencoder.load_vae(folders.resolve(vae_name, "vae"), weight_dtype))
+    def execute(cls, vae_name: str, weight_dtype: str = "fp32", device: str = "default") -> io.NodeOutput:
+        load = multi_gpu.load_vae if device == "multi gpu" else autoencoder.load_vae
+        return io.NodeOutput(load(folders.resolve(vae_name, "vae"), weight_dtype))
 
 
 class WanCLIPVisionLoader(io.ComfyNode):
