@@ -317,7 +317,7 @@ def load_vae(path: Path, dtype: str) -> Any:
     vae = autoencoder.load_vae(path, dtype, _VAES)
     stored = str(autoencoder.DTYPES[dtype]).removeprefix("torch.")
     vae.first_stage_model.recipe = Recipe("vae", str(path), stored, stored)
-    vae.memory_used_decode = lambda shape, dtype: 0  # what it takes, it takes elsewhere
+    vae.memory_used_decode = lambda shape, dtype: 1  # what it takes, it takes elsewhere; the host divides by it
     return vae
 
 

@@ -288,6 +288,8 @@ class Group:
         variables = {"PYTHONPATH": os.pathsep.join(paths)} if not self.address else {}
         if not self.address and sys.platform == "linux":
             variables |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+        # memory of tensors goes back when they are freed; glibc would get used to large ones and keep it
+        variables["MALLOC_MMAP_THRESHOLD_"] = str(4 << 20)
         remote = ray.remote(
             num_cpus=0,
             num_gpus=1 if has_gpus else 0,
