@@ -61,10 +61,29 @@ class Workers(comfy.model_patcher.ModelPatcher):
         device = comfy.model_management.get_torch_device()
         super().__init__(nn.Module(), device, torch.device("cpu"))
         self.model.device = device
-        self.requested = (settings.gpus, settings.address)
         hear_cancel = comfy.model_management.throw_exception_if_processing_interrupted
         self.group = Group(settings.gpus, settings.address, settings.timeout, hear_cancel)
         self._measured: list[dict[str, float]] = []
+
+    def suits(self, settings: Settings) -> bool:
+        """Whether this is the group that the settings ask for."""
+        group = self.group
+        size = group.size if group.is_running else group.requested
+        return settings.address == group.address and settings.gpus in (size, group.requested)
+
+    def load(
+        self, recipe: Recipe, patches: Callable[[], Patches] = dict, version: Any = None, needed: float = 0.0
+    ) -> str:
+        """`Group.load`, for which the models of this process make room on the device that they share."""
+        if not self.group.address and str(recipe) not in self.group.loads:
+            management = comfy.model_management
+            keep = [
+                one
+                for one in management.current_loaded_models
+                if isinstance(one.model, (Workers, WeightlessPatcher))
+            ]
+            management.free_memory(needed, self.load_device, keep)
+        return self.group.load(recipe, patches, version, needed)
 
     def measured(self) -> list[dict[str, float]]:
         """What each process can do, looked at when the group is started."""
@@ -101,7 +120,7 @@ class Workers(comfy.model_patcher.ModelPatcher):
 def workers_of(settings: Settings) -> Workers:
     """The group for these settings; one of other GPUs is ended for it."""
     global _workers
-    if _workers is not None and _workers.requested != (settings.gpus, settings.address):
+    if _workers is not None and not _workers.suits(settings):
         _workers.group.close()
         _workers = None
     if _workers is None:
@@ -177,7 +196,7 @@ class Remote(Weightless):
         patcher, layout = self.patcher, self._layout(workers, x)
         version = (patcher.patches_uuid, tuple(map(id, _parameters(patcher).values())))
         needed = plan.predict(layout, workers.group.size, _job(self, x), workers.measured()).bytes
-        key = workers.group.load(self.recipe(layout), lambda: patches_of(patcher), version, needed)
+        key = workers.load(self.recipe(layout), lambda: patches_of(patcher), version, needed)
         given = {name: value for name, value in inputs.items() if _is_plain(value)}
         given |= {"x": x, "timestep": timestep, "context": context}
         return workers.group.velocity(key, given, self.settings.attention).to(x.device)
@@ -274,11 +293,11 @@ class RemoteUMT5(Weightless, HostUMT5):
     recipe: Recipe
 
     def encode(self, ids: Tensor, mask: Tensor, on_layer: Any = None) -> Tensor:
-        group = current_workers().group
-        group.start()
+        workers = current_workers()
+        workers.group.start()
         size = sum(p.numel() for p in self.parameters()) * self.dtype.itemsize
-        key = group.load(self.recipe, needed=size / group.size)
-        return group.encode_text(key, ids, mask).to(ids.device)
+        key = workers.load(self.recipe, needed=size / workers.group.size)
+        return workers.group.encode_text(key, ids, mask).to(ids.device)
 
 
 def load_text_encoder(path: Path, dtype: str) -> Any:
@@ -301,9 +320,8 @@ class _DecodesRemotely(VideoVAE):
     def decode(self, z: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         workers = current_workers()
         comfy.model_management.load_models_gpu([workers])  # so that the host knows of them
-        group = workers.group
-        group.start()
-        return group.decode(group.load(self.recipe), z.float()).to(z.device, self.dtype)
+        workers.group.start()
+        return workers.group.decode(workers.load(self.recipe), z.float()).to(z.device, self.dtype)
 
 
 _VAES = {

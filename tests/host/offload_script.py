@@ -92,6 +92,7 @@ def main() -> dict:
     results["packed"] = packed_with_lora(sample_with=(positive, negative, latent))
     results["clip"] = clip_image(positive, negative, vae)
     results["speech"] = speech(positive, negative, vae)
+    results["workers"] = workers(clip, vae, sample_with=(positive, negative, latent))
     results["patch"] = replaced_block(high, sample, z)
     results["switch"] = switch(high, low, sample, z)
     return results
@@ -209,6 +210,41 @@ def speech(positive: object, negative: object, vae: object) -> dict:
         "their node": difference(sample(model, theirs.args), by_ours),
         "their model hears": difference(sample(host_model, silent), loud),
         "single file": difference(sample(same_file, silent), sample(same_file, driven)),
+    }
+
+
+def workers(clip: object, vae: object, sample_with: tuple) -> dict:
+    """Models of this process and a group on the same devices: each makes room for the other where memory is short."""
+    model = nodes["WanDiTLoader"].execute(RELEASE + "low_noise_model").args[0]
+
+    def sample(which: object) -> torch.Tensor:
+        settings = (*sample_with, "custom", 1, None, 4)
+        return nodes["WanMoESampler"].execute(which, *settings).args[0]["samples"]
+
+    expected = sample(model)
+    others = (clip.patcher, vae.patcher, model)
+    management.load_models_gpu(others)
+    before = sum(one.loaded_size() for one in others)
+    free = management.get_free_memory
+    management.get_free_memory = lambda device=None, torch_free_too=False: (0, 0) if torch_free_too else 0
+    found = sample(nodes["WanMultiGPU"].execute(model, gpus=2).args[0])
+    group = next(
+        one.model for one in management.current_loaded_models if type(one.model).__name__ == "Workers"
+    )
+    made_room = before - sum(one.loaded_size() for one in others)
+    keys, size = list(group.group.loads), group.model_size()
+    management.free_memory(size / 2, group.load_device)
+    management.get_free_memory = free
+    after = {"loads": len(group.group.loads), "runs": group.group.is_running}
+    management.unload_all_models()
+    return {
+        "difference": difference(found, expected),
+        "made room": made_room,
+        "loads": len(keys),
+        "bytes": size,
+        "model bytes": model.model_size(),
+        "after": after,
+        "ended": not group.group.is_running,
     }
 
 

@@ -56,7 +56,8 @@ def test_same_result_however_it_is_loaded(results, part):
 def test_experts_keep_to_the_hosts_limit(results):
     switch = results["switch"]
     assert switch["peak"] <= switch["room"] < switch["both"]
-    assert switch["difference"] < 1e-6
+    # layers that are cast on the fly round in another order on some CPUs: the bound of a model's forward
+    assert switch["difference"] < 1e-5
 
 
 def test_packed_weights_under_a_lora_however_they_are_loaded(results):
@@ -84,6 +85,15 @@ def test_speech_nodes_and_models_of_the_host_mix_with_ours(results):
     speech = results["speech"]
     assert speech["their node"] < 1e-4
     assert min(speech["their model hears"], speech["single file"]) > 1e-3
+
+
+def test_models_here_and_on_the_workers_make_room_for_each_other(results):
+    workers = results["workers"]
+    assert workers["difference"] < 1e-5
+    assert workers["loads"] == 1 and workers["bytes"] == pytest.approx(workers["model bytes"], rel=0.01)
+    assert workers["made room"] >= workers["bytes"]  # text encoder or VAE went before the workers loaded
+    assert workers["after"] == {"loads": 0, "runs": True}  # its model went for the memory, the processes stayed
+    assert workers["ended"]
 
 
 def test_block_patches_see_both_sides_of_a_block(results):

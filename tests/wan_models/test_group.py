@@ -248,6 +248,71 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
 def test_a_cluster_that_is_not_there():
     with pytest.raises(ValueError, match=r"the Ray cluster at 127.0.0.1:1 could not be reached"):
         Group(2, "127.0.0.1:1").start()
+    with pytest.raises(ValueError, match=r"auto or host:port of the cluster's head, not ray://127.0.0.1:1"):
+        Group(2, "ray://127.0.0.1:1").start()
+
+
+_MEMBER = """
+import sys
+from pathlib import Path
+from wan_models.distributed.group import Group
+from wan_models.distributed.selftest import CONFIGS, inputs_of
+from wan_models.distributed.weights import Recipe
+from wan_models.distributed.mesh import Layout
+import torch
+address, model, out = sys.argv[1:]
+group = Group(2, address, timeout=60)
+key = group.load(Recipe("dit", model, layout=Layout(1, 2)))
+torch.save(group.velocity(key, inputs_of(CONFIGS["t2v"], 5)), out)
+group.close()
+"""
+
+
+def test_an_existing_cluster(models, tmp_path):
+    """The group uses its machines and leaves it running; the package is sent there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # keeps this cluster on the loopback interface
+    here = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo"}
+    head = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+    ]
+    options = [
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--object-store-memory=200000000",
+    ]
+    cluster = subprocess.Popen(
+        [*head, *options], env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    started = []
+    try:
+        for line in cluster.stdout:
+            if "Ray runtime started" in line:
+                break
+        started = psutil.Process(cluster.pid).children(recursive=True)
+        script, out = tmp_path / "member.py", tmp_path / "out.pt"
+        script.write_text(_MEMBER)
+        command = [sys.executable, str(script), f"127.0.0.1:{port}", str(models / "t2v"), str(out)]
+        package = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(command, env=here | package, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert close_to(torch.load(out), expected(models, inputs_of(CONFIGS["t2v"], 5)))
+        assert cluster.poll() is None and all(process.is_running() for process in started)
+    finally:
+        cluster.terminate()
+        try:
+            cluster.wait(20)
+        except subprocess.TimeoutExpired:
+            cluster.kill()
+        for process in psutil.wait_procs(started, timeout=10)[1]:
+            process.kill()
 
 
 _OWNER = """

@@ -52,6 +52,10 @@ class GroupError(RuntimeError):
 
 
 def _ray() -> Any:
+    # Ray asks for tokens by default, and looks for the user's own only where told to before its import
+    has_token = (Path.home() / ".ray" / "auth_token").exists()
+    if has_token or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         return importlib.import_module("ray")
     except ImportError:
@@ -63,8 +67,8 @@ def _ray() -> Any:
 class Group:
     """`size` processes, started when first needed; 0 for one per GPU that there is.
 
-    address: of an existing Ray cluster ("auto", "host:6379", "ray://host:10001"), "" for this machine. timeout: seconds
-    without progress after which a process counts as stalled. hear_cancel: see the contract."""
+    address: of an existing Ray cluster ("auto" or "host:6379"), "" for this machine. timeout: seconds without progress
+    after which a process counts as stalled. hear_cancel: see the contract."""
 
     def __init__(
         self,
@@ -234,6 +238,7 @@ class Group:
             options |= {"address": self.address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
         else:
             options |= {
+                "address": "local",  # of our own, whatever else runs here
                 "num_cpus": max(1, self.requested),
                 "num_gpus": torch.cuda.device_count(),
                 "include_dashboard": False,
@@ -476,7 +481,9 @@ class _LifeSigns:
 
 def _knock(address: str) -> None:
     """ValueError where nothing answers at host:port, for which Ray would wait very long."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if "://" in address:
+        raise ValueError(f"ray_address is auto or host:port of the cluster's head, not {address}")
+    host, _, port = address.rpartition(":")
     if not host:
         return
     try:
