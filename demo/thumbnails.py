@@ -33,11 +33,11 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Co
 # runs in the page: the drawing as dropped on the canvas, with these values in the widgets of that name
 LOAD = """async ([drawing, values]) => {
   await app.loadGraphData(drawing);
-  const missing = app.graph._nodes.filter((node) => node.has_errors || !node.constructor.nodeData && !node.isVirtualNode);
+  const known = (node) => node.isVirtualNode || (node.constructor.nodeData && !node.has_errors);
   for (const node of app.graph._nodes)
     for (const widget of node.widgets ?? [])
       if (widget.name in values) widget.value = values[widget.name];
-  return missing.map((node) => node.type);
+  return app.graph._nodes.filter((node) => !known(node)).map((node) => node.type);
 }"""
 QUEUE = """async () => {
   await app.queuePrompt(0, 1);
@@ -46,8 +46,8 @@ QUEUE = """async () => {
 # the whole graph in view at a scale at which text is drawn; returns the size it takes
 SHOW = """async (scale) => {
   const boxes = [...app.graph._groups, ...app.graph._nodes].map((item) => item.boundingRect ?? item.getBounding());
-  const left = Math.min(...boxes.map((b) => b[0])) - 30, top = Math.min(...boxes.map((b) => b[1])) - 30;
-  const right = Math.max(...boxes.map((b) => b[0] + b[2])) + 30, bottom = Math.max(...boxes.map((b) => b[1] + b[3])) + 30;
+  const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((box) => box[i])) - 30);
+  const [right, bottom] = [0, 1].map((i) => Math.max(...boxes.map((box) => box[i] + box[i + 2])) + 30);
   app.canvas.ds.scale = scale;
   app.canvas.ds.offset = [-left, -top];
   app.canvas.setDirty(true, true);
