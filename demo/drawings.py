@@ -35,7 +35,7 @@ TITLE = 30  # a node's title bar stands above its place
 GAP, BETWEEN = 50, 60  # inside a group and between groups
 PAD, HEAD = 20, 50  # a group's margin, and its own title
 SPARE = {
-    "SaveVideo": 340, "WanMoESampler": 300, "WanMultiGPUSampler": 300, "WanSpeechToVideo": 300, "WanPoseAnimate": 300,
+    "SaveVideo": 340, "WanMoESampler": 300, "WanMultiGPUSampler": 300, "WanSpeechToVideo": 420, "WanPoseAnimate": 420,
     "WanLoadVideo": 80, "LoadVideo": 80, "WanLoRA": 100, "WanMultiGPU": 100,
 }  # fmt: skip
 """Room below nodes that grow: with a video, a chart, a preview, a report."""
