@@ -2,7 +2,7 @@
 
 from .nodes import WanExtension
 
-WEB_DIRECTORY = "./web/js"
+WEB_DIRECTORY = "./web"  # js/ runs in the page, docs/ are the help pages of the nodes
 
 
 async def comfy_entrypoint() -> WanExtension:

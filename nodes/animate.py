@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import animate, compat, run
-from .schema import schema
+from .schema import NEGATIVE, POSITIVE, schema
 from .settings import preset_input, seed_input, setting_inputs
 
 _RELEASE = "Animate-14B"
@@ -12,8 +12,8 @@ _DEFAULT = run.Settings.of_release(_RELEASE)
 
 def _scene() -> list:
     return [
-        io.Conditioning.Input("positive"),
-        io.Conditioning.Input("negative"),
+        io.Conditioning.Input("positive", tooltip=POSITIVE),
+        io.Conditioning.Input("negative", tooltip=NEGATIVE),
         io.Vae.Input("vae", tooltip="The 2.1 VAE."),
         io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-H/14, from WanCLIPVisionLoader."),
         io.Image.Input("reference_image", tooltip="The character. Fitted into the video's size, black around it."),

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..comfy_bridge import audio, folders
 from .schema import schema
+from .settings import seed_input
 
 
 class WanAudioEncoderLoader(io.ComfyNode):
@@ -44,7 +45,7 @@ class WanAudioEncode(io.ComfyNode):
                 io.AudioEncoder.Input(
                     "audio_encoder", tooltip="From WanAudioEncoderLoader, or the host's loader."
                 ),
-                io.Audio.Input("audio"),
+                io.Audio.Input("audio", tooltip="The speech; any rate and channels."),
             ],
             outputs=[io.AudioEncoderOutput.Output()],
         )
@@ -73,7 +74,7 @@ class WanTextToSpeech(io.ComfyNode):
                     tooltip="A folder in models/tts: of transformers (facebook/mms-tts-eng ...), or CosyVoice2-0.5B "
                     "where CosyVoice is installed.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**63, control_after_generate=True),
+                seed_input("The same seed, text and voice give the same speech."),
                 io.Audio.Input(
                     "voice_sample", optional=True, tooltip="The voice to speak with; CosyVoice needs one."
                 ),

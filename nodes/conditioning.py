@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..comfy_bridge import conditioning
-from .schema import schema
+from .schema import NEGATIVE, POSITIVE, schema
 
 
 def _size(width: int, height: int, frames: int, multiple: int) -> list:
@@ -39,8 +39,8 @@ class WanI2VCondition(io.ComfyNode):
             folder="conditioning",
             description="A video that begins with an image, and ends with one if you like. For the I2V models.",
             inputs=[
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                io.Conditioning.Input("positive", tooltip=POSITIVE),
+                io.Conditioning.Input("negative", tooltip=NEGATIVE),
                 io.Vae.Input("vae", tooltip="The 2.1 VAE."),
                 io.Image.Input(
                     "start_image", optional=True, tooltip="The first frame; several images: the first ones."

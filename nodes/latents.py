@@ -60,7 +60,7 @@ class WanVAEEncode(io.ComfyNode):
             description="Encodes frames as one video latent.",
             inputs=[
                 io.Image.Input("frames", tooltip="4n + 1 frames; width and height multiples of 16."),
-                io.Vae.Input("vae"),
+                io.Vae.Input("vae", tooltip="The VAE of the model that the latent is for."),
             ],
             outputs=[io.Latent.Output()],
         )
@@ -80,8 +80,8 @@ class WanVAEDecode(io.ComfyNode):
             folder="latent",
             description="Decodes a video latent to frames. Falls back to tiles when memory runs out.",
             inputs=[
-                io.Latent.Input("samples"),
-                io.Vae.Input("vae"),
+                io.Latent.Input("samples", tooltip="From a sampler."),
+                io.Vae.Input("vae", tooltip="2.1 for the 14B models, 2.2 for TI2V-5B."),
                 io.Int.Input(
                     "tile_size",
                     default=0,

@@ -6,7 +6,7 @@ import comfy_api.latest
 from comfy_api.latest import io
 
 from ..comfy_bridge import experts, preflight, run, sampling
-from .schema import schema
+from .schema import NEGATIVE, POSITIVE, schema
 
 _DEFAULT = run.Settings.of_release("T2V-A14B")
 _CUSTOM_ONLY = " Used when preset is custom."
@@ -151,8 +151,8 @@ class WanMoEGuider(io.ComfyNode):
             description="Both experts as one GUIDER for SamplerCustomAdvanced: the noise level picks the expert.",
             inputs=[
                 *_models(),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                io.Conditioning.Input("positive", tooltip=POSITIVE),
+                io.Conditioning.Input("negative", tooltip=NEGATIVE),
                 _cfg("high", _DEFAULT.cfg_high),
                 _cfg("low", _DEFAULT.cfg_low),
                 _boundary(),
@@ -192,8 +192,8 @@ def sampler_inputs() -> list:
     note = _CUSTOM_ONLY
     return [
         *_models(),
-        io.Conditioning.Input("positive"),
-        io.Conditioning.Input("negative"),
+        io.Conditioning.Input("positive", tooltip=POSITIVE),
+        io.Conditioning.Input("negative", tooltip=NEGATIVE),
         io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
         io.Combo.Input(
             "preset",
@@ -202,7 +202,14 @@ def sampler_inputs() -> list:
             tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: "
             "for distilled LoRAs, without CFG; custom: the settings below.",
         ),
-        io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**64 - 1,
+            control_after_generate=True,
+            tooltip="The noise that the video is made of; the same seed and settings give the same video.",
+        ),
         _steps(note),
         _shift(note),
         _cfg("high", _DEFAULT.cfg_high, note),

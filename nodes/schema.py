@@ -6,6 +6,8 @@ from typing import Any
 from comfy_api.latest import io
 
 CATEGORY = "Wan2.2"
+POSITIVE = "The prompt: positive of WanT5Encode, or what a conditioning node made of it."
+NEGATIVE = "The negative prompt, of the same node as positive; not looked at where CFG is 1."
 _HAS_ALIASES = "search_aliases" in inspect.signature(io.Schema).parameters
 
 

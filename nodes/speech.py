@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import compat, conditioning, run, speech
-from .schema import schema
+from .schema import NEGATIVE, POSITIVE, schema
 from .settings import preset_input, seed_input, setting_inputs
 
 _RELEASE = "S2V-14B"
@@ -39,8 +39,8 @@ class WanS2VCondition(io.ComfyNode):
             description="The conditioning of one clip of S2V-14B, for graphs of your own. The whole video in one node: "
             "Wan Speech to Video.",
             inputs=[
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                io.Conditioning.Input("positive", tooltip=POSITIVE),
+                io.Conditioning.Input("negative", tooltip=NEGATIVE),
                 io.Vae.Input("vae", tooltip="The 2.1 VAE."),
                 io.AudioEncoderOutput.Input("audio_encoder_output", tooltip="Of the whole audio."),
                 io.Image.Input("reference_image", tooltip="Who speaks."),
@@ -115,8 +115,8 @@ class WanSpeechToVideo(io.ComfyNode):
             description="A picture and a voice -> a whole talking video, clip after clip, as long as the audio.",
             inputs=[
                 io.Model.Input("model", tooltip="S2V-14B."),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                io.Conditioning.Input("positive", tooltip=POSITIVE),
+                io.Conditioning.Input("negative", tooltip=NEGATIVE),
                 io.Vae.Input("vae", tooltip="The 2.1 VAE."),
                 io.AudioEncoder.Input("audio_encoder", tooltip="From WanAudioEncoderLoader."),
                 io.Audio.Input("audio", tooltip="The speech; any rate and channels."),

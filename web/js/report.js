@@ -1,6 +1,6 @@
 // Shows what a node reports (steps per expert, LoRA keys, model info) in a box on the node itself.
-import { app } from "../../scripts/app.js";
-import { ComfyWidgets } from "../../scripts/widgets.js";
+import { app } from "../../../scripts/app.js";
+import { ComfyWidgets } from "../../../scripts/widgets.js";
 
 const BOX = "report";
 

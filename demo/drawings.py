@@ -1,0 +1,123 @@
+"""Lays out the drawings in example_workflows: left to right in groups, the note on top.
+
+    python -m demo.drawings [name ...]        all of them where none is named
+
+A drawing keeps its nodes, links, widget values and note; only places and groups are made anew. Columns: the note and
+the models, input over prompt and conditioning, sampling, decoding and saving. Within a group a node stands to the
+right of those it takes from.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
+NOTES = ("MarkdownNote", "Note")
+
+MODELS, INPUT, PROMPT, SAMPLING, VIDEO = (
+    "Models", "Input", "Prompt and conditioning", "Sampling", "Decode and save",
+)  # fmt: skip
+COLUMNS = ((MODELS,), (INPUT, PROMPT), (SAMPLING,), (VIDEO,))
+COLORS = {MODELS: "#6f8faf", INPUT: "#8A8", PROMPT: "#b457b0", SAMPLING: "#b06634", VIDEO: "#3f9ec8"}
+_STAGES = {
+    MODELS: ("Loader", "LoRA", "WanMultiGPU", "LoraLoaderModelOnly", "ModelInfo"),
+    INPUT: (
+        "LoadImage", "LoadAudio", "LoadVideo", "GetVideoComponents", "TextToSpeech", "PoseDetect", "PoseRetarget",
+        "DrawPose", "FaceCrop", "SubjectMask", "Background",
+    ),
+    PROMPT: ("Encode", "Condition", "Latent", "PromptExtend"),
+    VIDEO: ("VAEDecode", "CreateVideo", "SaveVideo", "PreviewImage", "PreviewAny"),
+}  # fmt: skip
+"""How the type of a node ends, by the group it belongs to; all others sample."""
+
+TITLE = 30  # a node's title bar stands above its place
+GAP, BETWEEN = 50, 60  # inside a group and between groups
+PAD, HEAD = 20, 50  # a group's margin, and its own title
+SPARE = {
+    "SaveVideo": 340, "WanMoESampler": 300, "WanMultiGPUSampler": 300, "WanSpeechToVideo": 420, "WanPoseAnimate": 420,
+    "WanLoadVideo": 80, "LoadVideo": 80, "WanLoRA": 100, "WanMultiGPU": 100,
+}  # fmt: skip
+"""Room below nodes that grow: with a video, a chart, a preview, a report."""
+
+
+def stage_of(kind: str) -> str:
+    return next((stage for stage, ends in _STAGES.items() if kind.endswith(ends)), SAMPLING)
+
+
+def _depths(nodes: list[dict], links: list[list]) -> dict[int, int]:
+    """How many nodes of the same group a node stands behind."""
+    group = {node["id"]: stage_of(node["type"]) for node in nodes}
+    is_single = sum(node["type"] == "SaveVideo" for node in nodes) <= 1
+    before: dict[int, list[int]] = {node["id"]: [] for node in nodes}
+    for _, source, _, target, *_ in links:
+        # decoding and saving go from top to bottom where there is one video
+        if group[source] == group[target] and not (is_single and group[source] == VIDEO):
+            before[target].append(source)
+    depths: dict[int, int] = {}
+
+    def depth(node: int) -> int:
+        if node not in depths:
+            depths[node] = max((1 + depth(other) for other in before[node]), default=0)
+        return depths[node]
+
+    return {node: depth(node) for node in before}
+
+
+def _place(nodes: list[dict], depths: dict[int, int], x: float, y: float) -> list[float]:
+    """Puts the nodes of a group below and right of x, y; returns its box [x, y, width, height]."""
+    right, bottom, left = x, y, x + PAD
+    for depth in sorted({depths[node["id"]] for node in nodes}):
+        top, column = y + HEAD + TITLE, [node for node in nodes if depths[node["id"]] == depth]
+        for node in column:
+            node["pos"] = [left, top]
+            top += node["size"][1] + SPARE.get(node["type"], 0) + GAP
+        right = left + max(node["size"][0] for node in column)
+        bottom, left = max(bottom, top - GAP), right + BETWEEN
+    return [x, y, right + PAD - x, bottom + PAD - y]
+
+
+def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
+    """The drawing with new places and groups. ValueError where it has not just one note."""
+    notes = [node for node in drawing["nodes"] if node["type"] in NOTES]
+    if len(notes) != 1:
+        raise ValueError(f"a drawing has one note that says which files it needs, not {len(notes)}")
+    nodes = [node for node in drawing["nodes"] if node["type"] not in NOTES]
+    depths, groups, x = _depths(nodes, drawing["links"]), [], 40.0
+    for column in COLUMNS:
+        y, right = 40.0, x
+        if column == (MODELS,):
+            notes[0]["pos"] = [x, y + TITLE]
+            right, y = x + notes[0]["size"][0], y + TITLE + notes[0]["size"][1] + BETWEEN
+        for stage in column:
+            members = [node for node in nodes if stage_of(node["type"]) == stage]
+            if not members:
+                continue
+            box = _place(members, depths, x, y)
+            groups.append({"id": len(groups) + 1, "title": stage, "bounding": box, "color": COLORS[stage],
+                           "font_size": 24, "flags": {}})  # fmt: skip
+            right, y = max(right, x + box[2]), y + box[3] + BETWEEN
+        x = right + BETWEEN
+    return {**drawing, "groups": groups}
+
+
+def dump(drawing: dict[str, Any]) -> str:
+    """JSON with one node, link or group a line."""
+    parts = []
+    for key, value in drawing.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and value:
+            text = "[\n " + ",\n ".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+        parts.append(f'"{key}": {text}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def main() -> None:
+    for name in sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.json")):
+        file = FOLDER / f"{name}.json"
+        file.write_text(dump(arrange(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+        sys.stdout.write(f"{file}\n")
+
+
+if __name__ == "__main__":
+    main()

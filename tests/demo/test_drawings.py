@@ -1,0 +1,73 @@
+"""The example workflows as drawings: tidy, with a note and a picture, and each with its API form."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from demo.drawings import FOLDER, NOTES, TITLE, arrange, stage_of
+
+DRAWINGS = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def box(node):
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height
+
+
+def test_each_drawing_has_its_api_form():
+    assert {path.stem for path in FOLDER.glob("api/*.json")} == set(DRAWINGS)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawing_is_laid_out(name):
+    """Else: python -m demo.drawings <name>"""
+    drawing = read(name)
+    assert arrange(drawing) == drawing
+    boxes = {node["id"]: box(node) for node in drawing["nodes"]}
+    for one, (left, top, right, bottom) in boxes.items():
+        for other, (l2, t2, r2, b2) in boxes.items():
+            assert one == other or right <= l2 or r2 <= left or bottom <= t2 or b2 <= top, (one, other)
+    groups = {group["title"]: group["bounding"] for group in drawing["groups"]}
+    for node in drawing["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        x, y, width, height = groups[stage_of(node["type"])]
+        left, top, right, bottom = boxes[node["id"]]
+        assert x < left and y < top and right < x + width and bottom < y + height, node["type"]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_wires_go_to_the_right(name):
+    drawing = read(name)
+    nodes = {node["id"]: node for node in drawing["nodes"]}
+    for _, source, _, target, *_ in drawing["links"]:
+        left, right = nodes[source], nodes[target]
+        in_column = left["pos"][0] == right["pos"][0] and left["pos"][1] < right["pos"][1]
+        assert in_column or box(left)[2] <= right["pos"][0], (left["type"], right["type"])
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_note_says_where_the_files_go(name):
+    (note,) = (node for node in read(name)["nodes"] if node["type"] in NOTES)
+    assert "models/" in note["widgets_values"][0]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_drawing_has_a_picture(name):
+    """Else: python -m demo.thumbnails <name>. The page looks for a .jpg of the same name."""
+    file = FOLDER / f"{name}.jpg"
+    assert file.stat().st_size <= 60_000
+    with Image.open(file) as picture:
+        assert picture.format == "JPEG" and picture.width >= 480
+
+
+def test_a_drawing_without_a_note_is_named():
+    drawing = read(DRAWINGS[0])
+    drawing["nodes"] = [node for node in drawing["nodes"] if node["type"] not in NOTES]
+    with pytest.raises(ValueError, match="one note"):
+        arrange(drawing)

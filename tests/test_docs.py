@@ -1,0 +1,78 @@
+"""The documentation's numbers are the code's, and its links lead somewhere."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from wan_models.config import RELEASES, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config
+from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.base import WanModel
+from wan_models.dit.speech import WanSpeechModel
+from wan_models.text.umt5 import UMT5Encoder
+from wan_models.vision.clip import VisionTransformer
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+A14B = DiTConfig()
+# shapes of the published checkpoints, which at run time are read from their headers
+NETWORKS = {
+    "T2V-A14B": (WanModel, A14B),
+    "I2V-A14B": (WanModel, replace(A14B, family="i2v", in_dim=36)),
+    "TI2V-5B": (
+        WanModel,
+        replace(A14B, family="ti2v", in_dim=48, out_dim=48, dim=3072, ffn_dim=14336, num_heads=24, num_layers=30),
+    ),
+    "S2V-14B": (WanSpeechModel, replace(A14B, family="s2v", speech=SpeechConfig())),
+    "Animate-14B": (
+        WanAnimateModel, replace(A14B, family="animate", in_dim=36, image_dim=1280, face=FaceConfig()),
+    ),
+}  # fmt: skip
+
+
+def parameters(network, config):
+    return sum(p.numel() for p in network(config, device=torch.device("meta")).parameters())
+
+
+def gib(network, config):
+    return f"{2 * parameters(network, config) / 2**30:.1f} GiB"
+
+
+def page(release):
+    return (ROOT / "docs" / f"{RELEASES[release].family}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_settings_are_the_codes(release):
+    r = RELEASES[release]
+    low, high = (f"{scale:g}" for scale in r.guidance)
+    scale = low if r.boundary is None else f"{high}, {low}"
+    boundary = [] if r.boundary is None else [f"{r.boundary:g}"]
+    row = [str(r.steps), f"{r.shift:g}", scale, *boundary, r.solver, f"{r.frames}, {r.fps}"]
+    assert f"| {' | '.join(row)} |" in page(release)
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| [{release}]"))
+    for value in (f"{r.steps} steps", f"shift {r.shift:g}", f"CFG {scale.replace(', ', ' / ')}", f"{r.fps} fps"):
+        assert value in line, value
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_memory_is_that_of_the_weights(release):
+    size = gib(*NETWORKS[release])
+    assert size in page(release)
+    assert gib(UMT5Encoder, T5Config()) in page("T2V-A14B")
+    assert gib(VisionTransformer, CLIPConfig()) in page("Animate-14B")
+    assert size in README
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_links_lead_somewhere(file):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (file.parent / link).exists()]
+    assert not missing
+
+
+def test_every_workflow_is_in_the_readme():
+    assert not [f.stem for f in (ROOT / "example_workflows").glob("*.json") if f"`{f.stem}`" not in README]
