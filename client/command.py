@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,9 +68,7 @@ def server_for(args: argparse.Namespace, graph: Graph) -> Iterator[tuple[Server,
             raise ClientError(SERVER, report) from error
 
 
-def generate(
-    args: argparse.Namespace, graph: Graph, server: Server, on_look: Callable[[], None] = lambda: None
-) -> Path:
+def generate(args: argparse.Namespace, graph: Graph, server: Server) -> Path:
     """Runs a workflow on a server and returns the video's path. An interrupt ends this run there, and no other one."""
     file = target(args, prompt_of(graph))
     find_models(graph, server, args.ckpt_dir.name)
@@ -80,7 +78,8 @@ def generate(
     try:
         try:
             server.queue(graph, prompt_id)
-            outputs = server.follow(prompt_id, progress, progress.position, args.timeout, on_look)
+            outputs = server.follow(prompt_id, progress, progress.position, args.timeout)
+            progress.finish()
         except (KeyboardInterrupt, ClientError) as error:
             if args.server and (isinstance(error, KeyboardInterrupt) or error.code == STOPPED):
                 _cancel(server, prompt_id)

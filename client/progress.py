@@ -46,10 +46,6 @@ class Progress:
             self._set(self._running, 1.0)
             self._running = node
             self._show()
-        elif event == "execution_success":
-            for every in self._done:
-                self._set(every, 1.0)
-            self._show()
         elif event == "progress" and node in self._names:
             self._set(node, self._share(node, data["value"], data["max"]))
             self._show()
@@ -84,6 +80,11 @@ class Progress:
         self._bar.set_description_str(self._names.get(self._running, ""), refresh=False)
         done = sum(share * sum(self._parts[node]) for node, share in self._done.items())
         self._bar.update(done - self._bar.n)
+
+    def finish(self) -> None:
+        """Fills the bar: the run is done, whatever was heard of it."""
+        self._done = dict.fromkeys(self._done, 1.0)
+        self._show()
 
     def close(self) -> None:
         if self._bar is not None:

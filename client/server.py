@@ -135,12 +135,11 @@ class Server:
         on_event: OnEvent,
         on_position: Callable[[int], None],
         timeout: float | None = None,
-        on_look: Callable[[], None] = lambda: None,
     ) -> dict:
         """Waits for a queued run and returns its outputs by node.
 
-        on_event(type, data) is given the server's messages, on_position(n) the number of runs before this one, and
-        on_look() is called every few seconds. What counts is the server's history: a lost message ends nothing."""
+        on_event(type, data) is given the server's messages, on_position(n) the number of runs before this one. What
+        counts is the server's history: a lost message ends nothing."""
         deadline = time.monotonic() + timeout if timeout else float("inf")
         heard, looked, ended = time.monotonic(), 0.0, False
         while time.monotonic() < deadline:
@@ -153,7 +152,6 @@ class Server:
                 continue
             looked = time.monotonic()
             try:
-                on_look()
                 before = self.position(prompt_id)
                 entry = self.get(f"/history/{prompt_id}").get(prompt_id) if before is None else None
             except ClientError as error:
