@@ -117,8 +117,39 @@ def test_a_server_of_its_own(run, comfyui, releases, tmp_path):
     assert code == 0, err
     assert read(tmp_path / "own.mp4")[0].shape == (9, 48, 64, 3)
     assert "100%" in err and " left" in err and "note: --audio has no part in t2v-A14B" in err
-    assert not [p for p in work.iterdir() if p.name.startswith("wan22-generate-")]
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(work) in " ".join(p.info["cmdline"] or [])]
+    assert left_by(work) == []
+
+
+def servers(work):
+    """Servers whose files are in that temporary folder."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(work) in " ".join(p.info["cmdline"] or [])]
+
+
+def left_by(work):
+    """What a run has left there: processes and folders."""
+    return [*servers(work), *(path for path in work.iterdir() if path.name.startswith("wan22-"))]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [
+        (lambda client, server: client.send_signal(signal.SIGINT), 6, "interrupted"),
+        (lambda client, server: server.kill(), 3, "ComfyUI ended during the run (exit code -9): "),
+    ],
+    ids=["interrupted", "killed"],
+)
+def test_a_server_of_its_own_that_does_not_get_done(start, comfyui, releases, tmp_path, end, code, message):
+    work = tmp_path / "tmp"
+    work.mkdir()
+    long = ("--size", "256*256", "--frame_num", 33, "--sample_steps", 500, "--comfyui", comfyui)
+    process = start(*TEXT[:2], "--ckpt_dir", releases / "Wan2.2-T2V-A14B", *long, TMPDIR=str(work))
+    seen = process.stderr.readline() + process.stderr.readline()  # the bar's first picture is there when work begins
+    assert seen.startswith("starting ComfyUI ...") and process.poll() is None
+    (server,) = servers(work)
+    end(process, server)
+    out, err = process.communicate(timeout=60)
+    fails((process.returncode, out, err), code, message)
+    assert left_by(work) == []
 
 
 def planned(run, *arguments):
