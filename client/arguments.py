@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from wan_models.config import RELEASES, Release
 
+from . import prompt_extension
 from .errors import ARGUMENTS, ClientError
 
 TASKS = {
@@ -182,6 +183,10 @@ def _check_numbers(args: argparse.Namespace, release: Release) -> None:
         _wrong(f"--base_seed {args.base_seed} is above {MAX_SEED}")
     if args.t5_cpu and args.t5_fsdp:
         _wrong("--t5_cpu and --t5_fsdp exclude each other")
+    if args.use_prompt_extend and args.task not in prompt_extension.TASKS:
+        _wrong(
+            f"--use_prompt_extend is for {', '.join(prompt_extension.TASKS)}: {args.task} has no system prompt"
+        )
 
 
 def _check_size(args: argparse.Namespace, release: Release) -> None:

@@ -16,6 +16,7 @@ from .errors import ARGUMENTS, REFUSED, SERVER, STOPPED, ClientError
 from .graph import Graph, LocalFile
 from .own_server import comfyui_folder, last_line, own_server
 from .progress import Progress, note
+from .prompt_extension import NODE
 from .server import Server
 from .workflows import build, prompt_of
 
@@ -86,6 +87,8 @@ def generate(args: argparse.Namespace, graph: Graph, server: Server) -> Path:
             raise
         finally:
             progress.close()
+        for text in outputs.get(NODE, {}).get("text", []):
+            note(f"extended prompt: {text}")
         (video,) = outputs[graph.of("SaveVideo")[0]]["images"]
         server.download(video, file)
     finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .graph import Graph, LocalFile
-from .prompt_extension import extend_prompt
+from .prompt_extension import NODE, extend_prompt
 
 SAMPLERS = {
     "WanMoESampler": ("model_high", "model_low"),
@@ -32,8 +32,7 @@ def build(args: argparse.Namespace) -> Graph:
 
 def prompt_of(graph: Graph) -> str:
     """The prompt before any extension: the argument, or the example's."""
-    text = graph.only("WanT5Encode")["positive"]
-    return text if isinstance(text, str) else graph[text[0]]["inputs"]["prompt"]
+    return graph[NODE]["inputs"]["prompt"] if NODE in graph else graph.only("WanT5Encode")["positive"]
 
 
 def _size(args: argparse.Namespace) -> dict[str, int]:

@@ -198,7 +198,12 @@ def test_official_defaults_are_the_preset_and_nothing_is_asked(run):
         (
             ("--use_prompt_extend", "--prompt_extend_target_lang", "en", "--prompt", "a dog"),
             "WanPromptExtend",
-            {"prompt": "a dog", "language": "en"},
+            {"prompt": "a dog", "language": "en", "task": "T2V", "model": "Qwen2.5-14B-Instruct"},
+        ),
+        (
+            ("--use_prompt_extend", "--prompt_extend_method", "dashscope"),
+            "WanPromptExtend",
+            {"language": "zh", "model": "OpenAI-compatible endpoint", "endpoint_model": "qwen-plus"},
         ),
     ],
 )
@@ -258,6 +263,7 @@ def test_every_official_flag_is_taken_and_documented(run):
         ((*TEXT, "--task", "i2v-A14B", "--image", "no.png"), "--image: there is no file no.png"),
         ((*TEXT, "--task", "s2v-14B", "--image", ROOT / "README.md"), "--audio is missing: s2v-14B needs it"),
         ((*TEXT, "--task", "animate-14B", "--src_root_path", "."), "there is no file src_pose.mp4"),
+        ((*TEXT, "--task", "s2v-14B", "--use_prompt_extend"), "s2v-14B has no system prompt"),
         ((*TEXT, "--save_file", "video.avi"), "the name ends in .mp4"),
         ((*TEXT, "--save_file", "no/video.mp4"), "there is no folder no"),
         ((*TEXT, "--comfyui", "."), "--comfyui: . is not a ComfyUI folder"),
