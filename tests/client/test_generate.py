@@ -304,7 +304,7 @@ def test_server_that_goes_away(run):
 
 
 def test_server_without_the_pack(run):
-    with FakeComfyUI(has_pack=False) as server:
+    with FakeComfyUI(lacks=["Wan"]) as server:
         fails(run(*TEXT, "--server", server.address), 4, "has no node WanT5Loader: it needs this pack")
 
 
@@ -333,12 +333,23 @@ def test_a_release_or_node_that_the_server_lacks(run, host, media):
     fails(result, 5, "there is no text-to-speech model 'CosyVoice2-0.5B' in models/tts")
 
 
-def test_prompt_extension_runs_or_says_what_is_missing(run, host):
-    """Until the server has the node, there is no video without the extension that was asked for."""
-    if "WanPromptExtend" in host.get("/object_info/WanPromptExtend"):
-        pytest.skip("this server can extend prompts")
-    result = run(*TEXT, *SMALL, "--use_prompt_extend", "--server", host.address)
+def test_prompt_extension_on_a_server_without_it(run):
+    """There is no video without the extension that was asked for."""
+    with FakeComfyUI(lacks=["WanPromptExtend"]) as server:
+        result = run(*TEXT, *SMALL, "--use_prompt_extend", "--server", server.address)
     fails(result, 4, "has no node WanPromptExtend")
+
+
+def test_prompt_extension_by_a_local_model(run, host, media):
+    language = pytest.importorskip("tiny_language", reason="the tests have no tiny language model yet")
+    folder = host.base / "models" / "LLM"
+    language.write_qwen(folder / "Qwen2.5-14B-Instruct")
+    language.write_qwen_vl(folder / "Qwen2.5-VL-7B-Instruct")
+    image = ("--task", "i2v-A14B", "--ckpt_dir", "Wan2.2-I2V-A14B", "--image", media / "生日 cat.png")
+    for arguments in (TEXT, image):
+        code, out, err = run(*arguments, *SMALL, *FEW, "--use_prompt_extend", "--server", host.address)
+        assert code == 0 and out.endswith(".mp4\n"), err
+        assert re.search(r"^extended prompt: \S", err, re.M), err
 
 
 def test_a_failed_node_says_why(run, host):

@@ -9,11 +9,11 @@ from aiohttp import web
 class FakeComfyUI:
     """Answers the paths that a client needs, on a free port; a prompt that it takes never ends.
 
-    has_pack: whether it knows the pack's nodes. answer: status and body of /prompt. before: prompts of other people
+    lacks: what the names of nodes begin with that it does not know. answer: status and body of /prompt. before: prompts of other people
     that run or wait, one less at each look. vanish: it ends when a prompt was queued. name: what it says it is."""
 
-    def __init__(self, has_pack=True, answer=(200, {}), before=(), vanish=False, name="comfyui_version"):
-        self.has_pack, self.answer, self.queue, self.vanish, self.name = has_pack, answer, [*before], vanish, name
+    def __init__(self, lacks=(), answer=(200, {}), before=(), vanish=False, name="comfyui_version"):
+        self.lacks, self.answer, self.queue, self.vanish, self.name = lacks, answer, [*before], vanish, name
         self.asked = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -45,8 +45,7 @@ class FakeComfyUI:
 
     async def _info(self, request):
         name = request.match_info["name"]
-        known = self.has_pack or not name.startswith("Wan")
-        return web.json_response({name: {"input": {}}} if known else {})
+        return web.json_response({} if name.startswith(tuple(self.lacks)) else {name: {"input": {}}})
 
     async def _look(self, request):
         running, *waiting = list(enumerate(self.queue))
