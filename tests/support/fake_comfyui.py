@@ -9,8 +9,9 @@ from aiohttp import web
 class FakeComfyUI:
     """Answers the paths that a client needs, on a free port; a prompt that it takes never ends.
 
-    lacks: what the names of nodes begin with that it does not know. answer: status and body of /prompt. before: prompts of other people
-    that run or wait, one less at each look. vanish: it ends when a prompt was queued. name: what it says it is."""
+    lacks: what the names of nodes that it does not know begin with. answer: status and body of /prompt. before:
+    prompts of other people that run or wait, one less at each look. vanish: it ends when a prompt was queued. name:
+    what it says it is."""
 
     def __init__(self, lacks=(), answer=(200, {}), before=(), vanish=False, name="comfyui_version"):
         self.lacks, self.answer, self.queue, self.vanish, self.name = lacks, answer, [*before], vanish, name
