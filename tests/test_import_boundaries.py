@@ -16,7 +16,7 @@ HOST = {
     "latent_preview",
     "server",
 }
-PACK = {"nodes", "comfy_bridge", "wan_models", "demo", "tests", "bench"}
+PACK = {"nodes", "comfy_bridge", "wan_models", "client", "demo", "tests", "bench"}
 
 
 def imports(source: str) -> list[tuple[str, int]]:

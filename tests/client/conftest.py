@@ -1,0 +1,95 @@
+"""Five tiny releases under their official names, something to make videos from, and the command line as a process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests_media import write_film, write_sound, write_video
+
+from demo.host import ROOT, Host
+from demo.setup_host import HOST, install_host
+from demo.tiny_release import DITS, write_release
+
+WIDTH, HEIGHT, FRAMES = 64, 48, 14
+SOUND_SECONDS = 0.6
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The host's folder: COMFYUI from the environment, or the one that set-up brings."""
+    chosen = os.environ.get("COMFYUI")
+    return Path(chosen).resolve() if chosen else (HOST if HOST.is_dir() else install_host())
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory) -> Path:
+    """A folder with every release, named as they are downloaded."""
+    folder = tmp_path_factory.mktemp("releases")
+    for name in DITS:
+        write_release(folder / f"Wan2.2-{name}", name=name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory) -> Path:
+    """A picture, a voice, a pose video, and what the official preprocessing of Animate writes."""
+    folder = tmp_path_factory.mktemp("media")
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    for name in ("生日 cat.png", "src_ref.png"):
+        Image.fromarray(pixels).save(folder / name)
+    write_sound(folder / "talk.wav", SOUND_SECONDS)
+    write_film(folder / "pose.mp4")
+    for seed, name in enumerate(("pose", "bg", "mask")):
+        write_video(folder / f"src_{name}.mp4", FRAMES, (WIDTH, HEIGHT), seed=seed)
+    write_video(folder / "src_face.mp4", FRAMES, (512, 512), seed=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def host(comfyui, releases, tmp_path_factory):
+    """A running server that has the releases, one of them a folder deeper."""
+    base = tmp_path_factory.mktemp("client_host")
+    wan = base / "models" / "wan"
+    (wan / "more").mkdir(parents=True)
+    for release in releases.iterdir():
+        deeper = wan / "more" if release.name.endswith("TI2V-5B") else wan
+        (deeper / release.name).symlink_to(release, target_is_directory=True)
+    with Host(comfyui, base=base) as server:
+        yield server
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(*arguments) runs generate.py in `tmp_path` as a user does, and returns the process."""
+    running = []
+
+    def start_(*arguments, **environment):
+        command = [sys.executable, str(ROOT / "generate.py"), *map(str, arguments)]
+        pipes = {name: subprocess.PIPE for name in ("stdout", "stderr")}
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdin=subprocess.DEVNULL, text=True, env=os.environ | environment, **pipes
+        )
+        running.append(process)
+        return process
+
+    yield start_
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run(start):
+    """run(*arguments) -> exit code, stdout and stderr of generate.py."""
+
+    def run_(*arguments, **environment):
+        process = start(*arguments, **environment)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    return run_

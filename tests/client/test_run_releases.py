@@ -1,0 +1,32 @@
+"""tests/run_releases.py on tiny releases: its report, the videos and the sheet; a release that fails is told."""
+
+import re
+import subprocess
+import sys
+
+from PIL import Image
+
+from demo.host import ROOT
+
+
+def test_report_and_contact_sheet(releases, comfyui, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "Wan2.2-TI2V-5B").symlink_to(releases / "Wan2.2-TI2V-5B")
+    (models / "Wan2.2-Animate-14B").symlink_to(releases / "Wan2.2-Animate-14B")
+    tiny = ["--size", "64*64", "--frame_num", "9", "--sample_steps", "2", "--comfyui", comfyui, "--output", "made"]
+    only = ["--only", "ti2v-5B", "animate-14B", "t2v-A14B"]
+    command = [sys.executable, ROOT / "tests" / "run_releases.py", models, "1", *tiny, *only]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 1, done.stderr  # one release is not there
+    lines = done.stdout.splitlines()
+    for line, task in zip(lines, ("ti2v-5B", "animate-14B"), strict=False):
+        found = re.fullmatch(rf"{task} +([\d.]+) s   memory ([\d.]+) GiB   (no GPU|GPU [\d.]+ GiB)", line)
+        assert found and 0 < float(found[1]) < 100 and 0.2 < float(found[2]) < 50, line
+        assert (tmp_path / "made" / f"{task}.mp4").stat().st_size > 1000
+    assert lines[2] == f"t2v-A14B     not in {models}"
+    sheet = Image.open(tmp_path / "made" / "releases.jpg")
+    assert sheet.size == (6 * 160, 2 * 180)
+    for row in (0, 1):  # each holds pictures, and not the same one
+        left = sheet.crop((0, row * 180 + 20, 160, row * 180 + 180)).convert("L")
+        assert left.getextrema()[1] - left.getextrema()[0] > 20
