@@ -294,7 +294,7 @@ class Group:
         if not self.address and sys.platform == "linux":
             variables |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
         # memory of tensors goes back when they are freed; glibc would get used to large ones and keep it
-        variables["MALLOC_MMAP_THRESHOLD_"] = str(4 << 20)
+        variables["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
         remote = ray.remote(
             num_cpus=0,
             num_gpus=1 if has_gpus else 0,
