@@ -1,4 +1,4 @@
-"""Longer prompts by a language model: one of models/LLM under the host's memory management, or one behind an address."""
+"""Longer prompts by a language model: of models/LLM under the host's memory management, or behind an address."""
 
 import os
 

@@ -52,8 +52,9 @@ class LanguageModel:
                 f"{folder} holds no language model that transformers can use ({error}). Put a whole folder there, such "
                 "as Qwen/Qwen2.5-7B-Instruct or, to see images, Qwen/Qwen2.5-VL-7B-Instruct"
             ) from error
-        tokenizer = getattr(self.reader, "tokenizer", self.reader)
-        if not (getattr(self.reader, "chat_template", None) or tokenizer.chat_template):
+        self.tokenizer: Any = getattr(self.reader, "tokenizer", self.reader)
+        self.template = getattr(self.reader, "chat_template", None) or self.tokenizer.chat_template
+        if not self.template:
             raise ValueError(f"{self.name} has no chat template: take one that answers, such as Qwen2.5-7B-Instruct")
         self.network.eval().requires_grad_(False)
 
@@ -90,8 +91,7 @@ class LanguageModel:
         with torch.random.fork_rng(cuda), _heard(self.network, max_tokens, tell):
             torch.manual_seed(seed)
             out = self.network.generate(**inputs, max_new_tokens=max_tokens, **options)
-        tokenizer = getattr(self.reader, "tokenizer", self.reader)
-        return tokenizer.decode(out[0, given:], skip_special_tokens=True)
+        return self.tokenizer.decode(out[0, given:], skip_special_tokens=True)
 
     def _read(self, asked: Question) -> Any:
         """The question in the model's own chat format, as tensors."""
@@ -102,8 +102,8 @@ class LanguageModel:
         instructions: Any = [{"type": "text", "text": asked.instructions}] if self.sees else asked.instructions
         chat = [{"role": "system", "content": instructions}, {"role": "user", "content": words}]
         # thinking is for harder questions; templates without the switch ignore it
-        text = self.reader.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        text = self.tokenizer.apply_chat_template(
+            chat, chat_template=self.template, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         images = {} if asked.image is None else {"images": [asked.image]}
         # what begins and ends a text stands in the template
