@@ -78,7 +78,7 @@ def voices() -> dict[str, Path]:
 
 def language_models() -> dict[str, Path]:
     """The language models in models/LLM."""
-    return _folders(LANGUAGE, is_language_model)
+    return dict(sorted(_folders(LANGUAGE, is_language_model).items()))
 
 
 def segmenters() -> dict[str, Path]:

@@ -52,23 +52,24 @@ def _randomize(model, seed):
             weight.data *= 3.0
     head = model.get_output_embeddings().weight.data
     head[:FIRST_WORD] = 0
-    head[FIRST_WORD:] *= 2.5
+    head[FIRST_WORD:VOCABULARY] *= 2.5
+    head[VOCABULARY:] = 0
 
 
-def _text_config(layers):
+def _text_config(layers=2, vocabulary=VOCABULARY):
     return {
-        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers,
+        "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": layers,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 16384, "eos_token_id": 258,
         "pad_token_id": 256, "bos_token_id": None, "tie_word_embeddings": False,
     }  # fmt: skip
 
 
-def write_qwen(folder, seed=0, layers=2, template=TEMPLATE, generation=3):
-    """Qwen2, or Qwen3 where generation is that."""
+def write_qwen(folder, seed=0, layers=2, template=TEMPLATE, generation=3, vocabulary=VOCABULARY):
+    """Qwen2, or Qwen3 where generation is that. A larger vocabulary has tokens that are never likeliest."""
     import transformers as t
 
     kind, config = (t.Qwen3ForCausalLM, t.Qwen3Config) if generation == 3 else (t.Qwen2ForCausalLM, t.Qwen2Config)
-    model = kind(config(**_text_config(layers), **({"head_dim": 8} if generation == 3 else {})))
+    model = kind(config(**_text_config(layers, vocabulary), **({"head_dim": 8} if generation == 3 else {})))
     _randomize(model, seed)
     model.save_pretrained(folder)
     _tokenizer(template).save_pretrained(folder)
@@ -79,7 +80,7 @@ def write_qwen_vl(folder, seed=0):
     """Qwen2.5-VL, which sees."""
     import transformers as t
 
-    text = {**_text_config(2), "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}}
+    text = {**_text_config(), "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}}
     vision = {
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
         "fullatt_block_indexes": [1], "window_size": 56,
