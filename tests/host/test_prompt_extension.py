@@ -132,8 +132,8 @@ def test_memory_is_given_back_after_each_answer(host):
     for seed in range(100, 103):  # allocators fill up
         before = one(seed, "qwen")
     after = [one(seed, "large") for seed in range(103, 107)]
-    size = LARGE * 2 * 32 * 4
-    assert min(after) < before + 0.6 * size, [round(n / 1e6) for n in (before, *after, size)]
+    read = LARGE * 32 * 4  # the head, all of which every token reads; of the embedding hardly anything is
+    assert min(after[-2:]) < before + 0.6 * read, [round(n / 1e6) for n in (before, *after, read)]
     assert "memory leak" not in host.log.read_text(errors="replace").lower()
 
 
