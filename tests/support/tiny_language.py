@@ -5,7 +5,8 @@ import string
 
 import torch
 
-WORDS = "a cat surfs slowly on the golden wave at dusk and wind moves its fur while light falls from sky".split()
+SENTENCE = "a cat surfs slowly on the golden wave at dusk and wind moves its fur while light falls from sky"
+WORDS = SENTENCE.split()
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
            "<|video_pad|>"]  # fmt: skip
 TEMPLATE = (
@@ -35,7 +36,7 @@ def _tokenizer(template):
     assert tokenizer.get_vocab_size() == VOCABULARY
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template,
-        image_token="<|image_pad|>", video_token="<|video_pad|>",
+        image_token="<|image_pad|>", video_token="<|video_pad|>", model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip
 
 
@@ -76,11 +77,12 @@ def write_qwen(folder, seed=0, layers=2, template=TEMPLATE, generation=3, vocabu
     return folder
 
 
-def write_qwen_vl(folder, seed=0):
+def write_qwen_vl(folder, seed=0, dtype=torch.float32):
     """Qwen2.5-VL, which sees."""
     import transformers as t
 
-    text = {**_text_config(), "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
+    text = {**_text_config(), "rope_parameters": rope}
     vision = {
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
         "fullatt_block_indexes": [1], "window_size": 56,
@@ -91,7 +93,7 @@ def write_qwen_vl(folder, seed=0):
     )  # fmt: skip
     model = t.Qwen2_5_VLForConditionalGeneration(config)
     _randomize(model, seed)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder)
     t.Qwen2_5_VLProcessor(
         t.Qwen2VLImageProcessor(), _tokenizer(TEMPLATE), t.Qwen2VLVideoProcessor(), chat_template=TEMPLATE
     ).save_pretrained(folder)

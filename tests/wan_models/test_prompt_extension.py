@@ -1,4 +1,4 @@
-"""Prompt extension: what is asked, what is taken from an answer, models in a folder, and an endpoint that misbehaves."""
+"""Prompt extension: what is asked, what is taken from an answer, models in a folder, an endpoint that misbehaves."""
 
 import base64
 import io
@@ -145,7 +145,7 @@ def test_what_belongs_to_the_prompt_stays(answer):
 
 @pytest.mark.parametrize("answer", ["", " \n", '""', "“”", "Prompt:", "``````", "<think>I see", "<think>a</think>"])
 def test_nothing_left_is_an_error(answer):
-    with pytest.raises(ValueError, match="gave no prompt. Yours is as it was") as error:
+    with pytest.raises(ValueError, match=r"gave no prompt\. Yours is as it was") as error:
         clean_answer(answer)
     assert ("max_tokens" in str(error.value)) == ("think" in answer)
 
@@ -160,7 +160,8 @@ def test_a_seed_is_a_text(folders, name, seed):
     first = model.answer(asked, seed, max_tokens=24)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(seed + 1)
-    assert model.answer(asked, seed, max_tokens=24) == first == LanguageModel(folders / name).answer(asked, seed, 0.7, 24)
+    again = LanguageModel(folders / name).answer(asked, seed, 0.7, 24)
+    assert model.answer(asked, seed, max_tokens=24) == first == again
     texts = {model.answer(asked, seed + n, temperature=1.5, max_tokens=24) for n in range(4)}
     assert len(texts) == 4
     greedy = {model.answer(asked, seed + n, temperature=0, max_tokens=24) for n in range(3)}
@@ -200,13 +201,20 @@ def test_the_likeliest_answer_is_that_of_the_librarys_own_path(folders, image):
 
 
 def test_thinking_is_switched_off_in_the_template(tmp_path):
-    template = "{% if enable_thinking is defined and not enable_thinking %}ok{% else %}{{ raise_exception('on') }}{% endif %}"
+    template = "{% if enable_thinking is defined and not enable_thinking %}ok{% else %}{{ 1 / 0 }}{% endif %}"
     write_qwen(tmp_path / "a", template=template)
     assert LanguageModel(tmp_path / "a").answer(question("T2V", "a cat"), 0, max_tokens=4)
 
 
+def test_the_precision_of_the_file_is_kept(tmp_path):
+    write_qwen_vl(tmp_path / "half", dtype=torch.bfloat16)
+    model = LanguageModel(tmp_path / "half")
+    assert {weight.dtype for weight in model.network.parameters()} == {torch.bfloat16}
+    assert clean_answer(model.answer(question("I2V", "go", "en", RED), 1, max_tokens=24))
+
+
 def test_a_text_model_refuses_an_image(folders):
-    with pytest.raises(ValueError, match="qwen3 cannot see the image.*Qwen2.5-VL"):
+    with pytest.raises(ValueError, match=r"qwen3 cannot see the image.*Qwen2\.5-VL"):
         LanguageModel(folders / "qwen3").answer(question("I2V", "go", "en", RED), 0)
 
 
@@ -281,6 +289,9 @@ def test_code_in_a_folder_never_runs_and_nothing_is_asked(tmp_path, monkeypatch)
 # --- which key goes where ---
 
 
+OWN = {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": "https://models.example/v1"}
+
+
 @pytest.mark.parametrize(
     ("address", "environment", "expected"),
     [
@@ -289,8 +300,8 @@ def test_code_in_a_folder_never_runs_and_nothing_is_asked(tmp_path, monkeypatch)
         (DASHSCOPE, {"WAN_PROMPT_API_KEY": "w", "DASHSCOPE_API_KEY": "d"}, "w"),
         ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", {"DASHSCOPE_API_KEY": "d"}, "d"),
         ("https://api.openai.com/v1", {"OPENAI_API_KEY": "o", "DASHSCOPE_API_KEY": "d"}, "o"),
-        ("", {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": "https://models.example/v1"}, "w"),
-        ("https://MODELS.example/v2/", {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": "https://models.example/v1"}, "w"),
+        ("", OWN, "w"),
+        ("https://MODELS.example/v2/", OWN, "w"),
     ],
 )
 def test_a_key_goes_to_its_address(address, environment, expected):
@@ -309,9 +320,7 @@ def test_a_key_goes_to_its_address(address, environment, expected):
     ],
 )
 def test_no_key_goes_elsewhere(address):
-    keys = {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": "https://models.example/v1"}
-    keys |= {"DASHSCOPE_API_KEY": "d", "OPENAI_API_KEY": "o"}
-    assert endpoint(address, "m", keys).key == "none"
+    assert endpoint(address, "m", OWN | {"DASHSCOPE_API_KEY": "d", "OPENAI_API_KEY": "o"}).key == "none"
 
 
 @pytest.mark.parametrize(
@@ -384,6 +393,7 @@ def test_a_passing_fault_is_tried_again(bad):
 
 
 ECHO = f"Incorrect API key: {'x' * 285} {KEY}"  # the key where an error is cut
+JSON = {"Content-Type": "application/json"}
 REFUSED = completion(None, refusal=f"I will not. {KEY}")
 FAULTS = {
     "401": (refusal(401, ECHO), ValueError, r"refuses the key of WAN_PROMPT_API_KEY \(401\)", 1),
@@ -395,8 +405,8 @@ FAULTS = {
     "500": (refusal(500, ECHO), ConnectionError, r"fault of its own \(500, after 3 retries\)", 4),
     "500 page": ((500, b"<html>oops", {"retry-after-ms": "5"}), ConnectionError, "fault of its own", 4),
     "page": ((200, b"<html>" + KEY.encode(), {"Content-Type": "text/html"}), ConnectionError, "no chat completion", 1),
-    "no json": ((200, b"{", {"Content-Type": "application/json"}), ConnectionError, "no chat completion", 1),
-    "not utf-8": ((200, b"\xff\xfe\x00", {"Content-Type": "application/json"}), ConnectionError, "no chat completion", 1),
+    "no json": ((200, b"{", JSON), ConnectionError, "no chat completion", 1),
+    "not utf-8": ((200, b"\xff\xfe\x00", JSON), ConnectionError, "no chat completion", 1),
     "a list": ((200, [KEY], {}), ConnectionError, "no chat completion", 1),
     "a number": ((200, 5, {}), ConnectionError, "no chat completion", 1),
     "null": ((200, None, {}), ConnectionError, "no chat completion", 1),
@@ -404,7 +414,7 @@ FAULTS = {
     "odd choices": ((200, {"choices": [KEY]}, {}), ConnectionError, "no chat completion", 1),
     "no message": ((200, {"choices": [{"message": None}]}, {}), ConnectionError, "no chat completion", 1),
     "odd text": ((200, {"choices": [{"message": {"content": {"a": KEY}}}]}, {}), ConnectionError, "no chat", 1),
-    "no bytes": ((200, b"", {"Content-Type": "application/json"}), ConnectionError, "no chat completion", 1),
+    "no bytes": ((200, b"", JSON), ConnectionError, "no chat completion", 1),
     "refusal": (REFUSED, ValueError, "model-1 refuses this prompt .I will not", 1),
     "filter": (completion("", finish="content_filter"), ValueError, "refuses this prompt .content filter", 1),
     "closed": ("close", ConnectionError, "no server answers", 4),
@@ -452,7 +462,7 @@ def drip(body):
 @pytest.mark.parametrize("reply", ["hang", drip])
 def test_time_is_up_retries_included(reply):
     started = time.monotonic()
-    with ChatServer(reply) as server, pytest.raises(TimeoutError, match="did not answer within 0.6 s"):
+    with ChatServer(reply) as server, pytest.raises(TimeoutError, match=r"did not answer within 0\.6 s"):
         ask(server, timeout=0.6)
     assert time.monotonic() - started < 2
 

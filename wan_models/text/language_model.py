@@ -43,8 +43,7 @@ class LanguageModel:
             if getattr(config, "quantization_config", None) is not None:
                 raise ValueError("its weights are quantized: take the folder of the plain model")
             kind = t.AutoModelForImageTextToText if self.sees else t.AutoModelForCausalLM
-            # in newer versions the file's precision is the default, and the option has another name
-            precision = {} if int(t.__version__.split(".")[0]) >= 5 else {"torch_dtype": "auto"}
+            precision = {"dtype" if hasattr(config, "dtype") else "torch_dtype": "auto"}  # renamed in version 4.56
             self.network: Any = kind.from_pretrained(str(folder), use_safetensors=True, **precision, **own)
             self.reader: Any = (t.AutoProcessor if self.sees else t.AutoTokenizer).from_pretrained(str(folder), **own)
         except Exception as error:  # the library raises many kinds for missing and foreign files
@@ -79,7 +78,7 @@ class LanguageModel:
         temperature: 0 takes the likeliest token each time, whatever the seed. tell(done, total) is called before every
         layer and token, and may raise to end the work."""
         self.check(asked)
-        inputs = self._read(asked).to(self.network.device)
+        inputs = self._read(asked)
         given = inputs["input_ids"].shape[1]
         options: dict[str, Any] = {"do_sample": True, "temperature": temperature}
         if temperature <= 0:
@@ -93,8 +92,8 @@ class LanguageModel:
             out = self.network.generate(**inputs, max_new_tokens=max_tokens, **options)
         return self.tokenizer.decode(out[0, given:], skip_special_tokens=True)
 
-    def _read(self, asked: Question) -> Any:
-        """The question in the model's own chat format, as tensors."""
+    def _read(self, asked: Question) -> dict[str, torch.Tensor]:
+        """The question in the model's own chat format, as tensors where and as the model computes."""
         words: Any = asked.text
         if self.sees:
             words = [{"type": "image"}] if asked.image is not None else []
@@ -107,7 +106,9 @@ class LanguageModel:
         )
         images = {} if asked.image is None else {"images": [asked.image]}
         # what begins and ends a text stands in the template
-        return self.reader(text=[text], return_tensors="pt", add_special_tokens=False, **images)
+        inputs = self.reader(text=[text], return_tensors="pt", add_special_tokens=False, **images)
+        device, dtype = self.network.device, self.network.dtype
+        return {k: v.to(device, dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
 
 
 @contextmanager
