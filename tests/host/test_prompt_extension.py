@@ -85,6 +85,7 @@ def test_the_node_lists_models_and_explains_its_inputs(host):
     offered = options["options"] if kind == "COMBO" else kind
     assert offered == ["endless", "large", "no template", "qwen", "qwen-vl", ENDPOINT]
     assert not any("key" in name for name in inputs)
+    assert inputs["seed"][1]["control_after_generate"] is False  # else the page asks anew with every run
 
 
 def test_a_local_model_extends_and_is_not_asked_again(host):
