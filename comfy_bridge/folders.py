@@ -10,12 +10,15 @@ from pathlib import Path
 import folder_paths
 
 from ..wan_models.audio.speech_synthesis import is_voice
+from ..wan_models.text.language_model import is_language_model
 
 CATEGORY = "wan"
 VOICES = "tts"
 DETECTION = "detection"
 """Person detectors and pose models; the folder that other packs keep them in too."""
 SEGMENTATION = "sam2"
+LANGUAGE = "LLM"
+"""Language models, in the folder that other packs keep them in too."""
 
 
 # the host does not list these in its own folders
@@ -31,7 +34,7 @@ def register() -> None:
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
     folder_paths.folder_names_and_paths[CATEGORY][1].update([*folder_paths.supported_pt_extensions, ".gguf", ".onnx"])
-    for category in (VOICES, DETECTION, SEGMENTATION):
+    for category in (VOICES, DETECTION, SEGMENTATION, LANGUAGE):
         folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir, category)))
     for category, ours in GGUF_CATEGORIES.items():
         folder_paths.folder_names_and_paths[ours] = (folder_paths.get_folder_paths(category), {".gguf"})
@@ -71,6 +74,11 @@ def _folders(category: str, is_one: Callable[[Path], bool]) -> dict[str, Path]:
 def voices() -> dict[str, Path]:
     """The text-to-speech folders in models/tts."""
     return _folders(VOICES, is_voice)
+
+
+def language_models() -> dict[str, Path]:
+    """The language models in models/LLM."""
+    return dict(sorted(_folders(LANGUAGE, is_language_model).items()))
 
 
 def segmenters() -> dict[str, Path]:

@@ -11,6 +11,7 @@ from .loaders import WanCLIPVisionLoader, WanDiTLoader, WanModelInfo, WanT5Loade
 from .lora import WanLoRA
 from .multi_gpu import WanMultiGPU, WanMultiGPUSampler
 from .pose import WanBackground, WanDrawPose, WanFaceCrop, WanPoseDetect, WanPoseRetarget, WanSubjectMask
+from .prompt import WanPromptExtend
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .speech import WanS2VCondition, WanSpeechToVideo
 from .text import WanT5Encode
@@ -41,6 +42,7 @@ class WanExtension(ComfyExtension):
             WanFaceCrop,
             WanSubjectMask,
             WanBackground,
+            WanPromptExtend,
             WanT5Encode,
             WanI2VCondition,
             WanTI2VLatent,
