@@ -1,33 +1,43 @@
 // Shows what a node reports (steps per expert, LoRA keys, model info) in a box on the node itself.
-import { app } from "../../scripts/app.js";
-import { ComfyWidgets } from "../../scripts/widgets.js";
+import { addElement, after, app, grow, isOurs, make, removeElement } from "./host.js";
 
-const BOX = "report";
+const LINE = 16;
+const MOST_LINES = 12;
+const PADDING = 14;
+const LETTER = 6.4; // width, about
 
-function show(node, text) {
-  let box = node.widgets?.find((widget) => widget.name === BOX && widget.wanReport);
-  if (!box) {
-    box = ComfyWidgets.STRING(node, BOX, ["STRING", { multiline: true }], app).widget;
-    box.wanReport = true;
-    box.serialize = false; // neither saved with the workflow nor sent with the prompt
-    box.options.serialize = false;
-    box.inputEl.readOnly = true;
-    box.inputEl.style.opacity = 0.7;
+/** Shows a text on a node, in place of the box's last one; an empty text takes the box away. */
+export function show(node, text, kind = "report") {
+  node.wan22Boxes ??= {};
+  let box = node.wan22Boxes[kind];
+  if (!text) {
+    if (box) removeElement(node, box);
+    delete node.wan22Boxes[kind];
+    return;
   }
-  box.value = text;
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
-  app.graph.setDirtyCanvas(true, false);
+  if (!box) {
+    const element = make("div", `wan22-box ${kind}`);
+    const height = () => Math.min(lines(element.textContent, node.size[0]), MOST_LINES) * LINE + PADDING;
+    box = addElement(node, kind, element, height);
+    if (!box) return;
+    node.wan22Boxes[kind] = box;
+  }
+  box.element.textContent = text;
+  grow(node);
+}
+
+/** Lines that a text takes on a node of this width. */
+function lines(text, width) {
+  const letters = Math.max(10, Math.floor((width - 40) / LETTER));
+  return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / letters)), 0);
 }
 
 app.registerExtension({
   name: "Wan22.Report",
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!nodeData.category?.startsWith("Wan2.2/")) return;
-    const before = nodeType.prototype.onExecuted;
-    nodeType.prototype.onExecuted = function (message) {
-      before?.apply(this, arguments);
-      if (message?.text?.length) show(this, message.text.join("\n"));
-    };
+  nodeCreated(node) {
+    if (!isOurs(node)) return;
+    after(node, "onExecuted", (message) => {
+      if (message?.text?.length) show(node, [message.text].flat().join("\n"));
+    });
   },
 });
