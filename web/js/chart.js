@@ -1,7 +1,7 @@
 // Draws the noise schedule on the samplers with two experts: which of them takes which steps, and where a run is.
 // The numbers come from the server, from the function that the sampler itself uses.
 import { markExpert, unmarkAll } from "./badges.js";
-import { addElement, after, api, app, isLinked, make, nodeOf, widgetOf } from "./host.js";
+import { after, api, isLinked, make, NodeElement, nodeOf, RUN_ENDS, widgetOf } from "./host.js";
 
 const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler"];
 const SETTINGS = [
@@ -10,7 +10,7 @@ const SETTINGS = [
 const HEIGHT = 110;
 const SVG = "http://www.w3.org/2000/svg";
 const WAIT_MS = 80;
-const charts = new Set();
+const charts = new Map(); // node -> chart
 
 function shape(name, attributes) {
   const element = document.createElementNS(SVG, name);
@@ -121,7 +121,8 @@ class Chart {
     this.showStep();
   }
 
-  idle() {
+  /** Nothing is sampled any more. */
+  stop() {
     if (this.step === null) return;
     this.step = null;
     this.showStep();
@@ -129,42 +130,35 @@ class Chart {
   }
 }
 
-function chartOf(executionId) {
-  const node = nodeOf(executionId);
-  return [...charts].find((chart) => chart.node === node);
+/** The chart on a sampler with two experts, which follows its widgets. */
+export function addChart(node) {
+  if (!SAMPLERS.includes(node.comfyClass)) return;
+  const chart = new Chart(node);
+  new NodeElement(node, "schedule", chart.element, () => HEIGHT, { hideOnZoom: false });
+  charts.set(node, chart);
+  const update = () => chart.update();
+  for (const name of SETTINGS) {
+    const widget = widgetOf(node, name);
+    if (widget) after(widget, "callback", update);
+  }
+  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, update);
+  after(node, "onAdded", () => charts.set(node, chart));
+  after(node, "onRemoved", () => charts.delete(node));
+  update();
 }
 
-app.registerExtension({
-  name: "Wan22.Chart",
-  nodeCreated(node) {
-    if (!SAMPLERS.includes(node.comfyClass)) return;
-    const chart = new Chart(node);
-    if (!addElement(node, "schedule", chart.element, HEIGHT)) return;
-    charts.add(chart);
-    const update = () => chart.update();
-    for (const name of SETTINGS) {
-      const widget = widgetOf(node, name);
-      if (widget) after(widget, "callback", update);
+export function listenForSteps() {
+  const chartOf = (id) => charts.get(nodeOf(id));
+  const stopAllBut = (running) => {
+    for (const chart of charts.values()) if (chart !== running) chart.stop();
+  };
+  api.addEventListener("progress", ({ detail }) => chartOf(detail.node)?.progress(detail.value, detail.max));
+  api.addEventListener("progress_state", ({ detail }) => {
+    for (const [id, { state, value, max }] of Object.entries(detail.nodes ?? {})) {
+      if (state === "running") chartOf(id)?.progress(value, max);
+      else chartOf(id)?.stop();
     }
-    for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, update);
-    after(node, "onAdded", () => charts.add(chart));
-    after(node, "onRemoved", () => charts.delete(chart));
-    update();
-  },
-  setup() {
-    api.addEventListener("progress", ({ detail }) => chartOf(detail.node)?.progress(detail.value, detail.max));
-    api.addEventListener("progress_state", ({ detail }) => {
-      for (const [id, { state, value, max }] of Object.entries(detail.nodes ?? {})) {
-        if (state === "running") chartOf(id)?.progress(value, max);
-        else chartOf(id)?.idle();
-      }
-    });
-    const idle = (running) => {
-      for (const chart of charts) if (chart !== running) chart.idle();
-    };
-    api.addEventListener("executing", ({ detail }) => idle(detail == null ? null : chartOf(detail)));
-    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
-      api.addEventListener(end, () => idle(null));
-    }
-  },
-});
+  });
+  api.addEventListener("executing", ({ detail }) => stopAllBut(detail == null ? null : chartOf(detail)));
+  for (const end of RUN_ENDS) api.addEventListener(end, () => stopAllBut(null));
+}

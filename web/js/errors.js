@@ -1,27 +1,23 @@
 // Shows an error of one of our nodes, with what to do about it, on the node and as a notice.
 import { api, app, isOurs, nodeOf } from "./host.js";
-import { show } from "./report.js";
+import { hide, show } from "./report.js";
 
 const SHOWN_MS = 15000;
 const failed = new Set();
 
 function clear() {
-  for (const node of failed) show(node, "", "error");
+  for (const node of failed) hide(node);
   failed.clear();
 }
 
-app.registerExtension({
-  name: "Wan22.Errors",
-  setup() {
-    api.addEventListener("execution_start", clear);
-    api.addEventListener("execution_error", ({ detail }) => {
-      const node = nodeOf(detail?.node_id);
-      if (!isOurs(node) || node.comfyClass !== detail.node_type) return;
-      const text = String(detail.exception_message ?? detail.exception_type ?? "unknown error").trim();
-      show(node, text, "error");
-      failed.add(node);
-      const notice = { severity: "error", summary: node.title, detail: text, life: SHOWN_MS };
-      app.extensionManager?.toast?.add?.(notice);
-    });
-  },
-});
+export function listenForErrors() {
+  api.addEventListener("execution_start", clear);
+  api.addEventListener("execution_error", ({ detail }) => {
+    const node = nodeOf(detail?.node_id);
+    if (!isOurs(node) || node.comfyClass !== detail.node_type) return;
+    const text = String(detail.exception_message ?? detail.exception_type ?? "unknown error").trim();
+    show(node, text, "error");
+    failed.add(node);
+    app.extensionManager?.toast?.add?.({ severity: "error", summary: node.title, detail: text, life: SHOWN_MS });
+  });
+}

@@ -4,11 +4,19 @@ import { app } from "../../scripts/app.js";
 
 export { api, app };
 
+/** The events that end a run. */
+export const RUN_ENDS = ["execution_success", "execution_error", "execution_interrupted"];
+
 const MARGIN = 6;
 
 /** Whether a node is one of this pack. */
 export function isOurs(node) {
   return Boolean(node?.constructor?.nodeData?.category?.startsWith("Wan2.2/"));
+}
+
+/** Whether this host's page can have elements on a node. */
+export function takesElements(node) {
+  return typeof node.addDOMWidget === "function";
 }
 
 /** The node with an id of the running prompt ("7", or "3:7" inside a subgraph), or null where it is not open. */
@@ -49,32 +57,55 @@ export function origin(node, input) {
   return from ? { node: from, slot: link.origin_slot } : null;
 }
 
-/** Puts an element of `height` pixels (a function: asked anew) on a node, below its widgets; it is neither saved with the
-    workflow nor sent with the prompt. Null where the host's page has no elements on nodes. */
-export function addElement(node, name, element, height) {
-  if (!node.addDOMWidget) return null;
-  const current = () => (typeof height === "function" ? height() : height);
-  const whole = () => {
-    element.style.minHeight = `${current()}px`; // for pages whose nodes are elements, too
-    return current() + 2 * MARGIN;
-  };
-  const options = { serialize: false, margin: MARGIN, getMinHeight: whole, getMaxHeight: whole, getValue: () => "" };
-  const widget = node.addDOMWidget(name, "wan22", element, options);
-  widget.serialize = false;
-  whole();
-  grow(node);
-  return widget;
-}
+/** An element of `height()` pixels on a node, below its widgets, neither saved with the workflow nor sent with the prompt.
+    It is there from the node's creation on, shown or not: pages whose nodes are elements miss those that come later. */
+export class NodeElement {
+  constructor(node, name, element, height, { hideOnZoom = true, isShown = true } = {}) {
+    this.node = node;
+    this.element = element;
+    this.height = height;
+    const whole = () => (this.isShown ? this.fit() : 0); // the host asks for hidden ones, too
+    const options = {
+      serialize: false, hideOnZoom, margin: MARGIN, getMinHeight: whole, getMaxHeight: whole, getValue: () => "",
+    };
+    this.widget = node.addDOMWidget(name, "wan22", element, options);
+    this.widget.serialize = false;
+    this.set(isShown);
+    if (isShown) grow(node);
+  }
 
-/** Takes such an element off again, and gives back the room it took. */
-export function removeElement(node, widget) {
-  const index = node.widgets?.indexOf(widget) ?? -1;
-  if (index < 0) return;
-  const height = widget.computedHeight ?? widget.options.getMinHeight();
-  node.widgets.splice(index, 1);
-  widget.onRemove?.();
-  node.setSize([node.size[0], Math.max(node.size[1] - height, node.computeSize()[1])]);
-  redraw();
+  get isShown() {
+    return !this.widget.hidden;
+  }
+
+  /** Height with margins; also set on the element, for pages whose nodes are elements. */
+  fit() {
+    const height = this.height();
+    this.element.style.minHeight = `${height}px`;
+    return height + 2 * MARGIN;
+  }
+
+  set(isShown) {
+    this.widget.hidden = !isShown;
+    this.element.hidden = !isShown;
+    if (isShown) this.fit();
+  }
+
+  /** Shows it, or fits the node to it again. */
+  show() {
+    this.set(true);
+    grow(this.node);
+  }
+
+  /** Hides it, and gives back the room it took. */
+  hide() {
+    if (!this.isShown) return;
+    const height = this.widget.computedHeight ?? this.fit();
+    this.set(false);
+    const { node } = this;
+    node.setSize([node.size[0], Math.max(node.size[1] - height, node.computeSize()[1])]);
+    redraw();
+  }
 }
 
 /** Makes a node large enough for what is on it. */

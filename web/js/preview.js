@@ -1,19 +1,22 @@
 // Plays the moving previews of our samplers on the node that is sampling.
-import { addElement, api, app, grow, isOurs, make, nodeOf, removeElement } from "./host.js";
+import { after, api, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
 
 const EVENT = "wan22.preview";
+const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate"];
 const HEIGHTS = [80, 360];
-const players = new Map(); // by the id of the node in the running prompt
+const players = new Map(); // node -> player
 
 /** All frames of the video so far, one after the other; new pictures go on at the frame that is shown. */
 class Player {
   constructor(node) {
     this.node = node;
     this.canvas = make("canvas", "");
+    const around = make("div", "wan22-preview", this.canvas);
+    const options = { hideOnZoom: false, isShown: false };
+    this.place = new NodeElement(node, "preview", around, () => this.height(), options);
     this.strip = new Image();
-    this.frame = 0;
     this.strip.onload = () => this.draw();
-    this.widget = addElement(node, "preview", make("div", "wan22-preview", this.canvas), () => this.height());
+    this.frame = 0;
   }
 
   height() {
@@ -22,18 +25,19 @@ class Player {
     return Math.min(HEIGHTS[1], Math.max(HEIGHTS[0], Math.round((room * height) / width)));
   }
 
-  show({ image, frames, width, height, seconds }) {
-    if (this.canvas.width !== width || this.canvas.height !== height) {
-      Object.assign(this.canvas, { width, height });
-      grow(this.node);
-    }
-    this.frames = frames;
+  play({ image, frames, width, height, seconds }) {
+    // from now on the host's own preview, of the first frame alone, is left out; see wan22.css, too
+    this.node.onDrawBackground = () => {};
+    this.place.element.classList.add("has-played");
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    if (!this.place.isShown) this.place.show();
     this.strip.src = `data:image/jpeg;base64,${image}`;
-    if (this.seconds !== seconds) {
+    const pause = (1000 * seconds) / frames;
+    if (this.timer === undefined || this.frames !== frames || this.pause !== pause) {
       clearInterval(this.timer);
-      this.timer = setInterval(() => this.step(), (1000 * seconds) / frames);
-      this.seconds = seconds;
+      this.timer = setInterval(() => this.step(), pause);
     }
+    Object.assign(this, { frames, pause });
   }
 
   step() {
@@ -49,41 +53,31 @@ class Player {
     this.canvas.dataset.frame = this.frame;
   }
 
-  remove() {
+  stop() {
     clearInterval(this.timer);
-    if (this.widget) removeElement(this.node, this.widget);
+    this.timer = undefined;
+    this.place.hide();
   }
 }
 
-function removeAllBut(running) {
-  for (const [id, player] of players) {
-    if (id === running) continue;
-    player.remove();
-    players.delete(id);
-  }
+function stopAllBut(running) {
+  for (const [node, player] of players) if (node !== running) player.stop();
 }
 
-app.registerExtension({
-  name: "Wan22.Preview",
-  setup() {
-    api.addEventListener(EVENT, ({ detail }) => {
-      const id = String(detail?.node);
-      const node = nodeOf(id);
-      if (!isOurs(node)) return;
-      if (players.get(id)?.node !== node) {
-        players.get(id)?.remove();
-        players.set(id, new Player(node));
-      }
-      players.get(id).show(detail);
-    });
-    // the host's own preview, of the first frame, is not wanted beside ours
-    const hide = (event) => {
-      if (players.has(String(event.detail?.nodeId))) event.stopImmediatePropagation();
-    };
-    api.addEventListener("b_preview_with_metadata", hide, { capture: true });
-    api.addEventListener("executing", ({ detail }) => removeAllBut(detail == null ? null : String(detail)));
-    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
-      api.addEventListener(end, () => removeAllBut(null));
-    }
-  },
-});
+/** A place for previews on a sampler, which is hidden while there are none. */
+export function addPreview(node) {
+  if (!SAMPLERS.includes(node.comfyClass)) return;
+  const player = new Player(node);
+  players.set(node, player);
+  after(node, "onAdded", () => players.set(node, player));
+  after(node, "onRemoved", () => {
+    player.stop();
+    players.delete(node);
+  });
+}
+
+export function listenForPreviews() {
+  api.addEventListener(EVENT, ({ detail }) => players.get(nodeOf(detail?.node))?.play(detail));
+  api.addEventListener("executing", ({ detail }) => stopAllBut(detail == null ? null : nodeOf(detail)));
+  for (const end of RUN_ENDS) api.addEventListener(end, () => stopAllBut(null));
+}

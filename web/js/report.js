@@ -1,29 +1,23 @@
 // Shows what a node reports (steps per expert, LoRA keys, model info) in a box on the node itself.
-import { addElement, after, app, grow, isOurs, make, removeElement } from "./host.js";
+import { after, make, NodeElement } from "./host.js";
 
 const LINE = 16;
 const MOST_LINES = 12;
 const PADDING = 14;
 const LETTER = 6.4; // width, about
+const boxes = new WeakMap();
 
-/** Shows a text on a node, in place of the box's last one; an empty text takes the box away. */
+/** Shows a report, or an error, in a node's box. */
 export function show(node, text, kind = "report") {
-  node.wan22Boxes ??= {};
-  let box = node.wan22Boxes[kind];
-  if (!text) {
-    if (box) removeElement(node, box);
-    delete node.wan22Boxes[kind];
-    return;
-  }
-  if (!box) {
-    const element = make("div", `wan22-box ${kind}`);
-    const height = () => Math.min(lines(element.textContent, node.size[0]), MOST_LINES) * LINE + PADDING;
-    box = addElement(node, kind, element, height);
-    if (!box) return;
-    node.wan22Boxes[kind] = box;
-  }
+  const box = boxes.get(node);
+  if (!box) return;
+  box.element.className = `wan22-box ${kind}`;
   box.element.textContent = text;
-  grow(node);
+  box.show();
+}
+
+export function hide(node) {
+  boxes.get(node)?.hide();
 }
 
 /** Lines that a text takes on a node of this width. */
@@ -32,12 +26,12 @@ function lines(text, width) {
   return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / letters)), 0);
 }
 
-app.registerExtension({
-  name: "Wan22.Report",
-  nodeCreated(node) {
-    if (!isOurs(node)) return;
-    after(node, "onExecuted", (message) => {
-      if (message?.text?.length) show(node, [message.text].flat().join("\n"));
-    });
-  },
-});
+/** A box on a node, which is hidden until there is something to say. */
+export function addReport(node) {
+  const element = make("div", "wan22-box");
+  const height = () => Math.min(lines(element.textContent, node.size[0]), MOST_LINES) * LINE + PADDING;
+  boxes.set(node, new NodeElement(node, "report", element, height, { isShown: false }));
+  after(node, "onExecuted", (message) => {
+    if (message?.text?.length) show(node, [message.text].flat().join("\n"));
+  });
+}

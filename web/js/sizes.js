@@ -1,6 +1,6 @@
 // Says how long and large a video will be, and rounds what users enter to what the models can make. A workflow's
 // values are left as they are when it is loaded: what does not fit is shown in red.
-import { addElement, after, app, isLinked, isOurs, make, origin, redraw, widgetOf } from "./host.js";
+import { after, isLinked, make, NodeElement, origin, redraw, widgetOf } from "./host.js";
 
 const HEIGHT = 16;
 const FPS = { WanTI2VLatent: 24, WanPoseAnimate: 30, WanAnimateCondition: 30 };
@@ -18,7 +18,8 @@ function gridOf(widget) {
   return { step: size, offset, low: offset + Math.ceil((min - offset) / size) * size, high: max };
 }
 
-export function snapped(value, { step, offset, low, high }) {
+/** The nearest of them. */
+function snapped(value, { step, offset, low, high }) {
   const last = offset + Math.floor((high - offset) / step) * step;
   return Math.min(last, Math.max(low, Math.round((value - offset) / step) * step + offset));
 }
@@ -63,7 +64,7 @@ function valueOf(node, name) {
 }
 
 /** One line on the video of a node, and whether it can be made. */
-export function describe(node) {
+function describe(node) {
   const length = LENGTHS.map((name) => valueOf(node, name)).find(Boolean);
   const [width, height] = SIZES.map((name) => valueOf(node, name));
   for (const { value, grid, name } of [length, width, height].filter(Boolean)) {
@@ -79,23 +80,21 @@ export function describe(node) {
   return { text: parts.join(" · "), wrong: false };
 }
 
-app.registerExtension({
-  name: "Wan22.Sizes",
-  nodeCreated(node) {
-    if (!isOurs(node)) return;
-    const numbers = [...SIZES, ...LENGTHS].map((name) => widgetOf(node, name)).filter(Boolean);
-    if (!numbers.length) return;
-    const line = make("div", "wan22-readout");
-    const update = () => {
-      followVae(node);
-      const { text, wrong } = describe(node);
-      line.textContent = text;
-      line.classList.toggle("wrong", wrong);
-      redraw();
-    };
-    for (const widget of numbers) snapEdits(widget);
-    for (const widget of [...numbers, widgetOf(node, "fps")].filter(Boolean)) after(widget, "callback", update);
-    for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => queueMicrotask(update));
-    if (addElement(node, "size", line, HEIGHT)) update();
-  },
-});
+/** The line on a node with sizes or lengths, and edits that are rounded. */
+export function addSizes(node) {
+  const numbers = [...SIZES, ...LENGTHS].map((name) => widgetOf(node, name)).filter(Boolean);
+  if (!numbers.length) return;
+  const line = make("div", "wan22-readout");
+  const update = () => {
+    followVae(node);
+    const { text, wrong } = describe(node);
+    line.textContent = text;
+    line.classList.toggle("wrong", wrong);
+    redraw();
+  };
+  for (const widget of numbers) snapEdits(widget);
+  for (const widget of [...numbers, widgetOf(node, "fps")].filter(Boolean)) after(widget, "callback", update);
+  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => queueMicrotask(update));
+  new NodeElement(node, "size", line, () => HEIGHT);
+  update();
+}
