@@ -94,8 +94,8 @@ def pictures(latents: Tensor, latent_format: Any) -> Tensor:
 
 
 def strip(frames: Tensor) -> bytes:
-    """JPEG of uint8 [T, H, W, 3], the frames side by side."""
+    """JPEG of uint8 [T, H, W, 3], the frames side by side; colours in full, as pixels are latent cells."""
     side_by_side = torch.cat(list(frames), dim=1)
     file = io.BytesIO()
-    Image.fromarray(side_by_side.numpy()).save(file, "JPEG", quality=75)
+    Image.fromarray(side_by_side.numpy()).save(file, "JPEG", quality=80, subsampling=0)
     return file.getvalue()
