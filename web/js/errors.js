@@ -2,7 +2,7 @@
 import { api, app, isOurs, nodeOf } from "./host.js";
 import { hide, show } from "./report.js";
 
-const SHOWN_MS = 15000;
+const SHOWN_MS = 5000; // notices lie over the Run button
 const failed = new Set();
 
 function clear() {
