@@ -60,7 +60,7 @@ def test_a_dropped_workflow_loads(canvas, file):
     for node in nodes:
         if node["type"].startswith("Wan"):
             assert list(node["values"].values())[: len(saved[node["id"]])] == saved[node["id"]], node["type"]
-    canvas.page.evaluate("app.canvas.ds.scale = 0.5; app.canvas.fitViewToSelectionAnimated?.()")
+    canvas.show_all()
     canvas.photograph(f"workflow {file.stem}")
 
 
@@ -241,6 +241,26 @@ def test_what_is_shown_is_not_saved(canvas):
     assert not shown & {name for node in prompt.values() for name in node["inputs"]}
 
 
+def test_a_sampler_in_a_subgraph(canvas):
+    """Its id in the run is another than on the canvas."""
+    load_t2v(canvas, preset="custom", steps=3, seed=5)
+    canvas.page.evaluate(
+        """() => {
+          const sampler = app.graph.nodes.find(n => n.type === "WanMoESampler");
+          app.graph.convertToSubgraph(new Set([sampler]));
+          const inner = app.graph.nodes.find(n => n.subgraph).subgraph.nodes[0];
+          const element = (name) => inner.widgets.find(w => w.name === name).element;
+          window.steps = new Set();
+          const marker = () => element("schedule").querySelector(".marker")?.dataset.step;
+          window.watching = setInterval(() => window.steps.add(marker()), 10);
+          window.report = () => element("report").textContent;
+        }"""
+    )
+    canvas.run()
+    canvas.page.wait_for_function("window.report().startsWith('2 of 3 steps on the high-noise expert')")
+    assert canvas.page.evaluate("clearInterval(window.watching) ?? window.steps.has('2')")
+
+
 def test_cancel(canvas):
     load_t2v(canvas, preset="custom", steps=1000, seed=3)
     page = canvas.page
@@ -299,6 +319,16 @@ def test_nodes_as_elements(canvas):
         node = page.locator(".lg-node").filter(has_text="Wan MoE Sampler")
         expect_text(node.locator(".wan22-chart .split"), "19 + 11 of 30 steps")
         expect_text(page.locator(".lg-node .wan22-readout"), "33 frames = 2.06 s at 16 fps · 96 × 64")
+        latent = page.locator(".lg-node").filter(has_text="Wan Empty Latent")
+        frames = latent.locator(".lg-node-widget").filter(has_text="frames").locator("input").first
+        canvas.show("WanEmptyLatent")
+        frames.click(click_count=3)
+        page.keyboard.type("24")
+        page.keyboard.press("Enter")
+        expect_text(page.locator(".lg-node .wan22-readout"), "25 frames = 1.56 s at 16 fps · 96 × 64")
+        assert canvas.values("WanEmptyLatent")["frames"] == 25
+        page.wait_for_function("e => e.value === '25'", arg=frames.element_handle())
+        canvas.show("WanMoESampler", zoom=0.75)
         seen = watch_run(
             canvas,
             lambda: (

@@ -75,10 +75,6 @@ class Canvas:
         self.page.wait_for_function("Boolean(LiteGraph.registered_node_types.WanMoESampler)")
         # the veil that lies over the page while a file loads stays there where its fading is interrupted
         self.page.add_style_tag(content=".p-overlay-mask { animation: none !important; }")
-        banner = self.page.get_by_text("Introducing Nodes 2.0")
-        banner.or_(self.page.locator("#graph-canvas")).first.wait_for()
-        if banner.is_visible():
-            self.page.locator("div").filter(has=banner).get_by_role("button").last.click()
 
     def clear(self):
         """No nodes, no dialogs, nothing running."""
@@ -128,6 +124,15 @@ class Canvas:
     def show(self, kind, zoom=BIG_ENOUGH):
         """Moves a node to the middle of the page's top."""
         self.page.evaluate(_SHOW, [kind, zoom])
+        self.page.wait_for_timeout(200)
+
+    def show_all(self, zoom=0.65):
+        """Moves the beginning of the workflow to the page's top left."""
+        self.page.evaluate(
+            "zoom => { const at = i => Math.min(...app.graph.nodes.map(n => n.pos[i])); const { ds } = app.canvas;"
+            "ds.scale = zoom; ds.offset = [130 - at(0), 160 - at(1)]; app.canvas.setDirty(true, true); }",
+            zoom,
+        )
         self.page.wait_for_timeout(200)
 
     def run(self):
