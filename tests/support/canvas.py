@@ -139,4 +139,5 @@ class Canvas:
         self.page.get_by_test_id("queue-button").get_by_role("button").first.click()
 
     def photograph(self, name):
+        self.page.evaluate("app.canvas.draw(true, true)")
         self.page.screenshot(path=self._screenshots / f"{name}.png")
