@@ -205,12 +205,15 @@ def animate_video(
     )
     whole = ClipRun(model, settings.steps, clips, folder, inputs, described, tell)
 
+    def show(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        whole.step(step, denoised[:, :, 1:], x, total)  # what comes first is the reference
+
     def denoise(clip: DrivenClip) -> Tensor:
         whole.begin(clip.index)
         rows = back_and_forth(clip.start, frames_per_clip, frames)
         *conditions, latent = scene.clip(positive, negative, rows, clip.carried, strength)
         latent["batch_index"] = [clip.index]  # clips take their noise from one generator, one after the other
-        out, _ = run.run(model, model, *conditions, latent, settings, seed, noise_source, callback=whole.step)
+        out, _ = run.run(model, model, *conditions, latent, settings, seed, noise_source, callback=show)
         return out["samples"]
 
     made = driven_clips(

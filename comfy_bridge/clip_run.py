@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import comfy.model_management
-import latent_preview
 import torch
 from torch import Tensor
 
+from . import preview
 from .clip_store import ClipStore
 from .progress import without_progress
 
@@ -33,7 +33,7 @@ class ClipRun:
         self._store = ClipStore(folder, inputs, described) if folder else None
         self.done = self._store.load()[:clips] if self._store else []
         self._steps, self._clips, self._tell = steps, clips, tell
-        self._show = latent_preview.prepare_callback(model, steps * clips)
+        self._show = preview.callback(model, steps * clips)
         self._started = time.monotonic()
         self._index = len(self.done)
 

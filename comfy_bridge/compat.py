@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import latent_preview
 from torch import nn
 
 
@@ -53,9 +54,34 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def prompt_server() -> Any:
+    """The host's server, or None where the host is used without one."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def page() -> str | None:
+    """The client that queued what is running, where it listens; else None."""
+    server = prompt_server()
+    client = getattr(server, "client_id", None)
+    return client if client in getattr(server, "sockets", {}) else None
+
+
+def running_node() -> str | None:
+    """Id of the node that is running; inside subgraphs that of each of them, joined by colons."""
+    contexts = sys.modules.get("comfy_execution.utils")
+    context = contexts.get_executing_context() if hasattr(contexts, "get_executing_context") else None
+    return getattr(context or prompt_server(), "node_id" if context else "last_node_id", None)
+
+
+def previews_wanted() -> bool:
+    """Whether the user lets the host show previews (--preview-method)."""
+    method = getattr(getattr(latent_preview, "args", None), "preview_method", None)
+    return getattr(method, "value", method) not in (None, "none")
+
+
 def progress_text(node_id: str | None) -> Callable[[str], None]:
     """Shows a line of text on a running node, where there is a page that can."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = prompt_server()
     if node_id is None or not hasattr(server, "send_progress_text"):
         return lambda text: None
     return lambda text: server.send_progress_text(text, node_id)

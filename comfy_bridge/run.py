@@ -6,13 +6,12 @@ from typing import Any
 import comfy.model_management
 import comfy.sample
 import comfy.utils
-import latent_preview
 import torch
 from torch import Tensor
 
 from ..wan_models.config import DISTILLED, RELEASES
 from ..wan_models.sampling.schedule import SOLVERS, timestep_of
-from . import preflight, sampling
+from . import preflight, preview, sampling
 from .experts import ExpertsGuider
 
 CUSTOM = "custom"
@@ -42,6 +41,34 @@ class Settings:
         else:
             sampler, scheduler = release.solver, "simple"
         return cls(release.steps, release.shift, high, low, boundary, sampler, scheduler)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a run: those from `first` up to `last` of a whole schedule.
+
+    whole: its sigmas, float32 [n + 1]. high: bool [n], the steps that the high-noise expert takes."""
+
+    whole: Tensor
+    high: Tensor
+    first: int
+    last: int
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.whole[self.first : self.last + 1]
+
+    @property
+    def at_high(self) -> int:
+        return int(self.high[self.first : self.last].sum())
+
+
+def steps_of(settings: Settings, start_step: int = 0, end_step: int = 10000) -> Steps:
+    """What is run under these settings. ValueError where they give no schedule, or no step is left."""
+    whole = sampling.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
+    count = len(sampling.sub_range(whole, start_step, end_step)) - 1
+    high = timestep_of(whole[:-1], whole) >= settings.boundary * 1000
+    return Steps(whole, high, start_step, start_step + count)
 
 
 def describe_model(model: Any) -> str:
@@ -86,34 +113,30 @@ def run(
     preflight.check_image(high, positive)
     preflight.check_vision(high, positive)
     samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent, high))
-    sigmas = sampling.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
+    steps = steps_of(settings, start_step, end_step)
+    count = steps.last - steps.first
     guider = ExpertsGuider(high, low, settings.boundary)
     guider.set_conds(positive, negative)
     guider.set_scales(settings.cfg_high, settings.cfg_low)
 
-    whole = timestep_of(sigmas[:-1], sigmas)
-    sigmas = sampling.sub_range(sigmas, start_step, end_step)
-    part = whole[start_step : start_step + len(sigmas) - 1]
-    at_high = int((part >= settings.boundary * 1000).sum())
-
     noise = sampling.make_noise(latent, seed, noise_source) if add_noise else torch.zeros_like(samples)
-    callback = callback or latent_preview.prepare_callback(high, len(sigmas) - 1)
+    callback = callback or preview.callback(high, count)
     out = guider.sample(
         noise,
         samples,
         sampling.sampler_named(settings.sampler),
-        sigmas,
+        steps.sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=callback,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
     out = out.to(comfy.model_management.intermediate_device())
-    report = f"{len(part)} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
+    report = f"{count} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
     if low is not high:
         report = (
-            f"{at_high} of {len(part)} steps on the high-noise expert, {len(part) - at_high} on the low-noise expert "
-            f"(boundary {settings.boundary:g}, shift {settings.shift:g}, "
+            f"{steps.at_high} of {count} steps on the high-noise expert, {count - steps.at_high} on the low-noise "
+            f"expert (boundary {settings.boundary:g}, shift {settings.shift:g}, "
             f"CFG {settings.cfg_high:g} / {settings.cfg_low:g})"
         )
     return {**latent, "samples": out}, report

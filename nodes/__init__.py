@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..comfy_bridge import folders
+from ..comfy_bridge import folders, routes
 from .animate import WanAnimateCondition, WanPoseAnimate
 from .audio import WanAudioEncode, WanAudioEncoderLoader, WanTextToSpeech
 from .conditioning import WanI2VCondition, WanTI2VLatent
@@ -21,6 +21,7 @@ from .video import WanLoadVideo
 class WanExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         folders.register()  # not in on_load: older hosts never call it
+        routes.register()
         return [
             WanDiTLoader,
             WanT5Loader,

@@ -294,7 +294,7 @@ def test_every_input_has_a_tooltip(host):
         for name, info in host.get("/object_info").items()
         if info["category"].startswith("Wan2.2/")
     }
-    assert len(ours) == 30
+    assert len(ours) == 33
     standard = {
         "MODEL",
         "CLIP",

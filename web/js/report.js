@@ -1,33 +1,37 @@
 // Shows what a node reports (steps per expert, LoRA keys, model info) in a box on the node itself.
-import { app } from "../../../scripts/app.js";
-import { ComfyWidgets } from "../../../scripts/widgets.js";
+import { after, make, NodeElement } from "./host.js";
 
-const BOX = "report";
+const LINE = 16;
+const MOST_LINES = 12;
+const PADDING = 14;
+const LETTER = 6.4; // width, about
+const boxes = new WeakMap();
 
-function show(node, text) {
-  let box = node.widgets?.find((widget) => widget.name === BOX && widget.wanReport);
-  if (!box) {
-    box = ComfyWidgets.STRING(node, BOX, ["STRING", { multiline: true }], app).widget;
-    box.wanReport = true;
-    box.serialize = false; // neither saved with the workflow nor sent with the prompt
-    box.options.serialize = false;
-    box.inputEl.readOnly = true;
-    box.inputEl.style.opacity = 0.7;
-  }
-  box.value = text;
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
-  app.graph.setDirtyCanvas(true, false);
+/** Shows a report, or an error, in a node's box. */
+export function show(node, text, kind = "report") {
+  const box = boxes.get(node);
+  if (!box) return;
+  box.element.className = `wan22-box ${kind}`;
+  box.element.textContent = text;
+  box.show();
 }
 
-app.registerExtension({
-  name: "Wan22.Report",
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!nodeData.category?.startsWith("Wan2.2/")) return;
-    const before = nodeType.prototype.onExecuted;
-    nodeType.prototype.onExecuted = function (message) {
-      before?.apply(this, arguments);
-      if (message?.text?.length) show(this, message.text.join("\n"));
-    };
-  },
-});
+export function hide(node) {
+  boxes.get(node)?.hide();
+}
+
+/** Lines that a text takes on a node of this width. */
+function lines(text, width) {
+  const letters = Math.max(10, Math.floor((width - 40) / LETTER));
+  return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / letters)), 0);
+}
+
+/** A box on a node, which is hidden until there is something to say. */
+export function addReport(node) {
+  const element = make("div", "wan22-box");
+  const height = () => Math.min(lines(element.textContent, node.size[0]), MOST_LINES) * LINE + PADDING;
+  boxes.set(node, new NodeElement(node, "report", element, height, { isShown: false }));
+  after(node, "onExecuted", (message) => {
+    if (message?.text?.length) show(node, [message.text].flat().join("\n"));
+  });
+}

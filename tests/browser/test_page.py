@@ -1,0 +1,343 @@
+"""What people meet in the page: nodes in the search, workflows, the schedule, sizes, runs, Cancel and errors."""
+
+import json
+import re
+
+import pytest
+
+from demo.host import ROOT
+
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+T2V = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text())
+SMALL = {"width": 96, "height": 64, "frames": 33}
+PREVIEW = ".wan22-preview canvas"
+
+
+def chart(canvas):
+    """What the only chart says on the left, when it has said it."""
+    return canvas.page.locator(".wan22-chart .split")
+
+
+def expect_text(locator, text):
+    from playwright.sync_api import expect
+
+    expect(locator).to_have_text(text)
+
+
+def load_t2v(canvas, **sampler):
+    canvas.drop("t2v.json", T2V)
+    canvas.set("WanEmptyLatent", **SMALL)
+    canvas.set("WanMoESampler", **sampler)
+    canvas.show("WanMoESampler", zoom=0.75)
+
+
+def test_nodes_are_found(canvas):
+    """Double click, type, Enter."""
+    page = canvas.page
+    page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 800})
+    page.keyboard.type("wan")
+    found = page.locator(".comfy-vue-node-search-container").get_by_role("option")
+    found.filter(has_text="Wan2.2 > sampling").first.wait_for()
+    canvas.photograph("search")
+    page.keyboard.type(" moe sampler")
+    found.filter(has_text="Wan MoE Sampler").first.click()
+    page.wait_for_function("app.graph.nodes.some(n => n.type === 'WanMoESampler')")
+    canvas.show("WanMoESampler")
+    expect_text(chart(canvas), "26 + 14 of 40 steps")
+    canvas.photograph("added from search")
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_a_dropped_workflow_loads(canvas, file):
+    """No node is missing, and every number is as it was saved."""
+    workflow = json.loads(file.read_text())
+    canvas.drop(file.name, workflow)
+    canvas.page.wait_for_timeout(300)
+    nodes = canvas.nodes()
+    assert [node["type"] for node in nodes if not node["known"] or node["errors"]] == []
+    assert canvas.page.get_by_text("Missing Node").count() == 0
+    saved = {node["id"]: node.get("widgets_values", []) for node in workflow["nodes"]}
+    for node in nodes:
+        if node["type"].startswith("Wan"):
+            assert list(node["values"].values())[: len(saved[node["id"]])] == saved[node["id"]], node["type"]
+    canvas.show_all()
+    canvas.photograph(f"workflow {file.stem}")
+
+
+def test_the_chart_follows_the_widgets(canvas):
+    """The numbers are those of the sampler's own function, on the server."""
+    canvas.add("WanMoESampler")
+    canvas.show("WanMoESampler")
+    expect_text(chart(canvas), "26 + 14 of 40 steps")
+    canvas.photograph("chart preset")
+    canvas.set("WanMoESampler", preset="I2V-A14B")
+    expect_text(chart(canvas), "15 + 25 of 40 steps")
+    canvas.set("WanMoESampler", preset="TI2V-5B")
+    expect_text(chart(canvas), "50 steps")
+    custom = {"steps": 20, "shift": 12.0, "boundary": 0.875}
+    seen = []
+    for change in ({"preset": "custom"}, {"shift": 3.0}, {"boundary": 0.5}, {"steps": 11}, {"sampler": "wan dpm++"}):
+        custom |= change
+        canvas.set("WanMoESampler", **custom)
+        answer = canvas.server.get("/wan22/schedule", **custom)
+        high, steps = answer["at_high"], custom["steps"]
+        expect_text(chart(canvas), f"{high} + {steps - high} of {steps} steps")
+        seen.append((high, steps))
+    assert len(set(seen)) >= 4, seen
+    part = {"steps": 20, "shift": 5.0, "boundary": 0.875, "start_step": 3, "end_step": 12}
+    canvas.set("WanMoESampler", **part)
+    high = canvas.server.get("/wan22/schedule", **custom | part)["at_high"]
+    assert 0 < high < 9
+    expect_text(chart(canvas), f"{high} + {9 - high} of 20 steps")
+    left_out = canvas.page.locator(".wan22-chart .bar.left-out")
+    assert left_out.get_attribute("data-steps") == "11"
+    canvas.photograph("chart part of a run")
+    canvas.set("WanMoESampler", start_step=30)
+    expect_text(chart(canvas), re.compile("no steps are left between start_step 30 and end_step 12"))
+    canvas.problems.clear()  # Chromium notes down that the server said no
+
+
+def test_the_chart_knows_models_with_one_expert(canvas):
+    canvas.drop("t2v.json", T2V)
+    expect_text(chart(canvas), "26 + 14 of 40 steps")
+    canvas.page.evaluate(
+        "() => { const n = app.graph.nodes.find(n => n.type === 'WanMoESampler');"
+        "n.disconnectInput(n.inputs.findIndex(i => i.name === 'model_low')); }"
+    )
+    expect_text(chart(canvas), "40 steps")
+    assert canvas.page.locator(".wan22-chart .boundary").count() == 0
+
+
+def readout(canvas):
+    return canvas.page.locator(".wan22-readout")
+
+
+def test_sizes_snap_when_they_are_edited(canvas):
+    canvas.add("WanEmptyLatent")
+    canvas.show("WanEmptyLatent")
+    expect_text(readout(canvas), "81 frames = 5.06 s at 16 fps · 832 × 480")
+    for name, typed, value in (("frames", "48", 49), ("width", "850", 848), ("height", "3", 16)):
+        canvas.enter("WanEmptyLatent", name, typed)
+        assert canvas.values("WanEmptyLatent")[name] == value
+    expect_text(readout(canvas), "49 frames = 3.06 s at 16 fps · 848 × 16")
+
+
+def test_sizes_of_the_2_2_vae_are_multiples_of_32(canvas):
+    canvas.add("WanEmptyLatent")
+    canvas.show("WanEmptyLatent")
+    canvas.page.evaluate(
+        """() => {
+          const loader = LiteGraph.createNode("WanVAELoader");
+          loader.pos = [0, 200];
+          app.graph.add(loader);
+          loader.widgets[0].value = "wan/TI2V-5B/Wan2.2_VAE.pth";
+          const latent = app.graph.nodes.find(n => n.type === "WanEmptyLatent");
+          loader.connect(0, latent, latent.inputs.findIndex(i => i.name === "vae"));
+        }"""
+    )
+    canvas.set("WanEmptyLatent", frames=121)
+    expect_text(readout(canvas), "121 frames = 5.04 s at 24 fps · 832 × 480")
+    canvas.enter("WanEmptyLatent", "width", "850")
+    canvas.enter("WanEmptyLatent", "height", "720")
+    values = canvas.values("WanEmptyLatent")
+    assert (values["width"], values["height"]) == (864, 736)
+
+
+def test_a_loaded_value_is_never_changed(canvas):
+    """What cannot be made is kept and shown in red, until somebody edits it."""
+    workflow = json.loads(json.dumps(T2V))
+    latent = next(node for node in workflow["nodes"] if node["type"] == "WanEmptyLatent")
+    latent["widgets_values"] = [835, 480, 80, 1]
+    canvas.drop("odd.json", workflow)
+    expect_text(readout(canvas), "frames 80 cannot be made, 81 can")
+    assert "wrong" in readout(canvas).get_attribute("class")
+    values = canvas.values("WanEmptyLatent")
+    assert (values["width"], values["frames"]) == (835, 80)
+    canvas.set("WanEmptyLatent", frames=80)
+    expect_text(readout(canvas), "width 835 cannot be made, 832 can")
+    assert canvas.values("WanEmptyLatent")["frames"] == 81
+
+
+def watch_run(canvas, until):
+    """Frames and pictures of the preview, steps of the marker and texts of badges that are seen until then."""
+    canvas.page.evaluate(
+        """() => {
+          const seen = (window.seen = { frames: [], pictures: [], steps: [], badges: [], marker: [] });
+          const add = (list, value) => { if (value != null && !list.includes(value)) list.push(value); };
+          clearInterval(window.watching);
+          window.watching = setInterval(() => {
+            const canvas = document.querySelector(".wan22-preview:not([hidden]) canvas");
+            if (canvas?.dataset.frame) {
+              add(seen.frames, canvas.dataset.frame);
+              add(seen.pictures, canvas.toDataURL());
+            }
+            const marker = document.querySelector(".wan22-chart .marker[visibility=visible]");
+            add(seen.steps, marker?.dataset.step);
+            add(seen.marker, marker?.getAttribute("x1"));
+            for (const n of app.graph.nodes)
+              for (const b of n.badges ?? []) {
+                const badge = typeof b === "function" ? b() : b;
+                if (badge.text.includes("expert")) add(seen.badges, `${n.id} ${badge.text}`);
+              }
+          }, 30);
+        }"""
+    )
+    canvas.run()
+    until()
+    canvas.page.evaluate("clearInterval(window.watching)")
+    return canvas.page.evaluate("window.seen")
+
+
+def test_a_run_is_seen(canvas):
+    """Chart, moving preview and badges while it runs; the report, and none of them, after it."""
+    load_t2v(canvas, seed=1)
+    page = canvas.page
+    report = page.locator(".wan22-box.report:visible")
+
+    def until():
+        page.locator(f"{PREVIEW}[data-frame]:visible").wait_for()
+        canvas.photograph("sampling")
+        page.locator(".wan22-chart .note").filter(has_text="low-noise expert").wait_for()
+        canvas.photograph("sampling, low-noise expert")
+        report.filter(has_text="26 of 40 steps on the high-noise expert").wait_for(timeout=60_000)
+
+    seen = watch_run(canvas, until)
+    assert len(seen["frames"]) >= 3 and len(set(seen["pictures"])) >= 3, "the preview moves"
+    steps = [int(step) for step in seen["steps"]]
+    assert len(steps) >= 10 and steps == sorted(steps) and max(steps) > 26, steps
+    assert len(seen["marker"]) >= 10
+    types = {str(node["id"]): node for node in canvas.nodes()}
+    badges = {(types[b.split(" ", 1)[0]]["type"], b.split(" ", 1)[1]) for b in seen["badges"]}
+    assert badges == {
+        (kind, f"{expert}-noise expert{work}")
+        for expert in ("high", "low")
+        for kind, work in (("WanMoESampler", ""), ("WanDiTLoader", " at work"))
+    }
+    for badge in seen["badges"]:
+        node = types[badge.split()[0]]
+        if node["type"] == "WanDiTLoader":
+            assert node["values"]["model_name"].endswith(badge.split()[1].split("-")[0] + "_noise_model")
+    canvas.wait_until_idle()
+    page.wait_for_timeout(300)
+    canvas.photograph("after the run")
+    assert page.locator(f"{PREVIEW}:visible").count() == 0
+    assert page.locator(".wan22-chart .marker[visibility=visible]").count() == 0
+    note = page.locator(".wan22-chart .note")
+    expect_text(note, "shift 12, boundary 0.875")
+
+
+def test_what_is_shown_is_not_saved(canvas):
+    """A workflow saved after a run has the values of its widgets and nothing of ours."""
+    load_t2v(canvas, preset="custom", steps=2, seed=2)
+    canvas.run()
+    canvas.page.locator(".wan22-box.report:visible").wait_for()
+    saved = canvas.page.evaluate("app.graph.serialize()")
+    shown = {"size", "schedule", "preview", "report"}
+    for node, before in zip(saved["nodes"], canvas.nodes(), strict=True):
+        if node["type"].startswith("Wan"):
+            own = {name: value for name, value in before["values"].items() if name not in shown}
+            assert node["widgets_values"] == list(own.values())
+    prompt = canvas.page.evaluate("app.graphToPrompt().then(p => p.output)")
+    assert not shown & {name for node in prompt.values() for name in node["inputs"]}
+
+
+def test_a_sampler_in_a_subgraph(canvas):
+    """Its id in the run is another than on the canvas."""
+    load_t2v(canvas, preset="custom", steps=3, seed=5)
+    canvas.page.evaluate(
+        """() => {
+          const sampler = app.graph.nodes.find(n => n.type === "WanMoESampler");
+          app.graph.convertToSubgraph(new Set([sampler]));
+          const inner = app.graph.nodes.find(n => n.subgraph).subgraph.nodes[0];
+          const element = (name) => inner.widgets.find(w => w.name === name).element;
+          window.steps = new Set();
+          const marker = () => element("schedule").querySelector(".marker")?.dataset.step;
+          window.watching = setInterval(() => window.steps.add(marker()), 10);
+          window.report = () => element("report").textContent;
+        }"""
+    )
+    canvas.run()
+    canvas.page.wait_for_function("window.report().startsWith('2 of 3 steps on the high-noise expert')")
+    assert canvas.page.evaluate("clearInterval(window.watching) ?? window.steps.has('2')")
+
+
+def test_cancel(canvas):
+    load_t2v(canvas, preset="custom", steps=1000, seed=3)
+    page = canvas.page
+    canvas.run()
+    page.locator(f"{PREVIEW}[data-frame]:visible").wait_for()
+    page.get_by_role("button", name="Cancel current run").click()
+    canvas.wait_until_idle(10)
+    page.locator(f"{PREVIEW}:visible").wait_for(state="detached")
+    assert page.locator(".wan22-chart .marker[visibility=visible]").count() == 0
+    assert page.locator(".wan22-box:visible").count() == 0
+    (entry, *_) = sorted(canvas.server.get("/history").values(), key=lambda e: -e["prompt"][0])
+    assert any(name == "execution_interrupted" for name, _ in entry["status"]["messages"])
+
+
+def test_an_error_is_shown_with_what_to_do(canvas):
+    """On the node and as a notice, until the next run."""
+    workflow = json.loads(json.dumps(T2V))
+    latent = next(node for node in workflow["nodes"] if node["type"] == "WanEmptyLatent")
+    latent["widgets_values"] = [64, 64, 80, 1]
+    canvas.drop("odd.json", workflow)
+    canvas.show("WanEmptyLatent")
+    page = canvas.page
+    canvas.run()
+    error = page.locator(".wan22-box.error:visible")
+    expect_text(error, "frames 80 is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: 81")
+    notice = page.locator(".p-toast-message").filter(has_text="the nearest that is: 81")
+    notice.wait_for()
+    assert notice.filter(has_text="Wan Empty Latent").count() == 1
+    canvas.photograph("error, the host's dialog")
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(500)
+    canvas.photograph("error")
+    canvas.set("WanEmptyLatent", frames=5)
+    canvas.set("WanMoESampler", preset="custom", steps=1)
+    canvas.run()
+    error.wait_for(state="hidden")
+    page.locator(".wan22-box.report:visible").wait_for()
+
+
+def test_model_info_is_shown_on_the_node(canvas):
+    canvas.add("WanModelInfo")
+    canvas.show("WanModelInfo")
+    canvas.set("WanModelInfo", file_name="wan/T2V-A14B/high_noise_model")
+    canvas.run()
+    report = canvas.page.locator(".wan22-box.report:visible")
+    report.filter(has_text="goes with the Wan 2.1 VAE").wait_for()
+    canvas.photograph("model info")
+
+
+def test_nodes_as_elements(canvas):
+    """The page's newer kind of nodes, which are elements: the same is shown on them."""
+    page = canvas.page
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        load_t2v(canvas, preset="custom", steps=30, seed=4)
+        node = page.locator(".lg-node").filter(has_text="Wan MoE Sampler")
+        expect_text(node.locator(".wan22-chart .split"), "19 + 11 of 30 steps")
+        expect_text(page.locator(".lg-node .wan22-readout"), "33 frames = 2.06 s at 16 fps · 96 × 64")
+        latent = page.locator(".lg-node").filter(has_text="Wan Empty Latent")
+        frames = latent.locator(".lg-node-widget").filter(has_text="frames").locator("input").first
+        canvas.show("WanEmptyLatent")
+        frames.click(click_count=3)
+        page.keyboard.type("24")
+        page.keyboard.press("Enter")
+        expect_text(page.locator(".lg-node .wan22-readout"), "25 frames = 1.56 s at 16 fps · 96 × 64")
+        assert canvas.values("WanEmptyLatent")["frames"] == 25
+        page.wait_for_function("e => e.value === '25'", arg=frames.element_handle())
+        canvas.show("WanMoESampler", zoom=0.75)
+        seen = watch_run(
+            canvas,
+            lambda: (
+                node.locator(f"{PREVIEW}[data-frame]").wait_for(),
+                canvas.photograph("nodes as elements"),
+                node.locator(".wan22-box.report").filter(has_text="19 of 30").wait_for(timeout=60_000),
+            ),
+        )
+        assert len(seen["frames"]) >= 3 and len(seen["pictures"]) >= 3
+        canvas.photograph("nodes as elements, after the run")
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")

@@ -1,0 +1,23 @@
+// Shows an error of one of our nodes, with what to do about it, on the node and as a notice.
+import { api, app, isOurs, nodeOf } from "./host.js";
+import { hide, show } from "./report.js";
+
+const SHOWN_MS = 5000; // notices lie over the Run button
+const failed = new Set();
+
+function clear() {
+  for (const node of failed) hide(node);
+  failed.clear();
+}
+
+export function listenForErrors() {
+  api.addEventListener("execution_start", clear);
+  api.addEventListener("execution_error", ({ detail }) => {
+    const node = nodeOf(detail?.node_id);
+    if (!isOurs(node) || node.comfyClass !== detail.node_type) return;
+    const text = String(detail.exception_message ?? detail.exception_type ?? "unknown error").trim();
+    show(node, text, "error");
+    failed.add(node);
+    app.extensionManager?.toast?.add?.({ severity: "error", summary: node.title, detail: text, life: SHOWN_MS });
+  });
+}

@@ -1,0 +1,135 @@
+// What the modules of this folder share: the host's app and api, and small things to do with its nodes.
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+
+export { api, app };
+
+/** The events that end a run. */
+export const RUN_ENDS = ["execution_success", "execution_error", "execution_interrupted"];
+
+const MARGIN = 6;
+
+/** Whether a node is one of this pack. */
+export function isOurs(node) {
+  return Boolean(node?.constructor?.nodeData?.category?.startsWith("Wan2.2/"));
+}
+
+/** Whether this host's page can have elements on a node. */
+export function takesElements(node) {
+  return typeof node.addDOMWidget === "function";
+}
+
+/** The node with an id of the running prompt ("7", or "3:7" inside a subgraph), or null where it is not open. */
+export function nodeOf(executionId) {
+  let graph = app.rootGraph ?? app.graph;
+  let node = null;
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById?.(id) ?? null;
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+/** Lets `then` run after a method of this one object, which stays as it is. */
+export function after(object, name, then) {
+  const before = object[name];
+  object[name] = function (...args) {
+    const result = before?.apply(this, args);
+    then.apply(this, args);
+    return result;
+  };
+}
+
+export function widgetOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name);
+}
+
+export function isLinked(node, input) {
+  return node.inputs?.find((slot) => slot.name === input)?.link != null;
+}
+
+/** Node and output slot at the other end of an input's wire, or null. */
+export function origin(node, input) {
+  const id = node.inputs?.find((slot) => slot.name === input)?.link;
+  const links = node.graph?.links;
+  const link = id == null ? null : (links?.get?.(id) ?? links?.[id]);
+  const from = link && node.graph.getNodeById(link.origin_id);
+  return from ? { node: from, slot: link.origin_slot } : null;
+}
+
+/** An element of `height()` pixels on a node, below its widgets, neither saved with the workflow nor sent with the prompt.
+    It is there from the node's creation on, shown or not: pages whose nodes are elements miss those that come later. */
+export class NodeElement {
+  constructor(node, name, element, height, { hideOnZoom = true, isShown = true } = {}) {
+    this.node = node;
+    this.element = element;
+    this.height = height;
+    const whole = () => (this.isShown ? this.fit() : 0); // the host asks for hidden ones, too
+    const options = {
+      serialize: false, hideOnZoom, margin: MARGIN, getMinHeight: whole, getMaxHeight: whole, getValue: () => "",
+    };
+    this.widget = node.addDOMWidget(name, "wan22", element, options);
+    this.widget.serialize = false;
+    this.set(isShown);
+    if (isShown) grow(node);
+  }
+
+  get isShown() {
+    return !this.widget.hidden;
+  }
+
+  /** Height with margins; also set on the element, for pages whose nodes are elements. */
+  fit() {
+    const height = this.height();
+    this.element.style.minHeight = `${height}px`;
+    return height + 2 * MARGIN;
+  }
+
+  set(isShown) {
+    this.widget.hidden = !isShown;
+    this.element.hidden = !isShown;
+    if (isShown) this.fit();
+  }
+
+  /** Shows it, or fits the node to it again. */
+  show() {
+    this.set(true);
+    grow(this.node);
+  }
+
+  /** Hides it, and gives back the room it took. */
+  hide() {
+    if (!this.isShown) return;
+    const height = this.widget.computedHeight ?? this.fit();
+    this.set(false);
+    const { node } = this;
+    node.setSize([node.size[0], Math.max(node.size[1] - height, node.computeSize()[1])]);
+    redraw();
+  }
+}
+
+/** Makes a node large enough for what is on it. */
+export function grow(node) {
+  const [width, height] = node.computeSize();
+  if (width > node.size[0] || height > node.size[1]) {
+    node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
+  }
+  redraw();
+}
+
+export function redraw() {
+  app.canvas?.setDirty?.(true, true);
+}
+
+/** An element with class and text; several texts and elements are put one after the other. */
+export function make(tag, className, ...children) {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.append(...children);
+  return element;
+}
+
+const style = document.createElement("link");
+style.rel = "stylesheet";
+style.href = new URL("wan22.css", import.meta.url).href;
+document.head.append(style);

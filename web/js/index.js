@@ -1,0 +1,20 @@
+// The pack's part of the page: what is put on its nodes, from top to bottom, and the events that it follows.
+import { addChart, listenForSteps } from "./chart.js";
+import { listenForErrors } from "./errors.js";
+import { app, isOurs, takesElements } from "./host.js";
+import { addPreview, listenForPreviews } from "./preview.js";
+import { addReport } from "./report.js";
+import { addSizes } from "./sizes.js";
+
+app.registerExtension({
+  name: "Wan22",
+  nodeCreated(node) {
+    if (!isOurs(node) || !takesElements(node)) return;
+    for (const add of [addSizes, addChart, addPreview, addReport]) add(node);
+  },
+  setup() {
+    listenForSteps();
+    listenForPreviews();
+    listenForErrors();
+  },
+});

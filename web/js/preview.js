@@ -1,0 +1,83 @@
+// Plays the moving previews of our samplers on the node that is sampling.
+import { after, api, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
+
+const EVENT = "wan22.preview";
+const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate"];
+const HEIGHTS = [80, 360];
+const players = new Map(); // node -> player
+
+/** All frames of the video so far, one after the other; new pictures go on at the frame that is shown. */
+class Player {
+  constructor(node) {
+    this.node = node;
+    this.canvas = make("canvas", "");
+    const around = make("div", "wan22-preview", this.canvas);
+    const options = { hideOnZoom: false, isShown: false };
+    this.place = new NodeElement(node, "preview", around, () => this.height(), options);
+    this.strip = new Image();
+    this.strip.onload = () => this.draw();
+    this.frame = 0;
+  }
+
+  height() {
+    const { width, height } = this.canvas;
+    const room = Math.max(100, this.node.size[0] - 20);
+    return Math.min(HEIGHTS[1], Math.max(HEIGHTS[0], Math.round((room * height) / width)));
+  }
+
+  play({ image, frames, width, height, seconds }) {
+    // from now on the host's own preview, of the first frame alone, is left out; see wan22.css, too
+    this.node.onDrawBackground = () => {};
+    this.place.element.classList.add("has-played");
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    if (!this.place.isShown) this.place.show();
+    this.strip.src = `data:image/jpeg;base64,${image}`;
+    const pause = (1000 * seconds) / frames;
+    if (this.timer === undefined || this.frames !== frames || this.pause !== pause) {
+      clearInterval(this.timer);
+      this.timer = setInterval(() => this.step(), pause);
+    }
+    Object.assign(this, { frames, pause });
+  }
+
+  step() {
+    this.frame += 1;
+    this.draw();
+  }
+
+  draw() {
+    if (!this.strip.complete || !this.strip.naturalWidth) return;
+    this.frame %= this.frames;
+    const { width, height } = this.canvas;
+    this.canvas.getContext("2d").drawImage(this.strip, this.frame * width, 0, width, height, 0, 0, width, height);
+    this.canvas.dataset.frame = this.frame;
+  }
+
+  stop() {
+    clearInterval(this.timer);
+    this.timer = undefined;
+    this.place.hide();
+  }
+}
+
+function stopAllBut(running) {
+  for (const [node, player] of players) if (node !== running) player.stop();
+}
+
+/** A place for previews on a sampler, which is hidden while there are none. */
+export function addPreview(node) {
+  if (!SAMPLERS.includes(node.comfyClass)) return;
+  const player = new Player(node);
+  players.set(node, player);
+  after(node, "onAdded", () => players.set(node, player));
+  after(node, "onRemoved", () => {
+    player.stop();
+    players.delete(node);
+  });
+}
+
+export function listenForPreviews() {
+  api.addEventListener(EVENT, ({ detail }) => players.get(nodeOf(detail?.node))?.play(detail));
+  api.addEventListener("executing", ({ detail }) => stopAllBut(detail == null ? null : nodeOf(detail)));
+  for (const end of RUN_ENDS) api.addEventListener(end, () => stopAllBut(null));
+}
