@@ -1,8 +1,10 @@
 """Fixtures of the whole suite: a fresh seed each run, and the official code made to run on a CPU."""
 
 import importlib.util
+import os
 import random
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -11,8 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.cpu_torch import repair_torchvision
+from demo.setup_host import HOST, install_host
 
 repair_torchvision()
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The host's folder: COMFYUI from the environment, or the one that set-up brings."""
+    chosen = os.environ.get("COMFYUI")
+    return Path(chosen).resolve() if chosen else (HOST if HOST.is_dir() else install_host())
 
 
 @pytest.fixture

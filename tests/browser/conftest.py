@@ -10,7 +10,6 @@ import pytest
 from canvas import Canvas
 
 from demo.host import ROOT, Host
-from demo.setup_host import HOST, install_host
 from demo.tiny_release import write_release
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -20,9 +19,7 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    chosen = os.environ.get("COMFYUI")
-    comfyui = Path(chosen).resolve() if chosen else (HOST if HOST.is_dir() else install_host())
+def server(comfyui, tmp_path_factory):
     base = tmp_path_factory.mktemp("browser")
     write_release(base / "models" / "wan" / "T2V-A14B")
     with Host(comfyui, base=base) as host:

@@ -11,18 +11,10 @@ from PIL import Image
 from tests_media import write_film, write_sound, write_video
 
 from demo.host import ROOT, Host
-from demo.setup_host import HOST, install_host
 from demo.tiny_release import DITS, write_release
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 14
 SOUND_SECONDS = 0.6
-
-
-@pytest.fixture(scope="session")
-def comfyui() -> Path:
-    """The host's folder: COMFYUI from the environment, or the one that set-up brings."""
-    chosen = os.environ.get("COMFYUI")
-    return Path(chosen).resolve() if chosen else (HOST if HOST.is_dir() else install_host())
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """One real ComfyUI server for all tests in this folder, with a tiny release in it."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from demo.host import Host
-from demo.setup_host import HOST, install_host
 from demo.tiny_release import write_release
 from wan_models.checkpoints.reader import open_checkpoint
-
-
-@pytest.fixture(scope="session")
-def comfyui() -> Path:
-    """The host's folder: COMFYUI from the environment, or the one that set-up brings."""
-    chosen = os.environ.get("COMFYUI")
-    return Path(chosen).resolve() if chosen else (HOST if HOST.is_dir() else install_host())
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ _DROP = """async ([name, text]) => {
     new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true, clientX: 700, clientY: 500 }));
 }"""
 _NODES = """() => app.graph.nodes.map(n => ({
-  id: n.id, type: n.type, known: Boolean(n.constructor.nodeData), errors: Boolean(n.has_errors),
+  id: n.id, type: n.type, known: Boolean(n.isVirtualNode || n.constructor.nodeData), errors: Boolean(n.has_errors),
   values: Object.fromEntries((n.widgets ?? []).map(w => [w.name, w.value])),
 }))"""
 _SET = """([type, values]) => {

@@ -1,0 +1,41 @@
+"""A Chinese page shows the pack in Chinese."""
+
+import json
+
+from demo.host import ROOT, Host
+
+LOCALES = ROOT / "locales"
+DOCS = ROOT / "web" / "docs"
+
+
+def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, tmp_path):
+    """The node's name, its widgets' labels, and the help page that its info button opens."""
+    settings = tmp_path / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"Comfy.Locale": "zh", "Comfy.TutorialCompleted": True}))
+    drawing = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text(encoding="utf-8"))
+    words = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["WanMoESampler"]
+    with Host(comfyui, base=tmp_path) as host:
+        page = chromium.new_page(viewport={"width": 1500, "height": 900})
+        page.goto(f"http://{host.address}")
+        page.wait_for_function("window.app?.graph && window.app.extensionManager?.setting.get('Comfy.Locale') === 'zh'")
+        page.wait_for_timeout(2000)
+        page.evaluate("drawing => app.loadGraphData(drawing)", drawing)
+        shown = page.evaluate("""() => {
+            const node = app.graph._nodes.find((node) => node.type === "WanMoESampler");
+            app.canvas.selectNode(node);
+            app.canvas.centerOnNode(node);
+            return {
+                title: LiteGraph.registered_node_types.WanMoESampler.title,
+                widgets: Object.fromEntries(node.widgets.map((widget) => [widget.name, widget.label])),
+                slots: Object.fromEntries(node.inputs.map((input) => [input.name, input.localized_name])),
+            };
+        }""")
+        assert shown["title"] == words["display_name"]
+        names = {name: entry["name"] for name, entry in words["inputs"].items()}
+        assert {name: label for name, label in shown["widgets"].items() if name in names}.items() <= names.items()
+        assert shown["slots"].items() <= names.items() and len(shown["slots"]) >= 5
+        page.get_by_test_id("info-button").click()
+        opening = (DOCS / "WanMoESampler" / "zh.md").read_text(encoding="utf-8").splitlines()[2]
+        page.get_by_text(opening[:12]).wait_for(timeout=10_000)
+        page.close()
