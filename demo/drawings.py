@@ -36,9 +36,10 @@ GAP, BETWEEN = 50, 60  # inside a group and between groups
 PAD, HEAD = 20, 50  # a group's margin, and its own title
 SPARE = {
     "SaveVideo": 340, "WanMoESampler": 300, "WanMultiGPUSampler": 300, "WanSpeechToVideo": 420, "WanPoseAnimate": 420,
-    "WanLoadVideo": 80, "LoadVideo": 80, "WanLoRA": 100, "WanMultiGPU": 100,
+    "WanLoadVideo": 80, "LoadVideo": 80, "WanLoRA": 100, "WanMultiGPU": 100, "WanEmptyLatent": 40, "WanTI2VLatent": 40,
+    "WanI2VCondition": 40,
 }  # fmt: skip
-"""Room below nodes that grow: with a video, a chart, a preview, a report."""
+"""Room below nodes that grow: with a video, a chart, a preview, a report, a line on the size."""
 
 
 def stage_of(kind: str) -> str:
