@@ -36,7 +36,10 @@ LOAD = """async ([drawing, values]) => {
   const known = (node) => node.isVirtualNode || (node.constructor.nodeData && !node.has_errors);
   for (const node of app.graph._nodes)
     for (const widget of node.widgets ?? [])
-      if (widget.name in values) widget.value = values[widget.name];
+      if (widget.name in values) {
+        widget.value = values[widget.name];
+        widget.callback?.(widget.value);
+      }
   return app.graph._nodes.filter((node) => !known(node)).map((node) => node.type);
 }"""
 QUEUE = """async () => {
@@ -56,7 +59,7 @@ SHOW = """async (scale) => {
 FRAME = "() => document.querySelector('#graph-canvas').getBoundingClientRect().toJSON()"
 ONLY_THE_GRAPH = """
 body * { visibility: hidden !important; }
-#graph-canvas, .dom-widget, .dom-widget * { visibility: visible !important; }
+#graph-canvas, .dom-widget, .dom-widget *:not([visibility=hidden]) { visibility: visible !important; }
 """
 
 

@@ -266,7 +266,10 @@ def test_cancel(canvas):
     page = canvas.page
     canvas.run()
     page.locator(f"{PREVIEW}[data-frame]:visible").wait_for()
-    page.get_by_role("button", name="Cancel current run").click()
+    # the host's page draws its button anew as a run gets going, and a click on the old one is lost
+    page.wait_for_function("document.querySelector('.wan22-chart .marker')?.dataset.step >= 5")
+    with page.expect_request("**/interrupt"):
+        page.get_by_role("button", name="Cancel current run").click()
     canvas.wait_until_idle(10)
     page.locator(f"{PREVIEW}:visible").wait_for(state="detached")
     assert page.locator(".wan22-chart .marker[visibility=visible]").count() == 0
