@@ -36,6 +36,7 @@ from torch import Tensor
 
 from ..checkpoints.patches import Patches
 from .actor import pack, unpack
+from .life_signs import LifeSigns
 from .weights import Recipe
 
 INSTALL = "pip install 'ray>=2.9'"
@@ -43,6 +44,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # how long the others are given to tell what they saw when one process has failed
 _GRACE_SECONDS = 3.0
 _OBJECT_STORE_BYTES = 4 << 30
+# a process first imports torch, which takes long from a cold disk
+_START_SECONDS = 120.0
 # where there is no GPU and no number was asked for
 _CPU_PROCESSES = 2
 
@@ -362,7 +365,7 @@ class Group:
         """What each process answers; dead and silent ones as errors. Ends early where one has failed."""
         ray = _ray()
         outcomes: dict[int, dict[str, Any]] = {}
-        signs = _LifeSigns(ray, self._actors, self.timeout)
+        signs = LifeSigns(ray, self._actors, self.timeout)
         deadline: float | None = None
         while len(outcomes) < len(refs):
             pending = [ref for rank, ref in enumerate(refs) if rank not in outcomes]
@@ -422,61 +425,19 @@ class Group:
     def _answers(self, refs: list[Any]) -> list[Any]:
         """Answers of `ask`, which are quick once a process is there."""
         ray = _ray()
-        end = time.monotonic() + self.timeout
+        limit = max(self.timeout, _START_SECONDS)
+        end = time.monotonic() + limit
         while True:
             _, waiting = ray.wait(refs, num_returns=len(refs), timeout=0.1)
             if not waiting:
                 break
             self.hear_cancel()
             if time.monotonic() > end:
-                raise GroupError(f"the worker processes did not answer within {self.timeout:g} s")
+                raise GroupError(f"the worker processes did not answer within {limit:g} s")
         try:
             return ray.get(refs)
         except ray.exceptions.RayError as error:
             raise GroupError(f"a worker process could not be started: {_first_line(error)}") from None
-
-
-class _LifeSigns:
-    """Watches how much each process has done, and how long ago that changed."""
-
-    def __init__(self, ray: Any, actors: list[Any], timeout: float) -> None:
-        self.ray, self.actors, self.timeout = ray, actors, timeout
-        self.asked: dict[int, Any] = {}
-        self.beats = dict.fromkeys(range(len(actors)), -1)
-        self.changed = dict.fromkeys(range(len(actors)), time.monotonic())
-        self.answered = dict.fromkeys(range(len(actors)), time.monotonic())
-        self.next = time.monotonic() + 0.5
-
-    def stalled(self, working: set[int]) -> dict[int, str]:
-        """Those of the `working` processes that hold up the others, with the reason."""
-        now = time.monotonic()
-        if now < self.next:
-            return {}
-        self.next = now + min(1.0, self.timeout / 4)
-        for rank in working:
-            ref = self.asked.get(rank)
-            if ref is not None and self.ray.wait([ref], timeout=0)[0]:
-                self.asked.pop(rank)
-                self.answered[rank] = now
-                try:
-                    beats = self.ray.get(ref)
-                except self.ray.exceptions.RayError:
-                    continue  # dead: its job tells
-                if beats != self.beats[rank]:
-                    self.beats[rank], self.changed[rank] = beats, now
-            if rank not in self.asked:
-                self.asked[rank] = self.actors[rank].ask.remote("beats")
-        silent = [rank for rank in working if now - self.answered[rank] > self.timeout]
-        if silent:
-            return {
-                rank: f"no answer for {self.timeout:g} s; the process hangs or is stopped" for rank in silent
-            }
-        if not working or any(now - self.changed[rank] <= self.timeout for rank in working):
-            return {}
-        # all stand still: the one that has done least keeps the others waiting
-        least = min(self.beats[rank] for rank in working)
-        why = f"no progress for {self.timeout:g} s"
-        return {rank: why for rank in working if self.beats[rank] == least}
 
 
 def _knock(address: str) -> None:
