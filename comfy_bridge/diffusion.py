@@ -22,6 +22,7 @@ from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
+from .foreign_patches import warn_of_unused
 from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
 from .packed import PackedPatcher, ops, workspace_bytes
 
@@ -90,7 +91,7 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
             faces = out["face_pixel_values"].cond
             # a still face goes to the device as one picture, and all of them in the precision they are seen in
             faces = faces[:, :, :1] if bool((faces == faces[:, :, :1]).all()) else faces
-            out["face_pixel_values"] = comfy.conds.CONDRegular(faces.to(self.diffusion_model.compute_dtype))
+            out["face_pixel_values"] = comfy.conds.CONDRegular(faces.to(self.get_dtype_inference()))
         if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
@@ -190,7 +191,9 @@ def build(
     made.compute_dtype = model_config.manual_cast_dtype or stored
     made.eval().requires_grad_(False)
     model = model_kind(model_config, made, path, **options)
-    return compat.make_patcher(model, load_device, comfy.model_management.unet_offload_device(), kind)
+    patcher = compat.make_patcher(model, load_device, comfy.model_management.unet_offload_device(), kind)
+    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, warn_of_unused)
+    return patcher
 
 
 def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynamic: bool = False) -> Any:

@@ -25,6 +25,7 @@ from ..wan_models.distributed.mesh import Layout, check
 from ..wan_models.distributed.weights import Recipe
 from ..wan_models.vae.base import VideoVAE
 from . import autoencoder, diffusion, text_encoder
+from .foreign_patches import refuse_on_workers
 from .hosted import Hosted
 from .lora import DoRA
 from .text_encoder import HostUMT5
@@ -153,6 +154,7 @@ class RemotePatcher(WeightlessPatcher):
     """That of a diffusion model, whose patches go to the workers."""
 
     def pre_run(self) -> None:
+        refuse_on_workers(self)
         super().pre_run()
         self.model.diffusion_model.patcher = self
 
@@ -172,14 +174,9 @@ class Remote(Weightless):
     """Mixed into a network of `hosted`: its velocity comes from the workers."""
 
     settings: Settings
-    recipe: Callable[[Layout], Recipe]
+    recipe: Callable[[Layout, str], Recipe]
     patcher: RemotePatcher | None = None
     _layouts: dict[tuple[int, ...], Layout]
-
-    def _denoise(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        options = args[4] if len(args) > 4 else kwargs.get("transformer_options", {})
-        _refuse_patches(options)
-        return super()._denoise(x, *args, **kwargs)  # type: ignore[misc]
 
     def velocity(
         self,
@@ -196,7 +193,8 @@ class Remote(Weightless):
         patcher, layout = self.patcher, self._layout(workers, x)
         version = (patcher.patches_uuid, tuple(map(id, _parameters(patcher).values())))
         needed = plan.predict(layout, workers.group.size, _job(self, x), workers.measured()).bytes
-        key = workers.load(self.recipe(layout), lambda: patches_of(patcher), version, needed)
+        recipe = self.recipe(layout, str(self.compute_dtype).removeprefix("torch."))
+        key = workers.load(recipe, lambda: patches_of(patcher), version, needed)
         given = {name: value for name, value in inputs.items() if _is_plain(value)}
         given |= {"x": x, "timestep": timestep, "context": context}
         return workers.group.velocity(key, given, self.settings.attention).to(x.device)
@@ -253,7 +251,6 @@ def share(model: Any, settings: Settings) -> tuple[Any, str]:
         )
     kind = diffusion.network_kind(network.config)
     stored = "" if not source.is_converted else str(network.dtype).removeprefix("torch.")
-    compute = str(network.compute_dtype).removeprefix("torch.")
     patcher = diffusion.build(
         source.source,
         network.config,
@@ -263,7 +260,7 @@ def share(model: Any, settings: Settings) -> tuple[Any, str]:
     )
     remote = patcher.model.diffusion_model
     remote.settings, remote._layouts = settings, {}
-    remote.recipe = lambda layout: Recipe("dit", str(source.source), stored, compute, layout)
+    remote.recipe = lambda layout, compute: Recipe("dit", str(source.source), stored, compute, layout)
     patcher.model.memory_required = lambda *args, **kwargs: 0  # what a step takes, it takes elsewhere
     carry_over(model, patcher)
     diffusion.release_copy(model)
@@ -335,7 +332,9 @@ def load_vae(path: Path, dtype: str) -> Any:
     vae = autoencoder.load_vae(path, dtype, _VAES)
     stored = str(autoencoder.DTYPES[dtype]).removeprefix("torch.")
     vae.first_stage_model.recipe = Recipe("vae", str(path), stored, stored)
-    vae.memory_used_decode = lambda shape, dtype: 1  # what it takes, it takes elsewhere; the host divides by it
+    vae.memory_used_decode = lambda shape, dtype: (
+        1
+    )  # what it takes, it takes elsewhere; the host divides by it
     return vae
 
 
@@ -356,16 +355,6 @@ def carry_over(source: Any, target: Any) -> None:
     for name in _CARRIED:
         if hasattr(copy, name):
             setattr(target, name, getattr(copy, name))
-
-
-def _refuse_patches(options: dict) -> None:
-    replaced = options.get("patches_replace", {}).get("dit")
-    after = options.get("patches", {}).get("double_block")
-    if replaced or after:
-        raise ValueError(
-            "a node before the sampler changes single blocks of the model (skip-layer guidance or alike), which the "
-            "workers cannot run: take that node out, or WanMultiGPU"
-        )
 
 
 def _is_plain(value: Any) -> bool:

@@ -6,38 +6,17 @@ fully loaded one, and what was resident at the switch of experts when a limit wa
 of CLIP image features.
 """
 
-import asyncio
-import importlib.util
 import json
 import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-comfyui, pack, base = map(Path, sys.argv[1:4])
-sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
-sys.path[:] = [
-    str(comfyui),
-    *(p for p in sys.path if Path(p or ".").resolve() not in (pack, pack / "tests" / "host")),
-]
-runpy.run_path(str(pack / "demo" / "cpu_torch.py"))["repair_torchvision"]()
+enter = runpy.run_path(str(Path(__file__).parents[1] / "support" / "inside_host.py"))["enter"]
+nodes = enter(*map(Path, sys.argv[1:4]))
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
 import comfy.model_management as management  # noqa: E402
-import comfy.sample  # noqa: E402
 import torch  # noqa: E402
-
-# the host imports a pack by its path, under a name made of it
-name = str(pack).replace(".", "_x_")
-spec = importlib.util.spec_from_file_location(
-    name, pack / "__init__.py", submodule_search_locations=[str(pack)]
-)
-module = importlib.util.module_from_spec(spec)
-sys.modules[name] = module
-spec.loader.exec_module(module)
-nodes = {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
 
 RELEASE = "wan/T2V-A14B/"
 

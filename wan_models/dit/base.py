@@ -25,6 +25,8 @@ class WanModel(nn.Module):
 
     `compute_dtype` is the dtype of linear layers and attention; it may be set to another than the weights'."""
 
+    block_class: type[Block] = Block
+
     def __init__(
         self,
         config: DiTConfig,
@@ -50,7 +52,9 @@ class WanModel(nn.Module):
             ops.Linear(config.freq_dim, dim, **factory), nn.SiLU(), ops.Linear(dim, dim, **factory)
         )
         self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, dim * 6, **factory))
-        self.blocks = nn.ModuleList(Block(config, ops, **factory) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            self.block_class(config, ops, **factory) for _ in range(config.num_layers)
+        )
         self.head = Head(config, ops, **factory)
         if config.image_dim:
             self.img_emb = ImageEmbedding(config, ops, **factory)
@@ -87,7 +91,7 @@ class WanModel(nn.Module):
             run_block,
             e=e0,
             context=self.text_embedding(context.to(self.compute_dtype)),
-            rotary=rotary or rotary_table(grid, self.config.head_dim, x.device),
+            rotary=rotary if rotary is not None else rotary_table(grid, self.config.head_dim, x.device),
             attention=attention or get_attention(),
             image=self.embed_image(image),
         )

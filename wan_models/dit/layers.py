@@ -8,6 +8,7 @@ at the layer's door, and every layer of `ops` casts its weight to its input's dt
 """
 
 import math
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -100,13 +101,19 @@ class CrossAttention(SelfAttention):
         self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention
     ) -> Tensor:
         """x [B, L, C], context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C]."""
+        return self.o(self.attend(x, context, image, attention, attention))
+
+    def attend(
+        self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention, to_image: Attention
+    ) -> Tensor:
+        """What `forward` gives before its last layer; to_image: the kernel for the few tokens of the image."""
         q = self.norm_q(self.q(x).float()).to(x.dtype)
         k = self.norm_k(self.k(context).float()).to(x.dtype)
         out = attention(q, k, self.v(context), self.num_heads)
         if image is not None:
             k = self.norm_k_img(self.k_img(image).float()).to(x.dtype)
-            out = out + attention(q, k, self.v_img(image), self.num_heads)
-        return self.o(out)
+            out = out + to_image(q, k, self.v_img(image), self.num_heads)
+        return out
 
 
 class ImageEmbedding(nn.Module):
@@ -136,13 +143,16 @@ class ImageEmbedding(nn.Module):
 class Block(nn.Module):
     """One transformer block: self-attention, cross-attention to the text, feed-forward."""
 
+    self_attention_class: type[SelfAttention] = SelfAttention
+    cross_attention_class: type[CrossAttention] = CrossAttention
+
     def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
         super().__init__()
         dim, eps = config.dim, config.eps
         self.norm1 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
-        self.self_attn = SelfAttention(config, ops, **factory)
+        self.self_attn = self.self_attention_class(config, ops, **factory)
         self.norm3 = ops.LayerNorm(dim, eps=eps, **factory) if config.cross_attn_norm else nn.Identity()
-        self.cross_attn = CrossAttention(config, ops, **factory)
+        self.cross_attn = self.cross_attention_class(config, ops, **factory)
         self.norm2 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
         self.ffn = nn.Sequential(
             ops.Linear(dim, config.ffn_dim, **factory),
@@ -163,16 +173,44 @@ class Block(nn.Module):
     ) -> Tensor:
         """x [B, L, C] float32, changed in place; e [B, S, 6, C] float32, one row of six per segment of tokens;
         context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C] float32."""
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(e).unsqueeze(1) + e).chunk(
-            6, dim=2
-        )
         dtype = context.dtype
 
-        y = self.self_attn(modulated_norm(x, self.norm1, shift, scale, lengths).to(dtype), rotary, attention)
-        x = add_gated(x, y, gate, lengths)
-        x = x.add_(self.cross_attn(self.norm3(x).to(dtype), context, image, attention))
-        y = self.ffn(modulated_norm(x, self.norm2, ffn_shift, ffn_scale, lengths).to(dtype))
-        return add_gated(x, y, ffn_gate, lengths)
+        def attend(y: Tensor) -> Tensor:
+            return self.self_attn(y, rotary, attention)
+
+        def add_context(x: Tensor) -> Tensor:
+            return x.add_(self.cross_attn(self.norm3(x).to(dtype), context, image, attention))
+
+        return self.run(x, e, dtype, attend, add_context, lengths)
+
+    def run(
+        self,
+        x: Tensor,
+        e: Tensor,
+        dtype: torch.dtype,
+        attend: Callable[[Tensor], Tensor],
+        add_context: Callable[[Tensor], Tensor],
+        lengths: Lengths = None,
+    ) -> Tensor:
+        """The block around any self-attention `attend` of [B, L, C] in `dtype`, and around `add_context`, which returns
+        the residual stream [B, L, C] with the cross-attention added."""
+        change = (self.modulation.to(e).unsqueeze(1) + e).chunk(6, dim=2)
+        x = _add_modulated(x, self.norm1, change[:3], attend, dtype, lengths)
+        x = add_context(x)
+        return _add_modulated(x, self.norm2, change[3:], self.ffn, dtype, lengths)
+
+
+def _add_modulated(
+    x: Tensor,
+    norm: nn.Module,
+    change: tuple[Tensor, ...],
+    layer: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    lengths: Lengths,
+) -> Tensor:
+    """x + gate * layer(modulated norm of x), in x's own memory; change: shift, scale and gate."""
+    shift, scale, gate = change
+    return add_gated(x, layer(modulated_norm(x, norm, shift, scale, lengths).to(dtype)), gate, lengths)
 
 
 class Head(nn.Module):

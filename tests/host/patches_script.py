@@ -1,0 +1,402 @@
+"""Runs inside a ComfyUI's own Python process: `patches_script.py COMFYUI PACK BASE`; prints one JSON list of rows.
+
+The same weights in the host's own MODEL and in ours, each sampled as it is and again with what a node or a pack puts on
+a MODEL. Both are to change alike. With KJNODES set to the folder of that pack, its nodes are tried too.
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+inside = runpy.run_path(str(Path(__file__).parents[1] / "support" / "inside_host.py"))
+base = Path(sys.argv[3])
+nodes = inside["enter"](*map(Path, sys.argv[1:4]))
+
+import comfy.ops  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import torch  # noqa: E402
+from comfy.ldm.flux.layers import EmbedND  # noqa: E402
+from comfy.ldm.flux.math import apply_rope1  # noqa: E402
+from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from comfy_extras import (  # noqa: E402
+    nodes_context_windows,
+    nodes_easycache,
+    nodes_model_patch,
+    nodes_rope,
+    nodes_slg,
+    nodes_wan,
+)
+
+SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.0])  # whole timesteps, which are the same in both
+FRAMES, HEIGHT, WIDTH = 5, 6, 8
+generator = torch.Generator().manual_seed(int(os.environ.get("WAN22_TEST_SEED", "3")))
+HAS_ATTENTION_PATCHES = "attn1_patch" in Path(sys.modules["comfy.ldm.wan.model"].__file__).read_text()
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=generator)
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    a, b = a.double(), b.double()
+    return float((a - b).norm() / b.norm())
+
+
+class Family:
+    """One file in both models, with conditioning that both take."""
+
+    def __init__(self, name: str, channels: int, values: dict | None = None) -> None:
+        path = base / "models" / "diffusion_models" / f"{name}.safetensors"
+        self.name = name
+        self.ours = nodes["WanDiTLoader"].execute(path.name, "fp32").args[0]
+        self.hosts = comfy.sd.load_diffusion_model(str(path), {"dtype": torch.float32})
+        self.positive = [[noise(1, 512, 4096) / 8, values or {}]]
+        self.negative = [[noise(1, 512, 4096) / 8, values or {}]]
+        self.noise = noise(1, channels, FRAMES, HEIGHT, WIDTH)
+
+    def sample(self, model: object) -> torch.Tensor:
+        sampler = comfy.samplers.sampler_object("euler")
+        conditioning = (self.positive, self.negative, torch.zeros_like(self.noise))
+        return comfy.sample.sample_custom(model, self.noise, 3.0, sampler, SIGMAS, *conditioning, seed=1)
+
+
+def families() -> list[Family]:
+    image = {
+        "concat_latent_image": noise(1, 16, FRAMES, HEIGHT, WIDTH),
+        "concat_mask": torch.ones(1, 1, FRAMES, HEIGHT, WIDTH),
+    }
+    image["concat_mask"][:, :, 0] = 0
+    seen = SimpleNamespace(penultimate_hidden_states=noise(1, 257, 1280))
+    return [
+        Family("p_t2v", 16),
+        Family("p_i2v", 16, image),
+        Family("p_i2v_clip", 16, {**image, "clip_vision_output": seen}),
+        Family("p_ti2v", 48),
+    ]
+
+
+# --- what packs do to a MODEL, as the host's own Wan model is made for it ---
+
+
+def blocks_of(model: object) -> list:
+    return list(enumerate(model.get_model_object("diffusion_model").blocks))
+
+
+def self_attention_replaced(model: object) -> object:
+    def forward_of(layer: torch.nn.Module) -> object:
+        def forward(x: torch.Tensor, freqs: torch.Tensor, transformer_options: dict = {}) -> torch.Tensor:  # noqa: B006
+            shape = (*x.shape[:2], layer.num_heads, layer.head_dim)
+            q, k = (
+                apply_rope1(norm(linear(x)).view(shape), freqs).flatten(2)
+                for norm, linear in ((layer.norm_q, layer.q), (layer.norm_k, layer.k))
+            )
+            out = optimized_attention(
+                q, k * 0.9, layer.v(x), layer.num_heads, transformer_options=transformer_options
+            )
+            return layer.o(out) * 1.1
+
+        return forward
+
+    model = model.clone()
+    for index, block in blocks_of(model):
+        model.add_object_patch(
+            f"diffusion_model.blocks.{index}.self_attn.forward", forward_of(block.self_attn)
+        )
+    return model
+
+
+def cross_attention_replaced(model: object) -> object:
+    def forward_of(layer: torch.nn.Module) -> object:
+        def forward(
+            x: torch.Tensor, context: torch.Tensor, context_img_len: object = None, **_: object
+        ) -> torch.Tensor:
+            q, out = layer.norm_q(layer.q(x)), 0
+            if hasattr(layer, "k_img"):
+                image, context = context[:, :context_img_len], context[:, context_img_len:]
+                k = layer.norm_k_img(layer.k_img(image))
+                out = optimized_attention(q, k, layer.v_img(image), layer.num_heads) * 1.5
+            k = layer.norm_k(layer.k(context))
+            return layer.o(out + optimized_attention(q, k, layer.v(context), layer.num_heads) * 0.5)
+
+        return forward
+
+    model = model.clone()
+    for index, block in blocks_of(model):
+        model.add_object_patch(
+            f"diffusion_model.blocks.{index}.cross_attn.forward", forward_of(block.cross_attn)
+        )
+    return model
+
+
+def block_replaced(model: object) -> object:
+    model = model.clone()
+    block = blocks_of(model)[1][1]
+
+    def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        return type(block).forward(block, x, *args, **kwargs) * 0.9
+
+    model.add_object_patch("diffusion_model.blocks.1.forward", forward)
+    return model
+
+
+def feed_forward_replaced(model: object) -> object:
+    model = model.clone()
+    for index, block in blocks_of(model):
+        parts = block.ffn
+
+        def forward(x: torch.Tensor, parts: torch.nn.Sequential = parts) -> torch.Tensor:
+            return torch.cat([torch.nn.Sequential.forward(parts, c) for c in x.chunk(3, dim=1)], dim=1) * 1.2
+
+        model.add_object_patch(f"diffusion_model.blocks.{index}.ffn.forward", forward)
+    return model
+
+
+def positions_replaced(model: object) -> object:
+    class Embedder(EmbedND):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(ids * torch.tensor([0.5, 1.0, 1.5]))
+
+    network = model.model.diffusion_model
+    model, width = model.clone(), network.dim // network.num_heads
+    axes = [width - 4 * (width // 6), 2 * (width // 6), 2 * (width // 6)]
+    model.add_object_patch("diffusion_model.rope_embedder", Embedder(width, 10000.0, axes))
+    return model
+
+
+def replace_patch(model: object) -> object:
+    kept = []
+
+    def patch(args: dict, extra: dict) -> dict:
+        before = args["img"]
+        kept.append(before.clone())
+        changed = {
+            **args,
+            "txt": args["txt"] * 0.5,
+            "vec": args["vec"] * 1.1,
+            "pe": args["pe"].roll(1, dims=1),
+        }
+        out = extra["original_block"](changed)["img"]
+        assert torch.equal(before, kept.pop())
+        return {"img": out + 0.2 * (out - before)}
+
+    model = model.clone()
+    model.set_model_patch_replace(patch, "dit", "double_block", 1)
+    return model
+
+
+def double_block_patch(model: object) -> object:
+    first = []
+
+    def patch(args: dict) -> dict:
+        options, img = args["transformer_options"], args["img"]
+        assert options["block_index"] == args["block_index"] and options["total_blocks"] == 3
+        assert args["x"].shape[2:] == (FRAMES, HEIGHT, WIDTH) and args["img_offset"] == 0
+        if args["block_index"] == 0:
+            first[:] = [img]  # kept without a copy, as the host's blocks leave their inputs alone
+        change = args["vec"].mean(dim=(1, 2), keepdim=True) + args["x"].flatten(1).mean(dim=1).view(-1, 1, 1)
+        return {"img": img * (1 + 0.2 * torch.tanh(change)) + 0.1 * first[0]}
+
+    model = model.clone()
+    model.set_model_double_block_patch(patch)
+    return model
+
+
+def attention_override(model: object) -> object:
+    def override(kernel: object, *args: object, **kwargs: object) -> torch.Tensor:
+        return kernel(*args, **kwargs) * 0.8
+
+    model = model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = override
+    return model
+
+
+def attn1_patch(model: object) -> object:
+    def patch(args: dict) -> torch.Tensor:
+        assert tuple(args["transformer_options"]["grid_sizes"]) == (FRAMES, HEIGHT // 2, WIDTH // 2)
+        return args["x"] + 0.1 * args["q"].flatten(2) - 0.1 * args["k"].flatten(2)
+
+    model = model.clone()
+    model.set_model_patch(patch, "attn1_patch")
+    return model
+
+
+def attn2_patch(model: object) -> object:
+    def patch(args: dict) -> torch.Tensor:
+        return args["x"] * (1 + 0.05 * args["transformer_options"]["block_index"]) + 0.01
+
+    model = model.clone()
+    model.set_model_patch(patch, "attn2_patch")
+    return model
+
+
+def compiled(model: object, keys: tuple[str, ...]) -> object:
+    model = model.clone()
+    set_torch_compile_wrapper(model=model, backend="eager", keys=list(keys))
+    return model
+
+
+def compiled_blocks(model: object) -> object:
+    return compiled(model, tuple(f"diffusion_model.blocks.{index}" for index, _ in blocks_of(model)))
+
+
+def together(*changes: object) -> object:
+    def change(model: object) -> object:
+        for one in changes:
+            model = one(model)
+        return model
+
+    return change
+
+
+# --- nodes of the host ---
+
+
+def node(cls: type, *args: object, **kwargs: object) -> object:
+    """A change by a node of either kind, of which the first result is the MODEL."""
+
+    def change(model: object) -> object:
+        out = getattr(cls(), cls.FUNCTION)(model, *args, **kwargs)
+        return out[0] if isinstance(out, tuple) else out.args[0]
+
+    return change
+
+
+def core_nodes() -> dict[str, object]:
+    whole = {"start_percent": 0.0, "end_percent": 1.0}
+    cache = {"reuse_threshold": 2.0, "start_percent": 0.1, "end_percent": 1.0, "verbose": False}
+    windows = nodes_context_windows.WanContextWindowsManualNode
+    schedule = nodes_context_windows.comfy.context_windows.ContextSchedules.STATIC_STANDARD
+    return {
+        "ScaleROPE": node(nodes_rope.ScaleROPE, 1.5, 0.0, 0.5, 2.0, 2.0, 1.0),
+        "SkipLayerGuidanceDiT": node(
+            nodes_slg.SkipLayerGuidanceDiT, scale=3.0, double_layers="1", single_layers="", **whole
+        ),
+        "SkipLayerGuidanceDiTSimple": node(
+            nodes_slg.SkipLayerGuidanceDiTSimple, double_layers="0, 2", single_layers="", **whole
+        ),
+        "EasyCache": node(nodes_easycache.EasyCacheNode, **cache),
+        "LazyCache": node(nodes_easycache.LazyCacheNode, **cache),
+        "WanContextWindowsManual": node(windows, 9, 5, schedule, 1, False, "pyramid"),
+    }
+
+
+def filled(module: torch.nn.Module) -> object:
+    """A model patch of the host around a module with random weights."""
+    for parameter in module.parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 8
+        parameter.data = noise(*parameter.shape) * fan_in**-0.5
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(module, load_device=cpu, offload_device=cpu)
+
+
+def image_nodes(family: Family) -> dict[str, object]:
+    """Nodes of newer hosts that bring a model of their own; both want the width of the Wan model."""
+    out: dict[str, object] = {}
+    vae = nodes["WanVAELoader"].execute("wan/T2V-A14B/Wan2.1_VAE.pth").args[0]
+    picture = torch.rand(1, HEIGHT * 8, WIDTH * 8, 3, generator=generator)
+    if hasattr(nodes_wan, "WanInfiniteTalkToVideo"):
+        cpu = {"device": "cpu", "dtype": torch.float32, "operations": comfy.ops.manual_cast}
+        sizes = {"intermediate_dim": 16, "in_dim": 640, "out_dim": 48, "context_tokens": 4, "num_layers": 3}
+        patch = filled(nodes_model_patch.MultiTalkModelPatch(**sizes, **cpu))
+        voices = [{"encoded_audio_all_layers": [noise(1, 40, 768) for _ in range(13)]} for _ in range(2)]
+        mask = torch.zeros(1, HEIGHT * 8, WIDTH * 8)
+        left, right = mask.clone(), mask.clone()
+        left[..., : WIDTH * 4], right[..., WIDTH * 4 :] = 1, 1
+        two = {"audio_encoder_output_2": voices[1], "mask_1": left, "mask_2": right}
+        for name, mode in (("one", {"mode": "single_speaker"}), ("two", {"mode": "two_speakers", **two})):
+
+            def talk(model: object, mode: dict = mode) -> object:
+                size = (WIDTH * 8, HEIGHT * 8, FRAMES * 4 - 3)
+                inputs = (family.positive, family.negative, vae, *size, voices[0], 5)
+                kind = nodes_wan.WanInfiniteTalkToVideo
+                return kind.execute(mode, model, patch, *inputs, start_image=picture, audio_scale=1.0).args[0]
+
+            out[f"WanInfiniteTalkToVideo, {name}"] = talk
+    if hasattr(nodes_model_patch, "WanUni3CControlnetApply"):
+        from comfy.ldm.wan.uni3c import WanUni3CControlnet
+
+        sizes = {"conv_out_dim": 64, "dim": 128, "ffn_dim": 64, "num_layers": 2, "time_embed_dim": 640}
+        control = WanUni3CControlnet(
+            **sizes,
+            out_proj_dim=640,
+            mid_channels=32,
+            device="cpu",
+            dtype=torch.float32,
+            operations=comfy.ops.manual_cast,
+        )
+        film = torch.rand(FRAMES * 4 - 3, HEIGHT * 8, WIDTH * 8, 3, generator=generator)
+        apply = nodes_model_patch.WanUni3CControlnetApply
+        out["WanUni3CControlnetApply"] = node(apply, filled(control), vae, film, 1.0, 0.0, 1.0)
+    return out
+
+
+def kjnodes(family: Family) -> dict[str, object]:
+    folder = os.environ.get("KJNODES")
+    if not folder:
+        return {}
+    import server  # noqa: F401  the pack expects the host's own to be there
+
+    kinds = inside["load_pack"](Path(folder)).NODE_CLASS_MAPPINGS
+    latent = {"samples": family.noise}
+    nag = node(kinds["WanVideoNAG"], family.negative, 11.0, 0.25, 2.5)
+    riflex = node(kinds["ApplyRifleXRoPE_WanVideo"], latent, 6)
+    enhance = node(kinds["WanVideoEnhanceAVideoKJ"], latent=latent, weight=4.0)
+    compile_blocks = node(kinds["TorchCompileModelWanVideoV2"], "eager", False, "default", False, 64, True)
+    advanced = node(kinds["TorchCompileModelAdvanced"], "eager", False, "default", "false", 64, True, False)
+    return {
+        "KJNodes WanVideoNAG": nag,
+        "KJNodes ApplyRifleXRoPE_WanVideo": riflex,
+        "KJNodes WanVideoEnhanceAVideoKJ": enhance,
+        "KJNodes NAG, RIFLEx, compile": together(nag, riflex, compile_blocks),
+        "KJNodes NAG, RIFLEx, compile advanced": together(nag, riflex, advanced),
+        "KJNodes NAG, RIFLEx, Enhance-A-Video, EasyCache": together(
+            nag, riflex, enhance, core_nodes()["EasyCache"]
+        ),
+    }
+
+
+def changes(family: Family) -> dict[str, object]:
+    out = {
+        "self_attn.forward replaced": self_attention_replaced,
+        "cross_attn.forward replaced": cross_attention_replaced,
+        "block.forward replaced": block_replaced,
+        "ffn.forward replaced": feed_forward_replaced,
+        "rope_embedder replaced": positions_replaced,
+        "patches_replace": replace_patch,
+        "double_block": double_block_patch,
+        "optimized_attention_override": attention_override,
+        "forwards replaced, blocks compiled": together(
+            self_attention_replaced, cross_attention_replaced, positions_replaced, compiled_blocks
+        ),
+        **core_nodes(),
+    }
+    if HAS_ATTENTION_PATCHES:
+        out |= {"attn1_patch": attn1_patch, "attn2_patch": attn2_patch}
+        out["all patches"] = together(attn1_patch, attn2_patch, double_block_patch, replace_patch)
+    if family.name.startswith("p_i2v"):
+        out |= image_nodes(family)
+    return out | kjnodes(family)
+
+
+@torch.inference_mode()
+def main() -> list[dict]:
+    rows = []
+    for family in families():
+        hosts, ours = family.sample(family.hosts), family.sample(family.ours)
+        rows.append({"family": family.name, "node": "none", "host": 1.0, "ours": difference(ours, hosts)})
+        for name, change in changes(family).items():
+            theirs = family.sample(change(family.hosts)).double() - hosts.double()
+            mine = family.sample(change(family.ours)).double() - ours.double()
+            row = {"family": family.name, "node": name, "host": float(theirs.norm() / hosts.double().norm())}
+            rows.append({**row, "ours": difference(mine, theirs)})
+            sys.stderr.write(f"{rows[-1]}\n")
+    return rows
+
+
+sys.stdout.write(json.dumps(main()) + "\n")

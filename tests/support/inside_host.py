@@ -1,0 +1,35 @@
+"""Turns this process into a ComfyUI without a server, for scripts that look at the host's objects."""
+
+import asyncio
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+
+def enter(comfyui: Path, pack: Path, base: Path) -> dict[str, type]:
+    """Sets up the host of folder `comfyui` on the CPU, with `base` for models; returns the pack's nodes by name."""
+    sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
+    hidden = (pack, pack / "tests" / "host")  # the pack's nodes/ would hide the host's nodes.py
+    sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in hidden)]
+    runpy.run_path(str(pack / "demo" / "cpu_torch.py"))["repair_torchvision"]()
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import utils.extra_config  # noqa: F401  as main.py does, before the host puts its comfy/utils.py in front
+
+    module = load_pack(pack)
+    return {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
+
+
+def load_pack(folder: Path) -> object:
+    """A pack of nodes, imported as the host does it: by its path, under a name made of it."""
+    name = str(folder).replace(".", "_x_")
+    places = [str(folder)]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=places
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
