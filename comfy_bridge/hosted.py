@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..wan_models.config import DiTConfig
 from ..wan_models.dit.steps import AnimateStepModel, SpeechStepModel, StepModel
-from ..wan_models.rope import THETA, RotaryTable, axis_split
+from ..wan_models.rope import THETA, Positions, RotaryTable, axis_split
 from .hosted_blocks import HostBlock, block_runner, host_attention, rotary_of
 
 # the host gives these to its own models of the same kind too, which leave them alone
@@ -129,8 +129,7 @@ class Hosted(StepModel):
 
     def _rotary(self, x: Tensor, options: dict) -> RotaryTable | None:
         """The table of positions where a node or a pack has changed them, None for the plain one."""
-        is_plain = type(self.rope_embedder) is _PlainEmbedder and "rope_encode" not in vars(self)
-        if is_plain and not options.get("rope_options"):
+        if self._is_plain("rope_encode") and not options.get("rope_options"):
             return None
         freqs = self.rope_encode(
             *x.shape[2:], device=x.device, dtype=torch.float32, transformer_options=options
@@ -166,8 +165,16 @@ class Hosted(StepModel):
             first = start + options.get(f"shift_{axis}", 0.0)
             last = first + (cells - 1) * options.get(f"scale_{axis}", 1.0)
             axes.append(torch.linspace(first, last, steps or cells, device=device, dtype=dtype))
+        return self._embed(axes)
+
+    def _embed(self, axes: list[Tensor]) -> Tensor:
+        """The host's table of the grid of positions on each axis."""
         ids = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2).unsqueeze(0)
         return self.rope_embedder(ids).movedim(1, 2)
+
+    def _is_plain(self, method: str) -> bool:
+        """Whether positions are embedded as ever: no pack has replaced the embedder or that method."""
+        return type(self.rope_embedder) is _PlainEmbedder and method not in vars(self)
 
 
 class HostDiT(Hosted):
@@ -176,6 +183,11 @@ class HostDiT(Hosted):
 
 class HostSpeechDiT(Hosted, SpeechStepModel):
     """`WanSpeechModel` for the host."""
+
+    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
+        if self._is_plain("rotary_at"):
+            return super().rotary_at(positions, device)
+        return rotary_of(self._embed([torch.tensor(axis, device=device).float() for axis in positions]))[0]
 
     def _embedding(self, timestep: Tensor, frames: int, conditioning: dict) -> Tensor:
         # the host embeds a timestep for each latent frame, and 0 for the reference and the motion

@@ -12,6 +12,8 @@ from torch import Tensor
 
 THETA = 10000.0
 
+Positions = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+"""Where the cells of a grid stand in time, height and width."""
 RotaryTable = Tensor
 """Unit complex numbers [L, 1, D/2] in complex64: one per token and channel pair."""
 
@@ -38,7 +40,7 @@ def rotary_table(
 
 @lru_cache(maxsize=16)
 def rotary_at(
-    positions: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]],
+    positions: Positions,
     head_dim: int,
     device: torch.device,
 ) -> RotaryTable:

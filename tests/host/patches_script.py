@@ -4,6 +4,7 @@ The same weights in the host's own MODEL and in ours, each sampled as it is and 
 a MODEL. Both are to change alike. With KJNODES set to the folder of that pack, its nodes are tried too.
 """
 
+import inspect
 import json
 import os
 import runpy
@@ -33,10 +34,11 @@ from comfy_extras import (  # noqa: E402
     nodes_wan,
 )
 
-SIGMAS = torch.tensor([1.0, 0.75, 0.5, 0.0])  # whole timesteps, which are the same in both
+# whole timesteps, which are the same in both; caches skip nothing before the fourth step
+SIGMAS, MORE = torch.tensor([1.0, 0.75, 0.0]), torch.tensor([1.0, 0.875, 0.75, 0.5, 0.25, 0.125, 0.0])
 FRAMES, HEIGHT, WIDTH = 5, 6, 8
 generator = torch.Generator().manual_seed(int(os.environ.get("WAN22_TEST_SEED", "3")))
-HAS_ATTENTION_PATCHES = "attn1_patch" in Path(sys.modules["comfy.ldm.wan.model"].__file__).read_text()
+HANDED_OVER = Path(sys.modules["comfy.ldm.wan.model"].__file__).read_text()  # by the host's model to patches
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -60,10 +62,12 @@ class Family:
         self.negative = [[noise(1, 512, 4096) / 8, values or {}]]
         self.noise = noise(1, channels, FRAMES, HEIGHT, WIDTH)
 
-    def sample(self, model: object) -> torch.Tensor:
+    def sample(self, model: object, sigmas: torch.Tensor, cfg: float) -> torch.Tensor:
         sampler = comfy.samplers.sampler_object("euler")
         conditioning = (self.positive, self.negative, torch.zeros_like(self.noise))
-        return comfy.sample.sample_custom(model, self.noise, 3.0, sampler, SIGMAS, *conditioning, seed=1)
+        return comfy.sample.sample_custom(
+            model, self.noise, cfg, sampler, sigmas, *conditioning, seed=1
+        ).double()
 
 
 def families() -> list[Family]:
@@ -72,12 +76,16 @@ def families() -> list[Family]:
         "concat_mask": torch.ones(1, 1, FRAMES, HEIGHT, WIDTH),
     }
     image["concat_mask"][:, :, 0] = 0
-    seen = SimpleNamespace(penultimate_hidden_states=noise(1, 257, 1280))
+    seen = {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=noise(1, 257, 1280))}
+    posed = {"control_video": noise(1, 16, FRAMES, HEIGHT, WIDTH)}
+    pose = {"pose_video_latent": noise(1, 16, FRAMES - 1, HEIGHT, WIDTH)}
     return [
         Family("p_t2v", 16),
         Family("p_i2v", 16, image),
-        Family("p_i2v_clip", 16, {**image, "clip_vision_output": seen}),
+        Family("p_i2v_clip", 16, {**image, **seen}),
         Family("p_ti2v", 48),
+        Family("p_s2v", 16, {"reference_latents": [noise(1, 16, 1, HEIGHT, WIDTH)], **posed}),
+        Family("p_animate", 16, {**image, **seen, **pose}),
     ]
 
 
@@ -195,7 +203,7 @@ def double_block_patch(model: object) -> object:
 
     def patch(args: dict) -> dict:
         options, img = args["transformer_options"], args["img"]
-        assert options["block_index"] == args["block_index"] and options["total_blocks"] == 3
+        assert options["block_index"] == args["block_index"] and options["total_blocks"] >= 2
         assert args["x"].shape[2:] == (FRAMES, HEIGHT, WIDTH) and args["img_offset"] == 0
         if args["block_index"] == 0:
             first[:] = [img]  # kept without a copy, as the host's blocks leave their inputs alone
@@ -218,7 +226,8 @@ def attention_override(model: object) -> object:
 
 def attn1_patch(model: object) -> object:
     def patch(args: dict) -> torch.Tensor:
-        assert tuple(args["transformer_options"]["grid_sizes"]) == (FRAMES, HEIGHT // 2, WIDTH // 2)
+        grid = (FRAMES, HEIGHT // 2, WIDTH // 2)
+        assert tuple(args["transformer_options"].get("grid_sizes", grid)) == grid
         return args["x"] + 0.1 * args["q"].flatten(2) - 0.1 * args["k"].flatten(2)
 
     model = model.clone()
@@ -228,7 +237,7 @@ def attn1_patch(model: object) -> object:
 
 def attn2_patch(model: object) -> object:
     def patch(args: dict) -> torch.Tensor:
-        return args["x"] * (1 + 0.05 * args["transformer_options"]["block_index"]) + 0.01
+        return args["x"] * (1.1 + 0.1 * args["transformer_options"]["block_index"]) + 0.05
 
     model = model.clone()
     model.set_model_patch(patch, "attn2_patch")
@@ -270,19 +279,24 @@ def node(cls: type, *args: object, **kwargs: object) -> object:
 def core_nodes() -> dict[str, object]:
     whole = {"start_percent": 0.0, "end_percent": 1.0}
     cache = {"reuse_threshold": 2.0, "start_percent": 0.1, "end_percent": 1.0, "verbose": False}
-    windows = nodes_context_windows.WanContextWindowsManualNode
-    schedule = nodes_context_windows.comfy.context_windows.ContextSchedules.STATIC_STANDARD
+    windows = {
+        "context_length": 9, "context_overlap": 5, "context_schedule": "standard_static", "context_stride": 1,
+        "closed_loop": False, "fuse_method": "pyramid", "freenoise": False,
+    }  # fmt: skip
+    context = nodes_context_windows.WanContextWindowsManualNode
+    known = inspect.signature(context.execute).parameters
+    windows = {name: value for name, value in windows.items() if name in known}
     return {
         "ScaleROPE": node(nodes_rope.ScaleROPE, 1.5, 0.0, 0.5, 2.0, 2.0, 1.0),
         "SkipLayerGuidanceDiT": node(
             nodes_slg.SkipLayerGuidanceDiT, scale=3.0, double_layers="1", single_layers="", **whole
         ),
         "SkipLayerGuidanceDiTSimple": node(
-            nodes_slg.SkipLayerGuidanceDiTSimple, double_layers="0, 2", single_layers="", **whole
+            nodes_slg.SkipLayerGuidanceDiTSimple, double_layers="0", single_layers="", **whole
         ),
         "EasyCache": node(nodes_easycache.EasyCacheNode, **cache),
         "LazyCache": node(nodes_easycache.LazyCacheNode, **cache),
-        "WanContextWindowsManual": node(windows, 9, 5, schedule, 1, False, "pyramid"),
+        "WanContextWindowsManual": node(context, **windows),
     }
 
 
@@ -344,7 +358,7 @@ def kjnodes(family: Family) -> dict[str, object]:
 
     kinds = inside["load_pack"](Path(folder)).NODE_CLASS_MAPPINGS
     latent = {"samples": family.noise}
-    nag = node(kinds["WanVideoNAG"], family.negative, 11.0, 0.25, 2.5)
+    nag = node(kinds["WanVideoNAG"], [[noise(1, 512, 4096) / 8, {}]], 11.0, 0.25, 2.5)
     riflex = node(kinds["ApplyRifleXRoPE_WanVideo"], latent, 6)
     enhance = node(kinds["WanVideoEnhanceAVideoKJ"], latent=latent, weight=4.0)
     compile_blocks = node(kinds["TorchCompileModelWanVideoV2"], "eager", False, "default", False, 64, True)
@@ -362,24 +376,28 @@ def kjnodes(family: Family) -> dict[str, object]:
 
 
 def changes(family: Family) -> dict[str, object]:
+    """The changes to try on a family: all of them on the first and on the one with most inputs."""
     out = {
         "self_attn.forward replaced": self_attention_replaced,
         "cross_attn.forward replaced": cross_attention_replaced,
-        "block.forward replaced": block_replaced,
-        "ffn.forward replaced": feed_forward_replaced,
         "rope_embedder replaced": positions_replaced,
         "patches_replace": replace_patch,
-        "double_block": double_block_patch,
-        "optimized_attention_override": attention_override,
-        "forwards replaced, blocks compiled": together(
-            self_attention_replaced, cross_attention_replaced, positions_replaced, compiled_blocks
-        ),
-        **core_nodes(),
     }
-    if HAS_ATTENTION_PATCHES:
-        out |= {"attn1_patch": attn1_patch, "attn2_patch": attn2_patch}
+    if "attn1_patch" in HANDED_OVER:
+        out |= {"attn1_patch": attn1_patch, "attn2_patch": attn2_patch, "double_block": double_block_patch}
         out["all patches"] = together(attn1_patch, attn2_patch, double_block_patch, replace_patch)
-    if family.name.startswith("p_i2v"):
+    if family.name in ("p_t2v", "p_i2v_clip"):
+        out |= {
+            "block.forward replaced": block_replaced,
+            "ffn.forward replaced": feed_forward_replaced,
+            "optimized_attention_override": attention_override,
+            "forwards replaced, blocks compiled": together(
+                self_attention_replaced, cross_attention_replaced, positions_replaced, compiled_blocks
+            ),
+            **core_nodes(),
+        }
+    if family.name == "p_i2v_clip":
+        del out["WanContextWindowsManual"]  # older hosts cannot cut the image's conditioning into windows
         out |= image_nodes(family)
     return out | kjnodes(family)
 
@@ -388,12 +406,18 @@ def changes(family: Family) -> dict[str, object]:
 def main() -> list[dict]:
     rows = []
     for family in families():
-        hosts, ours = family.sample(family.hosts), family.sample(family.ours)
-        rows.append({"family": family.name, "node": "none", "host": 1.0, "ours": difference(ours, hosts)})
-        for name, change in changes(family).items():
-            theirs = family.sample(change(family.hosts)).double() - hosts.double()
-            mine = family.sample(change(family.ours)).double() - ours.double()
-            row = {"family": family.name, "node": name, "host": float(theirs.norm() / hosts.double().norm())}
+        plain = {}
+        for name, change in {"none": lambda model: model, **changes(family)}.items():
+            # the host's InfiniteTalk takes no batch of prompt and negative prompt
+            settings = (MORE if "Cache" in name else SIGMAS, 1.0 if "InfiniteTalk" in name else 3.0)
+            models = (family.hosts, family.ours)
+            if settings not in plain:
+                plain[settings] = [family.sample(model, *settings) for model in models]
+            hosts, ours = plain[settings]
+            theirs, mine = (family.sample(change(model), *settings) for model in models)
+            if name != "none":
+                theirs, mine = theirs - hosts, mine - ours
+            row = {"family": family.name, "node": name, "host": float(theirs.norm() / hosts.norm())}
             rows.append({**row, "ours": difference(mine, theirs)})
             sys.stderr.write(f"{rows[-1]}\n")
     return rows

@@ -7,6 +7,7 @@ audio. Source: wan/modules/s2v of the official code, whose parameter names are k
 Everything that does not change over the steps of a clip is computed once, in `prepare`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from .. import ops as default_ops
 from ..attention import Attention, get_attention
 from ..config import DiTConfig, SpeechConfig
-from ..rope import RotaryTable, rotary_at, rotary_table
+from ..rope import Positions, RotaryTable, rotary_at, rotary_table
 from .base import RunBlock, WanModel
 from .layers import CrossAttention, pad_text
 from .speech_audio import CausalAudioEncoder
@@ -67,13 +68,14 @@ class FramePacker(nn.Module):
 
     def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
         super().__init__()
-        self.head_dim = config.head_dim
         for name, (_, factor) in zip(("proj", "proj_2x", "proj_4x"), _PACKS, strict=True):
             kernel = (factor, 2 * factor, 2 * factor)
             self.add_module(name, ops.Conv3d(config.out_dim, config.dim, kernel, stride=kernel, **factory))
 
-    def forward(self, latents: Tensor, dtype: torch.dtype) -> tuple[Tensor, RotaryTable]:
-        """[B, C, 19, H, W] of any number of frames -> tokens [B, L, dim] of `dtype` and their positions."""
+    def forward(
+        self, latents: Tensor, dtype: torch.dtype, table_at: Callable[[Positions], RotaryTable]
+    ) -> tuple[Tensor, RotaryTable]:
+        """[B, C, 19, H, W] of any number of frames -> tokens [B, L, dim] of `dtype` and their table."""
         total = sum(frames for frames, _ in _PACKS)
         latents = F.pad(latents, (0, 0, 0, 0, max(0, total - latents.shape[2]), 0))[:, :, -total:]
         tokens, tables, end = [], [], total
@@ -85,7 +87,7 @@ class FramePacker(nn.Module):
             times = _spread(oldest, newest if factor < 4 else oldest - frames + 1, frames // factor)
             rows, columns = (_spread(0, size // 2 - 1, size // (2 * factor)) for size in latents.shape[3:])
             positions = (tuple(-t for t in times), rows, columns)
-            tables.append(rotary_at(positions, self.head_dim, latents.device))
+            tables.append(table_at(positions))
             end -= frames
         return torch.cat(tokens, dim=1), torch.cat(tables)
 
@@ -155,14 +157,18 @@ class WanSpeechModel(WanModel):
                 f"the pose has latent size {tuple(pose.shape[2:])} and the video {tuple(size)} (frames, height, "
                 "width): the pose video must be as long and as large as the video"
             )
+
+        def table_at(positions: Positions) -> RotaryTable:
+            return self.rotary_at(positions, device)
+
         tokens, tables = [], []
         if reference is not None:
             patches, (_, height, width) = self.patchify(reference)
             tokens.append(patches + self._kind(_REFERENCE, patches))
             rows, columns = tuple(range(height)), tuple(range(width))
-            tables.append(rotary_at(((REFERENCE_TIME,), rows, columns), self.config.head_dim, device))
+            tables.append(table_at(((REFERENCE_TIME,), rows, columns)))
         if motion is not None:
-            packed, table = self.frame_packer(motion, self.compute_dtype)
+            packed, table = self.frame_packer(motion, self.compute_dtype, table_at)
             tokens.append(packed.float() + self._kind(_MOTION, packed))
             tables.append(table)
         audio_tokens: Tensor | None = None
@@ -180,6 +186,10 @@ class WanSpeechModel(WanModel):
             audio=audio_tokens,
             modulation=modulation,
         )
+
+    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
+        """The table of tokens beside the video's, at `positions` (of frames, rows, columns)."""
+        return rotary_at(positions, self.config.head_dim, device)
 
     def _kind(self, kind: int, like: Tensor) -> Tensor:
         """What is added to the tokens of a kind, [1, 1, C] in float32."""
