@@ -10,6 +10,8 @@ from pathlib import Path
 import folder_paths
 
 from ..wan_models.audio.speech_synthesis import is_voice
+from ..wan_models.checkpoints.reader import shard_of
+from ..wan_models.files import is_hidden, walk_files
 from ..wan_models.text.language_model import is_language_model
 
 CATEGORY = "wan"
@@ -33,7 +35,9 @@ def register() -> None:
     Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
-    folder_paths.folder_names_and_paths[CATEGORY][1].update([*folder_paths.supported_pt_extensions, ".gguf", ".onnx"])
+    folder_paths.folder_names_and_paths[CATEGORY][1].update(
+        [*folder_paths.supported_pt_extensions, ".gguf", ".onnx"]
+    )
     for category in (VOICES, DETECTION, SEGMENTATION, LANGUAGE):
         folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir, category)))
     for category, ours in GGUF_CATEGORIES.items():
@@ -48,26 +52,52 @@ def release_roots() -> list[Path]:
 def _release_entries() -> dict[str, Path]:
     entries: dict[str, Path] = {}
     for file in folder_paths.get_filename_list(CATEGORY):
-        for root in release_roots():
+        for root in () if is_hidden(file) else release_roots():
             path = root / file
-            if not path.is_file():
+            if not path.is_file():  # or a link to nowhere
                 continue
-            # a folder with a config.json is one sharded model, whatever its shards are called
-            if (
-                path.suffix == ".safetensors"
-                and (path.parent / "config.json").is_file()
-                and path.parent != root
-            ):
+            # a folder with a config.json is one model, whatever its files are called; so is a folder with one set of
+            # shards. Its other files may be another model's
+            is_model = path.suffix.lower() == ".safetensors" and (path.parent / "config.json").is_file()
+            if (is_model or _is_set(path)) and path.parent != root:
                 path = path.parent
             entries.setdefault(f"{CATEGORY}/{path.relative_to(root).as_posix()}", path)
             break
     return entries
 
 
+def _is_set(path: Path) -> bool:
+    """Whether a file is one of a set of shards that is alone in its folder."""
+    shard = shard_of(path.name)
+    if shard is None:
+        return False
+    others = [file for file in path.parent.iterdir() if file.suffix.lower() == path.suffix.lower()]
+    stems = {(other := shard_of(file.name)) and other["stem"] for file in others if not is_hidden(file.name)}
+    return stems == {shard["stem"]}
+
+
+def _listed(category: str) -> list[str]:
+    """What the host lists in a category, without hidden files, links to nowhere, and all but the first of the shards
+    of a model."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(category)]
+    return [
+        name
+        for name in folder_paths.get_filename_list(category)
+        if not is_hidden(name)
+        and not ((shard := shard_of(Path(name).name)) and int(shard["number"]) > 1)
+        and any((root / name).is_file() for root in roots)
+    ]
+
+
 def _folders(category: str, is_one: Callable[[Path], bool]) -> dict[str, Path]:
     """The model folders in one of the host's folders, by name."""
     roots = [Path(root) for root in folder_paths.get_folder_paths(category) if Path(root).is_dir()]
-    found = [folder for root in roots for folder in sorted(root.iterdir()) if folder.is_dir() and is_one(folder)]
+    found = [
+        folder
+        for root in roots
+        for folder in sorted(root.iterdir())
+        if not is_hidden(folder.name) and folder.is_dir() and is_one(folder)
+    ]
     return {folder.name: folder for folder in reversed(found)}
 
 
@@ -88,21 +118,22 @@ def segmenters() -> dict[str, Path]:
 
 def detectors() -> dict[str, Path]:
     """ONNX files and ViTPose folders of models/detection, and the ONNX files of the release folders."""
-    found = {name: path for name, path in _release_entries().items() if path.suffix == ".onnx"}
+    found = {name: path for name, path in _release_entries().items() if path.suffix.lower() == ".onnx"}
     for root in map(Path, folder_paths.get_folder_paths(DETECTION)):
-        for file in sorted(root.rglob("*.onnx")):
-            if file.is_file():
-                found.setdefault(file.relative_to(root).as_posix(), file)
+        for file in walk_files(root, endings=[".onnx"]):
+            found.setdefault(file.relative_to(root).as_posix(), file)
     return found | _folders(DETECTION, lambda folder: (folder / "config.json").is_file())
 
 
 def options(category: str, named: str = "") -> list[str]:
     """What a loader offers: entries of the release folders first, those whose name has `named` in it, then the files of
     the host's `category`."""
-    released = [name for name in _release_entries() if named in name.lower() and not name.endswith(".onnx")]
-    found = [*released, *folder_paths.get_filename_list(category)]
+    released = [
+        name for name in _release_entries() if named in name.lower() and not name.lower().endswith(".onnx")
+    ]
+    found = [*released, *_listed(category)]
     if category in GGUF_CATEGORIES:
-        found += folder_paths.get_filename_list(GGUF_CATEGORIES[category])
+        found += _listed(GGUF_CATEGORIES[category])
     return list(dict.fromkeys(found))
 
 

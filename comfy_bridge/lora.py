@@ -58,7 +58,7 @@ def apply_lora(models: dict[str, tuple[Any, float]], path: str | Path) -> tuple[
         if model is None or strength == 0:
             out.append(model)
             continue
-        found = _matched(file, model)
+        found = _matched(file, model, name.removesuffix("-noise"))
         out.append(_patched(file, found, model, strength))
         lines.append(f"{file.path.name} on the {name} model at {strength:g}: {found.report}")
         logging.info("[Wan2.2] %s", lines[-1])
@@ -75,9 +75,12 @@ def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _matched(file: Checkpoint, model: Any) -> LoRAMatch:
+def _matched(file: Checkpoint, model: Any, expert: str) -> LoRAMatch:
     weights = weight_shapes(model)
-    found = match(file.shapes, weights)
+    found = match(file.shapes, weights, expert)
+    if found.faults:
+        more = f" (and {len(found.faults) - 3} more)" if len(found.faults) > 3 else ""
+        raise CheckpointError(f"{file.path.name} cannot be used: {'; '.join(found.faults[:3])}{more}")
     source = getattr(model.model, "source", None)
     this = f"this model ({source.name})" if source else "this model"
     if not found.names:
@@ -111,8 +114,20 @@ def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) ->
         tensors[f"{module}.{what}"] = (
             tensor[:, None] if what == "dora_scale" and tensor.dim() == 1 else tensor
         )
+        if what == "oft_blocks" and tensor.dim() == 4:
+            tensors.setdefault(
+                f"{module}.alpha", torch.tensor(0.0)
+            )  # the host's BOFT fails where there is none
     targets = {module: f"{_PREFIX}{module}.weight" for module, _ in found.names.values()}
     patches = comfy.lora.load_lora(tensors, targets, log_missing=False)
+    leaves = {"diff_b": "bias", "diff_m": None}
+    keys = {
+        f"{module}.{leaf}" for module, what in found.names.values() if (leaf := leaves.get(what, "weight"))
+    }
+    if left := sorted(key for key in keys if _PREFIX + key not in patches):
+        raise CheckpointError(
+            f"{file.path.name} cannot be used: this ComfyUI reads no change of {', '.join(left[:3])} from it"
+        )
     for key, patch in patches.items():
         if isinstance(patch, comfy.weight_adapter.LoRAAdapter) and patch.weights[4] is not None:
             patches[key] = DoRA(patch.loaded_keys, patch.weights)

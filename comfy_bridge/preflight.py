@@ -6,6 +6,10 @@ from ..wan_models.checkpoints.detect import FAMILY_NAMES
 from ..wan_models.config import DISTILLED, RELEASES, Release
 from .lora import loras_of
 
+# of the host's other Wan models, which take their own conditions: Fun-Camera, Fun-Control, HuMo, Animate-2 and SCAIL
+_NO_FAMILY = ("control_adapter", "ref_conv", "audio_proj", "patch_embedding_pose",
+              "patch_embedding_mask", "patch_embedding_global")  # fmt: skip
+
 
 def channels(model: Any) -> tuple[int, int] | None:
     """Channels that a MODEL's transformer takes, and those of its latents; None where it is no Wan model."""
@@ -22,6 +26,8 @@ def family(model: Any) -> str | None:
     config = getattr(network, "config", None) if found else None
     if config is not None:
         return config.family
+    if any(hasattr(network, part) for part in _NO_FAMILY):
+        return None
     if hasattr(network, "casual_audio_encoder"):
         return "s2v"
     if hasattr(network, "face_adapter"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..wan_models.checkpoints.loading import expect, load_into
 from ..wan_models.checkpoints.reader import Checkpoint, open_checkpoint
 from ..wan_models.config import T5Config
-from ..wan_models.text.tokenizer import WanTokenizer, clean
+from ..wan_models.text.tokenizer import WanTokenizer, clean, find_folder
 from ..wan_models.text.umt5 import UMT5Encoder
 from . import compat, folders
 from .packed import ops
@@ -92,9 +92,8 @@ def find_tokenizer(file: Checkpoint) -> WanTokenizer:
     folder = file.path if file.path.is_dir() else file.path.parent
     # in a diffusers folder the tokenizer lies beside the encoder's own folder
     for place in (folder, folder.parent / "tokenizer", *folders.release_roots()):
-        found = sorted(p.parent for name in ("tokenizer.json", "spiece.model") for p in place.rglob(name))
-        if found:
-            return WanTokenizer.from_folder(found[0])
+        if found := find_folder(place):
+            return WanTokenizer.from_folder(found)
     raise ValueError(
         f"No tokenizer was found for {file.path.name}. Put the folder google/umt5-xxl of the official release "
         f"(tokenizer.json, tokenizer_config.json, spiece.model) beside the file, that is into {folder}, "

@@ -60,6 +60,10 @@ def diffusers(module):
     return to_foreign("diffusers transformer", [module])[module]
 
 
+def processors(module):
+    return diffusers(module).replace(".to_", ".processor.to_").replace("to_out.0", "to_out")
+
+
 AB, DOWN_UP = ("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")
 NAMINGS = {
     "diffusion_model": lambda p: low_rank(p, "diffusion_model.", AB, alpha=True),
@@ -83,6 +87,16 @@ NAMINGS = {
     "peft dora": lambda p: (
         low_rank(p, "base_model.model.", AB, scale=SCALE)
         | {f"base_model.model.{m}.lora_magnitude_vector": length for m, length in p["lengths"].items()}
+    ),
+}
+
+
+DIFFSYNTH = ("lora_A.default.weight", "lora_B.default.weight")
+NAMINGS |= {
+    "VideoX-Fun": lambda p: low_rank(p, "lora_unet__", DOWN_UP, alpha=True, rename=underscored),
+    "DiffSynth-Studio": lambda p: low_rank(p, "pipe.dit.", DIFFSYNTH, scale=SCALE),
+    "older diffusers": lambda p: low_rank(
+        p, "transformer._orig_mod.", ("lora.down.weight", "lora.up.weight"), scale=SCALE, rename=processors
     ),
 }
 
@@ -164,6 +178,77 @@ def test_the_hosts_loader_gives_the_same(host, files, naming):
         )
     graph["sample"] = sampler(3, ("lora high", 0), ("lora low", 0))
     assert rel_l2(latents(host, graph), by_hand(host, naming)) < 1e-5
+
+
+# what LyCORIS makes of a weight [256, 256]
+OTHER_KINDS = {
+    "loha": lambda draw: {"hada_w1_a": draw(256, 3), "hada_w1_b": draw(3, 256), "hada_w2_a": draw(256, 3) / 16,
+                          "hada_w2_b": draw(3, 256) / 16, "alpha": torch.tensor(2.0)},
+    "lokr": lambda draw: {"lokr_w1": draw(4, 4), "lokr_w2_a": draw(64, 2) / 8, "lokr_w2_b": draw(2, 64) / 8,
+                          "alpha": torch.tensor(1.0)},
+    "oft": lambda draw: {"oft_blocks": draw(32, 8, 8) / 4},
+    "boft": lambda draw: {"oft_blocks": draw(2, 32, 8, 8) / 4},  # without alpha, of which the host makes an error
+    "glora": lambda draw: {"a1.weight": draw(256, 4) / 64, "a2.weight": draw(4, 256) / 64, "b1.weight": draw(256, 4),
+                           "b2.weight": draw(4, 256) / 64, "alpha": torch.tensor(2.0)},
+}  # fmt: skip
+
+
+def changed(kind, p, weight):
+    """By hand, in float32, at strength 1."""
+    if kind == "loha":
+        return weight + 2 / 3 * (p["hada_w1_a"] @ p["hada_w1_b"]) * (p["hada_w2_a"] @ p["hada_w2_b"])
+    if kind == "lokr":
+        return weight + 1 / 2 * torch.kron(p["lokr_w1"], p["lokr_w2_a"] @ p["lokr_w2_b"])
+    if kind == "glora":
+        return weight + 2 / 4 * (weight @ p["a1.weight"] @ p["a2.weight"] + p["b1.weight"] @ p["b2.weight"])
+    blocks = p["oft_blocks"] - p["oft_blocks"].transpose(-1, -2)
+    turns = (torch.eye(8) + blocks) @ torch.linalg.inv(torch.eye(8) - blocks)
+    if kind == "oft":
+        return torch.einsum("knm,kn...->km...", turns, weight.view(32, 8, -1)).reshape(256, -1)
+    for i, turn in enumerate(turns):  # rows of a block lie 2^i apart by halves
+        rows = torch.arange(256).view(-1, 2, 2**i * 4).transpose(1, 2).reshape(-1, 8)
+        weight = weight.clone()
+        weight[rows] = torch.einsum("bij,bj...->bi...", turn, weight[rows])
+    return weight
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_other_kinds_of_change_under_a_trainers_names(host, files, weights, kind):
+    generator = torch.Generator().manual_seed(11)
+    parts = OTHER_KINDS[kind](lambda *shape: torch.randn(shape, generator=generator))
+    stem = "lycoris_blocks_1_attn1_to_q" if kind != "oft" else "lora_unet__blocks_1_self_attn_q"
+    save_file({f"{stem}.{end}": p for end, p in parts.items()}, files / "loras" / f"{kind}.safetensors")
+    for expert, state in zip(("high", "low"), weights, strict=True):
+        key = "blocks.1.self_attn.q.weight"
+        state = state | {key: changed(kind, parts, state[key])}
+        save_file(state, files / "diffusion_models" / f"{kind} {expert}.safetensors")
+    found = latents(host, with_lora(kind, low=1.0))
+    assert rel_l2(found, by_hand(host, kind)) < 1e-5
+    assert rel_l2(found, latents(host, base_graph() | {"sample": sampler(3), "save": save()})) > 1e-3
+
+
+def test_a_file_for_both_experts(host, files, parts):
+    """Under the names of diffusers' two transformers, each part on its own expert."""
+    high, low = (
+        low_rank(parts, "transformer.", AB, rename=diffusers),
+        low_rank(parts, "diffusion_model.", AB, scale=-1),
+    )
+    name = "transformer_2."
+    low = {name + key.removeprefix("diffusion_model."): value for key, value in low.items()}
+    save_file(
+        {key: value.clone() for key, value in (high | low).items()}, files / "loras" / "both.safetensors"
+    )
+    for expert, part in (("high part", high), ("low part", low)):
+        save_file(part, files / "loras" / f"{expert}.safetensors")
+    both = latents(host, with_lora("both"))
+    graph = with_lora("high part", low=0.0)
+    graph["second"] = node(
+        "WanLoRA", model_high=("lora", 0), model_low=("lora", 1), lora_name="low part.safetensors", strength_high=0.0,
+        strength_low=STRENGTHS[1],
+    )  # fmt: skip
+    graph["sample"] = sampler(3, ("second", 0), ("second", 1))
+    assert torch.equal(both, latents(host, graph))
+    assert rel_l2(both, latents(host, with_lora("high part"))) > 1e-3
 
 
 def test_on_the_hosts_own_model(host, files, weights):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint
+from ..checkpoints.reader import Checkpoint, CheckpointError, open_model
 
 SAMPLE_RATE = 16000
 MAX_SECONDS = 15 * 60
@@ -56,7 +56,7 @@ class Wav2Vec:
     """The encoder behind a file or folder; `network` is transformers' model, for the caller to place on a device."""
 
     def __init__(self, path: str | Path) -> None:
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_model(path)
         self.network = _build(checkpoint)
         self.normalizes = _preprocessor(checkpoint).get("do_normalize", True)
 

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from ..config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from .lora_names import is_lora
 from .reader import Checkpoint
+from .variants import Variant, variant_of
 
 HEAD_DIM = 128
 """Of all released transformers; a single file does not tell the number of heads otherwise."""
@@ -29,9 +31,10 @@ _ANIMATE, _SPEECH = "face_adapter.", "casual_audio_encoder."
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint is: `kind` is dit, vae, t5, clip_vision or unknown; `config` goes with the kind.
+    """What a checkpoint is: `kind` is dit, vae, t5, clip_vision, variant or unknown; `config` goes with the kind.
 
-    `dtype` is that of most plain weights; `packed` names the format of most packed ones, empty where none is."""
+    `dtype` is that of most plain weights; `packed` names the format of most packed ones, empty where none is.
+    `variant`: which of the Wan models that are not run here, of that kind."""
 
     kind: str
     description: str
@@ -40,6 +43,7 @@ class ModelInfo:
     format: str
     config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
     packed: str = ""
+    variant: Variant | None = None
 
 
 def identify(checkpoint: Checkpoint) -> ModelInfo:
@@ -47,7 +51,12 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
     shapes = checkpoint.shapes
     parameters = sum(math.prod(shape) for shape in shapes.values())
     config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
-    if "patch_embedding.weight" in shapes and "head.head.weight" in shapes:
+    is_dit = "patch_embedding.weight" in shapes and "head.head.weight" in shapes
+    channels = _channels(checkpoint) if is_dit else None
+    variant = variant_of(shapes, channels, checkpoint.path, checkpoint.metadata, checkpoint.config)
+    if variant is not None:
+        kind, name = "variant", variant.name
+    elif is_dit:
         kind, config = "dit", _dit(checkpoint)
         name = f"a {FAMILY_NAMES[config.family]} diffusion model ({config.in_dim} input channels)"
     elif "token_embedding.weight" in shapes and "blocks.0.attn.q.weight" in shapes:
@@ -58,15 +67,16 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
     elif "visual.patch_embedding.weight" in shapes and "visual.transformer.0.norm1.weight" in shapes:
         kind, config, name = "clip_vision", _clip(checkpoint), "a CLIP image encoder"
     else:
+        what = "a LoRA file" if is_lora(shapes) else "no model this pack knows"
         stated = f"the file says {checkpoint.gguf.architecture!r}, and " if checkpoint.gguf else ""
         kind, begins = "unknown", ", ".join(sorted(shapes)[:3])
-        name = f"no model this pack knows ({stated}it begins with {begins})"
+        name = f"{what} ({stated}it begins with {begins})"
     size = (
         f", {parameters / 1e9:.1f} billion parameters" if parameters > 1e8 else f", {parameters:,} parameters"
     )
     description = name if kind == "unknown" else name + size
     dtype, packed = _main_dtype(checkpoint)
-    return ModelInfo(kind, description, parameters, dtype, checkpoint.format, config, packed)
+    return ModelInfo(kind, description, parameters, dtype, checkpoint.format, config, packed, variant)
 
 
 def _main_dtype(checkpoint: Checkpoint) -> tuple[torch.dtype, str]:
@@ -88,10 +98,17 @@ def _count(checkpoint: Checkpoint, prefix: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in checkpoint.shapes if name.startswith(prefix)})
 
 
+def _channels(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Of a diffusion model, in and out."""
+    _, channels, *patch = checkpoint.shapes["patch_embedding.weight"]
+    return channels, checkpoint.shapes["head.head.weight"][0] // math.prod(patch)
+
+
 def _dit(checkpoint: Checkpoint) -> DiTConfig:
-    shapes, config = checkpoint.shapes, checkpoint.config
+    shapes = checkpoint.shapes
     dim, in_dim, *_ = shapes["patch_embedding.weight"]
     patch = shapes["patch_embedding.weight"][2:5]
+    config = _believed(checkpoint)
     has = lambda prefix: any(name.startswith(prefix) for name in shapes)  # noqa: E731
     if has(_ANIMATE):
         family = "animate"
@@ -141,24 +158,53 @@ def _face(checkpoint: Checkpoint) -> FaceConfig:
 
 
 def _speech(checkpoint: Checkpoint) -> SpeechConfig:
-    shapes, config = checkpoint.shapes, checkpoint.config
-    count = _count(checkpoint, "audio_injector.injector.")
+    shapes = checkpoint.shapes
+    count, blocks = _count(checkpoint, "audio_injector.injector."), _count(checkpoint, "blocks.")
+    stated = _believed(checkpoint).get("audio_inject_layers")
+    fits = (
+        isinstance(stated, list) and len(stated) == count and all(layer in range(blocks) for layer in stated)
+    )
     local, audio_dim, _ = shapes["casual_audio_encoder.encoder.conv1_local.conv.weight"]
     return SpeechConfig(
         audio_dim=audio_dim,
         audio_layers=shapes["casual_audio_encoder.weights"][1],
         audio_tokens=local // shapes["casual_audio_encoder.encoder.conv1_global.conv.weight"][0],
         # which blocks they follow cannot be told from a single file; there is one release
-        inject_layers=tuple(config.get("audio_inject_layers", SpeechConfig.inject_layers[:count])),
+        inject_layers=layers,
         cond_dim=shapes["cond_encoder.weight"][1],
     )
 
 
+def _believed(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config.json of a diffusion model; {} where it belongs to another one, beside whose files this one lies.
+
+    It states the width, and all that it states of the shape is what the file has."""
+    shapes, config = checkpoint.shapes, checkpoint.config
+    channels_in, channels_out = _channels(checkpoint)
+    heads = config.get("num_heads") or config.get("num_attention_heads") or 0
+    has = {
+        "dim": shapes["patch_embedding.weight"][0],
+        "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
+        "freq_dim": shapes["time_embedding.0.weight"][1],
+        "text_dim": shapes["text_embedding.0.weight"][1],
+        "num_layers": _count(checkpoint, "blocks."),
+        "in_dim": channels_in,
+        "in_channels": channels_in,
+        "out_dim": channels_out,
+        "out_channels": channels_out,
+    }
+    stated = {"dim": heads * config.get("attention_head_dim", 0)} | config
+    if not stated["dim"] or any(
+        config_value != has[key] for key, config_value in stated.items() if key in has
+    ):
+        return {}
+    return config
+
+
 def _heads(config: dict[str, Any], dim: int) -> int:
-    """Heads as config.json gives them, unless it lies beside the file of another model."""
+    """Heads as config.json gives them, else of the width that all releases have."""
     heads = config.get("num_heads") or config.get("num_attention_heads")
-    width = config.get("dim") or (heads or 0) * config.get("attention_head_dim", 0) or dim
-    return heads if heads and width == dim else max(1, dim // HEAD_DIM)
+    return heads if heads and dim % heads == 0 else max(1, dim // HEAD_DIM)
 
 
 def _t5(checkpoint: Checkpoint) -> T5Config:
@@ -186,7 +232,9 @@ def _clip(checkpoint: Checkpoint) -> CLIPConfig:
         mlp_dim=shapes["visual.transformer.0.mlp.0.weight"][0],
         num_heads=max(1, dim // CLIP_HEAD_DIM),
         num_layers=_count(checkpoint, "visual.transformer."),
-        out_dim=shapes["visual.head"][1] if "visual.head" in shapes else shapes["visual.projection.weight"][0],
+        out_dim=shapes["visual.head"][1]
+        if "visual.head" in shapes
+        else shapes["visual.projection.weight"][0],
     )
 
 

@@ -50,6 +50,8 @@ def _open(path: Path) -> Any:
 class GGUFFile:
     """One GGUF file. Raises ValueError where it is none, or cut short, or holds an unknown kind of blocks."""
 
+    format = "GGUF"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -69,6 +71,18 @@ class GGUFFile:
                     f"{', '.join(BLOCKS)}, F16 or BF16"
                 )
             self.tensors[tensor.name] = tensor
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """What the file calls itself."""
+        fields = {
+            key: self.field(f"general.{key}") for key in ("architecture", "name", "basename", "finetune")
+        }
+        return {key: value for key, value in fields.items() if isinstance(value, str)}
 
     @property
     def architecture(self) -> str:

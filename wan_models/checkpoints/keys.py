@@ -12,6 +12,23 @@ from functools import cached_property
 
 Table = list[tuple[str, str]]
 
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch puts into names, at any place: torch.compile, FSDP, activation checkpointing."""
+MODEL_PREFIXES = (
+    "model", "module", "diffusion_model", "transformer", "transformer_2", "dit", "net", "network", "unet", "denoiser",
+    "generator", "student", "pipe", "state_dict", "high_noise_model", "low_noise_model", "vae", "autoencoder",
+    "first_stage_model", "text_encoder", "text_encoders", "umt5xxl", "t5", "cond_stage_model", "clip", "clip_vision",
+    "image_encoder", "audio_encoder", "wav2vec2", "ema", "ema_model", "model_ema",
+)  # fmt: skip
+"""What repackaged and trained files put before every name of a model, each with a dot, several in a row."""
+
+SIGNS = (
+    "patch_embedding.weight", "token_embedding.weight", "shared.weight", "enc.blk.0.attn_q.weight",
+    "decoder.conv1.weight", "decoder.conv_in.weight", "visual.patch_embedding.weight",
+    "vision_model.embeddings.class_embedding", "feature_extractor.conv_layers.0.conv.weight",
+)  # fmt: skip
+"""One weight at the root of each kind of model, under every naming; diffusion models go first."""
+
 _ATTENTION = [(f"to_{x}", x) for x in "qkv"] + [("to_out.0", "o"), ("norm_q", "norm_q"), ("norm_k", "norm_k")]
 _TRANSFORMER: Table = [
     ("patch_embedding", "patch_embedding"),
@@ -184,6 +201,33 @@ SCHEMES: dict[str, Scheme] = {
     ),
     "llama.cpp UMT5": Scheme("enc.blk.0.attn_q.weight", _T5_LLAMA_CPP),
 }
+
+
+def prefix_of(names: Iterable[str]) -> str:
+    """What stands before every name of the model in a file; the first model of `SIGNS` counts.
+
+    Raises ValueError where several models of that kind lie side by side."""
+    names = list(names)
+    for sign in SIGNS:
+        found = {name.removesuffix(sign) for name in names if name.endswith(sign)}
+        found = {prefix for prefix in found if _only_prefixes(prefix)}
+        # averages of training lie beside the weights that they are of
+        found = {prefix for prefix in found if "ema" not in prefix} or found
+        if "" in found or not found:
+            if found:
+                return ""
+            continue
+        if len(found) > 1:
+            raise ValueError(
+                f"holds several models ({', '.join(f'{prefix}*' for prefix in sorted(found))}): save the one that is "
+                "meant as a file of its own"
+            )
+        return found.pop()
+    return ""
+
+
+def _only_prefixes(text: str) -> bool:
+    return not text or (text.endswith(".") and all(part in MODEL_PREFIXES for part in text[:-1].split(".")))
 
 
 def to_official(names: Iterable[str]) -> dict[str, str] | None:

@@ -1,6 +1,6 @@
 """Loading a checkpoint into a model that was built on the meta device: all of it or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,24 @@ _LOADERS = {
 }
 
 
-def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
-    """What the checkpoint holds; CheckpointError where that is not a `kind` (of `ModelInfo`)."""
+def expect(checkpoint: Checkpoint, kind: str, hints: Mapping[str, str] | None = None) -> ModelInfo:
+    """What the checkpoint holds; CheckpointError where that is not a `kind` (of `ModelInfo`) or cannot be used.
+
+    hints: what to do with a model that is not run here, by the key of its `Variant`."""
     info = identify(checkpoint)
+    if info.variant is not None:
+        hint = (hints or {}).get(info.variant.key, "")
+        raise CheckpointError(
+            f"{checkpoint.path} is {info.description}. It is none of the models that are run here (T2V, I2V, TI2V, "
+            f"S2V, Animate). {hint}".rstrip()
+        )
     if info.kind != kind:
         hint = f" Load it with {_LOADERS[info.kind]}." if info.kind in _LOADERS else ""
         raise CheckpointError(
             f"{checkpoint.path} is {info.description}; {_KINDS[kind]} was expected here.{hint}"
         )
+    if checkpoint.fault:
+        raise CheckpointError(checkpoint.fault)
     return info
 
 
@@ -54,6 +64,8 @@ def load_into(
     convert(name, tensor) may change the dtype on the way. keep_packed leaves packed weights as they are stored in
     layers that can hold them (those with a `packing` attribute); the others are unpacked to float32.
     Raises CheckpointError where names or shapes do not fit."""
+    if checkpoint.fault:
+        raise CheckpointError(checkpoint.fault)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = checkpoint.shapes
     problems = [

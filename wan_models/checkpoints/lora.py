@@ -1,51 +1,29 @@
-"""LoRA files of every naming -> the weights of our models that they change.
+"""LoRA files of every naming -> the weights of our models that they change, and what does not fit.
 
-A LoRA's tensor is named by a module and by what it is: a low-rank factor, a scale, or a difference. Modules come
-with the prefixes of trainers (diffusion_model., transformer., base_model.model., lora_unet_), dotted or
-underscored, under official or diffusers names; factors as down/up, A/B, or peft's adapters. Source: the files of
-diffusers, peft, kohya's scripts, LyCORIS and lightx2v.
+Names are read by `lora_names`; modules may have official or diffusers names, dotted or underscored.
 """
 
-import re
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .keys import SCHEMES, to_foreign
+from .lora_names import Reading, experts_of, read, unread
 
-_PREFIXES = (
-    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "lora_unet_",
-    "lora_transformer_",
-)  # fmt: skip
-# what a tensor is, as the ends of names, longest first; on the right as the host's LoRA reader calls it
-_ENDS = {
-    "lora_linear_layer.down.weight": "lora_down.weight",
-    "lora_linear_layer.up.weight": "lora_up.weight",
-    "lora_magnitude_vector.default.weight": "dora_scale",
-    "lora_magnitude_vector.weight": "dora_scale",
-    "lora_magnitude_vector": "dora_scale",
-    "lora_A.default.weight": "lora_down.weight",
-    "lora_B.default.weight": "lora_up.weight",
-    "lora.down.weight": "lora_down.weight",
-    "lora.up.weight": "lora_up.weight",
-    "lora_down.weight": "lora_down.weight",
-    "lora_up.weight": "lora_up.weight",
-    "lora_mid.weight": "lora_mid.weight",
-    "lora_A.weight": "lora_down.weight",
-    "lora_B.weight": "lora_up.weight",
-    "lora_A": "lora_down.weight",
-    "lora_B": "lora_up.weight",
-    "dora_scale": "dora_scale",
-    "alpha": "alpha",
-    "diff_b": "diff_b",
-    "diff_m": "diff_m",
-    "diff": "diff",
-    **{name: name for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")},
-    **{
-        name: name
-        for name in ("lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
-    },
+# the tensors of each way to change a weight, of which it needs all in one of the lists
+_KINDS: dict[str, list[tuple[str, ...]]] = {
+    "LoRA": [("lora_up.weight", "lora_down.weight")],
+    "LoHa": [("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")],
+    "LoKr": [
+        (*one, *two)
+        for one in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+        for two in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))
+    ],
+    "GLoRA": [("a1.weight", "a2.weight", "b1.weight", "b2.weight")],
+    "OFT": [("oft_blocks",)],
+    "difference": [("diff",)],
+    "replacement": [("set_weight",)],
 }
-_END = re.compile(r"(.+)[._](" + "|".join(map(re.escape, sorted(_ENDS, key=len, reverse=True))) + ")")
 
 # parts of other models' names, and those models
 _OTHERS = {
@@ -68,38 +46,66 @@ class LoRAMatch:
     """What a LoRA file does to a model.
 
     names: tensor in the file -> (module of the model, what it is). unmatched: tensors that fit no weight.
-    misfits: why weights that were found cannot take their tensors."""
+    others: tensors for the other expert. misfits: why weights that were found cannot take their tensors.
+    faults: what is wrong with the file itself, or not to be read."""
 
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    expert: str | None = None  # that the names of the whole file speak of
 
     @property
     def report(self) -> str:
         """One line: n of m keys applied, and which were not."""
         total = len(self.names) + len(self.unmatched)
         line = f"{len(self.names)} of {total} keys applied"
+        if self.others:
+            line += (
+                f" (of both experts' parts in the file, this one's; {len(self.others)} keys are the other's)"
+            )
+        elif self.expert:
+            line += f" (the file says that it is for the {self.expert}-noise expert)"
         if self.unmatched:
             some = ", ".join(self.unmatched[:3]) + (" ..." if len(self.unmatched) > 3 else "")
             line += f"; not applied: {some}{_why(self.unmatched)}"
         return line
 
 
-def match(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]) -> LoRAMatch:
-    """Finds the weights of a model (official names to shapes) that a LoRA file's tensors (names to shapes) change."""
+def match(
+    shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]], expert: str | None = None
+) -> LoRAMatch:
+    """Finds the weights of a model (official names to shapes) that a LoRA file's tensors (names to shapes) change.
+
+    expert: "high" or "low", what the model is; of a file that holds both it takes its own part."""
     modules = _aliases(weights)
     found = LoRAMatch()
-    for name, shape in shapes.items():
-        split = _END.fullmatch(name)
-        module = modules.get(_bare(split[1])) if split else None
-        if split is None or module is None:
+    readings = {name: read(name) for name in shapes}
+    parts = experts_of(readings)
+    stated = {part for name, part in parts.items() if part and readings[name]}
+    holds_both = len(stated) == 2
+    if holds_both and expert is None:
+        found.faults.append("it holds a part for the high-noise and one for the low-noise expert")
+    found.expert = next(iter(stated)) if len(stated) == 1 and set(parts.values()) == stated else None
+    taken: dict[tuple[str, str], str] = {}
+    for name, reading in readings.items():
+        if holds_both and expert and parts[name] not in (None, expert):
+            found.others.append(name)
+            continue
+        place = _place(reading, modules) if reading else None
+        if place is None:
             found.unmatched.append(name)
             continue
-        what = _ENDS[split[2]]
-        found.names[name] = (module, what)
-        problem = _misfit(module, what, shape, weights)
-        if problem:
+        if place in taken:
+            found.faults.append(f"{taken[place]} and {name} are both for {place[0]}: keep one of the two")
+            continue
+        taken[place] = name
+        found.names[name] = place
+        if problem := _misfit(*place, shapes[name], weights):
             found.misfits.append(f"{name} {problem}")
+    found.faults += unread(found.unmatched)
+    _check_kinds(found, shapes, weights)
     return found
 
 
@@ -112,24 +118,27 @@ def looks_like(names: Iterable[str]) -> str:
     return "no model this pack knows"
 
 
-def _bare(module: str) -> str:
-    """A module's name without any trainer's prefix, underscored."""
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if module.startswith(prefix):
-                module, stripped = module[len(prefix) :], True
-    return module.replace(".", "_")
+def _place(reading: Reading, modules: Mapping[str, str]) -> tuple[str, str] | None:
+    """The module of the model and what the tensor is to it."""
+    module = modules.get(reading.module)
+    if module is None:
+        return None
+    parent, _, leaf = module.rpartition(".")
+    if leaf == "modulation":  # a bare parameter, named as if it were a module
+        return (parent, "diff_m") if reading.what == "diff" else None
+    return module, reading.what
 
 
 def _aliases(weights: Collection[str]) -> dict[str, str]:
-    """Underscored official and diffusers names of modules -> official name."""
+    """Underscored official and diffusers names of modules and modulations -> official name."""
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in weights if "." in name))
+    modules += [name for name in weights if name.endswith(".modulation")]
     back = SCHEMES["diffusers transformer"].back
     foreign = {name: to_foreign("diffusers transformer", [name])[name] for name in modules if back(name)}
     # a diffusers name may be the official name of another module (norm2), so official names go last and win
     found = {foreign_name.replace(".", "_"): name for name, foreign_name in foreign.items()}
+    # former attention processors have no list around their last layer
+    found |= {name.removesuffix("_0"): module for name, module in found.items() if name.endswith("to_out_0")}
     return found | {name.replace(".", "_"): name for name in modules}
 
 
@@ -140,7 +149,7 @@ def _misfit(
     weight = weights.get(f"{module}.weight")
     bias, modulation = weights.get(f"{module}.bias"), weights.get(f"{module}.modulation")
     wanted: tuple[int, ...] | None = None
-    if what == "diff":
+    if what in ("diff", "set_weight"):
         wanted = weight
     elif what == "diff_b":
         wanted = bias
@@ -150,11 +159,90 @@ def _misfit(
         wanted, shape = weight[:1], shape[:1]
     elif weight and what == "lora_down.weight" and len(shape) > 1:
         wanted, shape = weight[1:2], shape[1:2]
-    if what in ("diff", "diff_b", "diff_m") and wanted is None:
+    if wanted is None and what in ("diff", "set_weight", "diff_b", "diff_m"):
         return "changes a weight that the model does not have"
     if wanted is not None and tuple(shape) != tuple(wanted):
         return f"is {list(shape)} where the model has {list(wanted)}"
     return None
+
+
+def _check_kinds(
+    found: LoRAMatch, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Adds what is wrong with the tensors of a module together: some missing, two ways at once, other sizes."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, (module, what) in found.names.items():
+        groups.setdefault(module, {})[what] = name
+    for module, names in groups.items():
+        has = {kind: _complete(lists, names) for kind, lists in _KINDS.items() if _touches(lists, names)}
+        if not has:
+            if names.keys() == {"alpha"}:
+                found.unmatched.append(names["alpha"])
+                del found.names[names["alpha"]]
+            elif not names.keys() & {"diff_b", "diff_m"}:
+                found.faults.append(f"there is no change that {', '.join(names.values())} goes with")
+            continue
+        if len(has) > 1:
+            found.faults.append(f"{module} is changed in two ways at once, by {' and '.join(has)}")
+            continue
+        ((kind, complete),) = has.items()
+        if not complete:
+            found.faults.append(
+                f"the {kind} of {module} is incomplete, the file has only {', '.join(names.values())}"
+            )
+            continue
+        if f"{module}.weight" not in weights and kind != "difference":
+            found.misfits.append(
+                f"{next(iter(names.values()))} changes a weight that the model does not have"
+            )
+        elif kind in _SIZES:
+            weight, made = weights[f"{module}.weight"], {what: shapes[name] for what, name in names.items()}
+            if not _SIZES[kind](made, weight):
+                sizes = ", ".join(f"{name} {list(shapes[name])}" for name in names.values())
+                found.misfits.append(f"{sizes} do not make up the model's {list(weight)}")
+        if kind == "OFT" and "rescale" in names and len(shapes[names["oft_blocks"]]) == 3:
+            found.faults.append("it is OFT with learnt scales (rescale), which cannot be read here")
+
+
+def _touches(lists: list[tuple[str, ...]], names: Collection[str]) -> bool:
+    return any(what in names for one in lists for what in one)
+
+
+def _complete(lists: list[tuple[str, ...]], names: Collection[str]) -> bool:
+    return any(all(what in names for what in one) for one in lists)
+
+
+_Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _loha_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
+    if "hada_t1" in parts or "hada_t2" in parts:  # the factors of a convolution: ranks first
+        return "hada_t1" in parts and "hada_t2" in parts and parts["hada_w1_a"][-1] == weight[0]
+    pairs = [(parts[f"hada_w{i}_a"], parts[f"hada_w{i}_b"]) for i in (1, 2)]
+    return all(a[0] == weight[0] and b[1] == math.prod(weight[1:]) for a, b in pairs)
+
+
+def _lokr_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
+    def size(i: int) -> int:
+        if f"lokr_w{i}" in parts:
+            return math.prod(parts[f"lokr_w{i}"])
+        a, b, core = parts[f"lokr_w{i}_a"], parts[f"lokr_w{i}_b"], parts.get(f"lokr_t{i}")
+        return a[0] * b[1] if core is None else a[1] * b[1] * math.prod(core[2:])
+
+    return size(1) * size(2) == math.prod(weight)
+
+
+def _oft_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
+    blocks = parts["oft_blocks"]
+    return len(blocks) in (3, 4) and blocks[-3] * blocks[-2] == weight[0]
+
+
+def _glora_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
+    sides = {*parts["b1.weight"], *parts["b2.weight"]}
+    return weight[0] in sides and math.prod(weight[1:]) in sides
+
+
+_SIZES = {"LoHa": _loha_fits, "LoKr": _lokr_fits, "OFT": _oft_fits, "GLoRA": _glora_fits}
 
 
 def _why(unmatched: list[str]) -> str:

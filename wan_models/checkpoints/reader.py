@@ -1,13 +1,12 @@
 """Any checkpoint as one read-only mapping of names to tensors, memory-mapped and read when asked for.
 
-Understands a safetensors file, a folder of safetensors shards with their index, a folder with one safetensors
-file, GGUF files, and PyTorch files (.pth, .pt, .bin), which are read with `weights_only=True`: code in a file
-never runs. `open_checkpoint` gives the file as it is, `open_model` under the names of this package's models.
+Understands the files of `formats`, sets of shards with an index or without, and folders with one file or set.
+`open_checkpoint` gives the file as it is, `open_model` under the names of this package's models.
 """
 
 import json
 import math
-import pickle
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,34 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..files import visible_files
 from . import keys
+from .formats import SAFETENSORS_SUFFIXES, SUFFIXES, CheckpointError, WeightsFile, open_file
 from .gguf_file import GGUFFile
 from .quantized import Packing, is_side_tensor, scaled_float8
 
-PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-"""What repackaged files put before every name."""
-
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# header names of safetensors dtypes
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, with the file, what is wrong with it, and what to do."""
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<suffix>\.[^.]+)")
 
 
 @dataclass(frozen=True)
 class _Entry:
     """One tensor: the file that reads it, its name there, and how it is packed."""
 
-    file: Any
+    file: WeightsFile
     name: str
     packing: Packing | None = None
 
@@ -50,15 +37,17 @@ class _Entry:
 class Checkpoint(Mapping[str, Tensor]):
     """Names to tensors, over one or several files. `shapes` and `dtypes` come from headers alone.
 
-    A packed tensor (see `packing`) reads as it is stored; its shape is that of the weight itself."""
+    A packed tensor (see `packing`) reads as it is stored; its shape is that of the weight itself. `fault`: why the
+    weights cannot be used although their names can be read."""
 
-    def __init__(self, path: Path, entries: dict[str, _Entry], kind: str) -> None:
+    def __init__(self, path: Path, entries: dict[str, _Entry], kind: str, fault: str = "") -> None:
         self.path = path
         self.format = kind
+        self.fault = fault
         self._entries = entries
 
     @classmethod
-    def of_file(cls, path: Path, file: Any, names: Any, kind: str) -> "Checkpoint":
+    def of_file(cls, path: Path, file: WeightsFile, names: Any, kind: str) -> "Checkpoint":
         return cls(path, {name: _Entry(file, name) for name in names}, kind)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -98,10 +87,24 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The config.json of a model folder, or {}."""
-        folder = self.path if self.path.is_dir() else self.path.parent
-        file = folder / "config.json"
-        return _read_json(file) if file.is_file() else {}
+        """The config.json of a model folder, or of the folder that a file lies in (it may be another model's); or {}."""
+        own = self.path.is_dir()
+        file = (self.path if own else self.path.parent) / "config.json"
+        try:
+            return _read_json(file) if file.is_file() else {}
+        except CheckpointError:
+            if own:
+                raise
+            return {}  # of something else, beside the file
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """Text that the files carry beside their tensors."""
+        files = {id(entry.file): entry.file for entry in self._entries.values()}
+        merged: dict[str, str] = {}
+        for file in files.values():
+            merged |= getattr(file, "metadata", {})
+        return merged
 
     @cached_property
     def gguf(self) -> GGUFFile | None:
@@ -111,26 +114,36 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def for_model(self) -> "Checkpoint":
         """The same under official names: the prefix and other parts of repackaged files dropped, foreign names
-        translated, and the scales of fp8 weights taken in. Raises CheckpointError on unknown quantised formats."""
-        entries = self._entries
-        for prefix in PREFIXES:
-            if any(name.startswith(prefix) for name in entries):
-                entries = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
-                break
+        translated, and the scales of fp8 weights taken in. Unknown quantised formats become its `fault`; raises
+        CheckpointError where several models lie side by side."""
+        entries = {_unwrapped(name): entry for name, entry in self._entries.items()}
+        try:
+            prefix = keys.prefix_of(entries)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path} {error}") from None
+        if prefix:
+            entries = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
         official = keys.to_official(entries)
         if official is not None:
             entries = {official[name]: entry for name, entry in entries.items() if name in official}
         plain = Checkpoint(self.path, entries, self.format)
+        fault, scaled = "", {}
         try:
             scaled = scaled_float8(plain.shapes, plain.__getitem__, plain.dtypes)
         except ValueError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
+            fault = f"{self.path}: {error}"
         entries = {
             name: replace(entry, packing=scaled.get(name, entry.packing))
             for name, entry in entries.items()
             if not is_side_tensor(name)
         }
-        return Checkpoint(self.path, entries, self.format)
+        return Checkpoint(self.path, entries, self.format, fault)
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in keys.WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def open_model(path: str | Path) -> Checkpoint:
@@ -139,58 +152,106 @@ def open_model(path: str | Path) -> Checkpoint:
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a file or folder; reads headers only. Raises CheckpointError where it is absent, broken or unsafe."""
+    """Opens a file or folder, and of a set of shards any one for all; reads headers only. Links are followed.
+
+    Raises CheckpointError where it is absent, broken or unsafe."""
     path = Path(path)
     if path.is_dir():
         return _open_folder(path)
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(f"{path} is a link to {path.readlink()}, where there is nothing")
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
-    if path.suffix in TORCH_SUFFIXES:
-        file = _TorchFile(path)
-        return Checkpoint.of_file(path, file, file.tensors, "pth")
-    if path.suffix in (".safetensors", ".sft"):
-        shard = _SafetensorsFile(path)
-        return Checkpoint.of_file(path, shard, shard.entries, "safetensors")
-    if path.suffix == ".gguf":
-        return _open_gguf(path)
-    raise CheckpointError(
-        f"{path} is no checkpoint: expected .safetensors, .gguf, {', '.join(TORCH_SUFFIXES)} or a folder"
-    )
+    if shard := shard_of(path.name):
+        index = next((i for i in _indices(path.parent) if path.name in _weight_map(i).values()), None)
+        entries = _indexed(index) if index else _joined(path.parent, _set_of(shard))
+        return Checkpoint(path, entries, "sharded " + next(iter(entries.values())).file.format)
+    file = open_file(path)
+    return Checkpoint(path, _entries(file), file.format)
 
 
-def _open_gguf(path: Path) -> Checkpoint:
-    try:
-        file = GGUFFile(path)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from None
-    return Checkpoint(path, {name: _Entry(file, name, file.packing(name)) for name in file.tensors}, "GGUF")
+def shard_of(name: str) -> re.Match[str] | None:
+    """Stem, number, count and suffix of a file name such as model-00001-of-00002.safetensors; None of others."""
+    found = _SHARD.fullmatch(name)
+    return found if found and int(found["count"]) > 1 and found["suffix"].lower() in SUFFIXES else None
+
+
+def _set_of(shard: re.Match[str]) -> tuple[str, str, str]:
+    return shard["stem"], shard["count"], shard["suffix"]
+
+
+def _entries(file: WeightsFile) -> dict[str, _Entry]:
+    return {name: _Entry(file, name, file.packing(name)) for name in file.names}
+
+
+def _indices(folder: Path) -> list[Path]:
+    """The index files of a folder, those of safetensors alone where there are any."""
+    found = [file for file in visible_files(folder) if file.name.lower().endswith(".index.json")]
+    return [file for file in found if file.name.lower().endswith(".safetensors.index.json")] or found
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
+    indices = _indices(folder)
     if len(indices) > 1:
         raise CheckpointError(
             f"{folder} holds several models ({', '.join(i.name for i in indices)}): keep one of them"
         )
     if indices:
-        return _open_index(indices[0])
-    files = sorted(folder.glob("*.safetensors"))
+        entries = _indexed(indices[0])
+        return Checkpoint(folder, entries, "sharded " + next(iter(entries.values())).file.format)
+    files = [file for file in visible_files(folder) if file.suffix.lower() in SUFFIXES]
+    files = [file for file in files if file.suffix.lower() in SAFETENSORS_SUFFIXES] or files
     if not files:
         raise CheckpointError(f"{folder} holds no .safetensors file: the download is not complete")
-    if len(files) > 1:
+    sets = {_set_of(shard) if (shard := shard_of(f.name)) else f.name for f in files}
+    if len(sets) > 1:
         raise CheckpointError(
-            f"{folder} holds {len(files)} .safetensors files and no index file (*.safetensors.index.json) that says "
+            f"{folder} holds {len(files)} files of weights and no index file (*.safetensors.index.json) that says "
             "how they belong together: download the index too, or keep one file"
         )
-    shard = _SafetensorsFile(files[0])
-    return Checkpoint.of_file(folder, shard, shard.entries, "safetensors")
+    if isinstance(which := sets.pop(), tuple):
+        entries = _joined(folder, which)
+        return Checkpoint(folder, entries, "sharded " + next(iter(entries.values())).file.format)
+    file = open_file(files[0])
+    return Checkpoint(folder, _entries(file), file.format)
 
 
-def _open_index(index: Path) -> Checkpoint:
+def _joined(folder: Path, which: tuple[str, str, str]) -> dict[str, _Entry]:
+    """The tensors of a set of shards without an index: `which` is their stem, count and suffix."""
+    shards = {
+        int(shard["number"]): file
+        for file in visible_files(folder)
+        if (shard := shard_of(file.name)) and _set_of(shard) == which
+    }
+    stem, count, suffix = which
+    missing = [
+        f"{stem}-{number:0{len(count)}}-of-{count}{suffix}"
+        for number in range(1, int(count) + 1)
+        if number not in shards
+    ]
+    if missing:
+        raise CheckpointError(
+            f"{folder} holds {len(shards)} of the {int(count)} files of {stem}; missing: {', '.join(missing)}. "
+            "Download the rest into it"
+        )
+    return {
+        name: entry
+        for number in sorted(shards)
+        for name, entry in _entries(open_file(shards[number])).items()
+    }
+
+
+def _weight_map(index: Path) -> dict[str, str]:
     names = _read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{index} has no weight_map: download it again")
-    shards: dict[str, _SafetensorsFile] = {}
+    return names
+
+
+def _indexed(index: Path) -> dict[str, _Entry]:
+    """The tensors of a set of shards with an index file."""
+    names = _weight_map(index)
+    shards: dict[str, dict[str, _Entry]] = {}
     for shard in sorted(set(names.values())):
         if Path(shard).name != shard:
             raise CheckpointError(
@@ -198,110 +259,13 @@ def _open_index(index: Path) -> Checkpoint:
             )
         if not (index.parent / shard).is_file():
             raise CheckpointError(f"{index} names {shard}, which is missing: download it into {index.parent}")
-        shards[shard] = _SafetensorsFile(index.parent / shard)
+        shards[shard] = _entries(open_file(index.parent / shard))
     for name, shard in names.items():
-        if name not in shards[shard].entries:
+        if name not in shards[shard]:
             raise CheckpointError(
                 f"{index} places {name} in {shard}, which does not have it: download both again"
             )
-    return Checkpoint(
-        index.parent,
-        {name: _Entry(shards[shard], name) for name, shard in names.items()},
-        "sharded safetensors",
-    )
-
-
-class _SafetensorsFile:
-    """One safetensors file; opened when the first tensor is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.entries = self._read_header()
-
-    def _read_header(self) -> dict[str, Any]:
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise CheckpointError(f"{self.path} is {_broken(size)}: download it again")
-            try:
-                header = json.loads(file.read(length))
-                header.pop("__metadata__", None)
-                end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-                raise CheckpointError(
-                    f"{self.path} has a broken header: it is no safetensors file, or damaged"
-                ) from None
-        if size < 8 + length + end:
-            missing = 8 + length + end - size
-            raise CheckpointError(
-                f"{self.path} is cut short, {missing:,} bytes are missing: download it again"
-            )
-        if not header:
-            raise CheckpointError(f"{self.path} holds no tensors")
-        return header
-
-    def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
-        entry = self.entries[name]
-        if entry["dtype"] not in _DTYPES:
-            raise CheckpointError(f"{self.path}: {name} is of unknown type {entry['dtype']}")
-        return tuple(entry["shape"]), _DTYPES[entry["dtype"]]
-
-    @cached_property
-    def _file(self) -> Any:
-        try:
-            return safe_open(self.path, framework="pt")
-        except SafetensorError as error:
-            raise CheckpointError(f"{self.path} cannot be read ({error}): download it again") from error
-
-    def read(self, name: str) -> Tensor:
-        return self._file.get_tensor(name)
-
-
-class _TorchFile:
-    """One PyTorch file, memory-mapped; nothing but tensors and plain containers is ever unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        size = path.stat().st_size
-        try:
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError as error:
-            if size and "weights_only" in str(error).lower().replace(" ", "_"):
-                raise CheckpointError(
-                    f"{path} holds more than weights, perhaps code, and was not opened: get a .safetensors version"
-                ) from None
-            raise CheckpointError(f"{path} is {_broken(size)}: download it again") from None
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is {_broken(size)} ({_first_line(error)}): download it again"
-            ) from None
-        self.tensors = self._unwrap(data)
-
-    def _unwrap(self, data: Any) -> dict[str, Tensor]:
-        # a checkpoint of training holds the weights beside other things
-        if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
-            data = data["state_dict"]
-        while isinstance(data, dict) and len(inner := [v for v in data.values() if isinstance(v, dict)]) == 1:
-            data = inner[0]
-        tensors = {k: v for k, v in data.items() if isinstance(v, Tensor)} if isinstance(data, dict) else {}
-        if not tensors:
-            raise CheckpointError(f"{self.path} holds no named tensors: it is no checkpoint of a model")
-        return tensors
-
-    def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
-        return tuple(self.tensors[name].shape), self.tensors[name].dtype
-
-    def read(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-
-def _broken(size: int) -> str:
-    return "empty" if size == 0 else "damaged or cut short"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
+    return {name: shards[shard][name] for name, shard in names.items()}
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import ftfy
 import torch
 from torch import Tensor
 
+from ..files import walk_files
+
 FILES = "tokenizer.json (or spiece.model) and tokenizer_config.json"
 
 
@@ -18,6 +20,11 @@ def clean(text: str) -> str:
 
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return regex.sub(r"\s+", " ", text).strip()
+
+
+def find_folder(place: Path) -> Path | None:
+    """The first folder at or below `place` that holds a tokenizer's files; links are followed. None where none is."""
+    return next((file.parent for file in walk_files(place, names=("tokenizer.json", "spiece.model"))), None)
 
 
 class WanTokenizer:
