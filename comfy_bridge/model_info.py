@@ -5,6 +5,7 @@ from pathlib import Path
 from ..wan_models.checkpoints.detect import ModelInfo, identify
 from ..wan_models.checkpoints.reader import open_checkpoint
 from .diffusion import INFERENCE_DTYPES, activation_bytes
+from .other_models import road
 
 _GIB = 1 << 30
 
@@ -20,6 +21,8 @@ def describe(path: str | Path, width: int, height: int, frames: int) -> str:
         f"{checkpoint.path.name}: {info.description}",
         f"stored as {checkpoint.format}, {stored}, {checkpoint.stored_bytes / _GIB:.2f} GiB of weights",
     ]
+    if checkpoint.fault:
+        lines.append(f"cannot be loaded: {checkpoint.fault}")
     return "\n".join(lines + _DETAILS[info.kind](info, width, height, frames))
 
 
@@ -39,6 +42,10 @@ def _dit(info: ModelInfo, width: int, height: int, frames: int) -> list[str]:
     return lines
 
 
+def _variant(info: ModelInfo, *_: int) -> list[str]:
+    return ["none of the models that this pack runs itself", road(info)]
+
+
 def _vae(info: ModelInfo, *_: int) -> list[str]:
     models = "TI2V-5B" if info.config.version == "2.2" else "the 14B and 1.3B models"
     time, space, _ = info.config.stride
@@ -53,7 +60,16 @@ def _t5(info: ModelInfo, *_: int) -> list[str]:
 
 def _clip(info: ModelInfo, *_: int) -> list[str]:
     size, dim = info.config.image_size, info.config.dim
-    return [f"sees pictures of {size}x{size}, features {dim} wide; goes with Animate-14B and Wan2.1's I2V models"]
+    return [
+        f"sees pictures of {size}x{size}, features {dim} wide; goes with Animate-14B and Wan2.1's I2V models"
+    ]
 
 
-_DETAILS = {"dit": _dit, "vae": _vae, "t5": _t5, "clip_vision": _clip, "unknown": lambda *_: []}
+_DETAILS = {
+    "dit": _dit,
+    "vae": _vae,
+    "t5": _t5,
+    "clip_vision": _clip,
+    "variant": _variant,
+    "unknown": lambda *_: [],
+}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,18 @@ import torch
 from formats import write_gguf, write_scaled_fp8
 from safetensors.torch import load_file, save_file
 
-from demo.tiny_release import DIT, VAE, write_release
+from demo.tiny_release import CLIP, DIT, DITS, VAE, write_release
 from wan_models.checkpoints.detect import identify
+from wan_models.checkpoints.formats import TORCH_SUFFIXES
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint, open_model
-from wan_models.config import DiTConfig
+from wan_models.config import DiTConfig, SpeechConfig, T5Config
+from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
+from wan_models.dit.speech import WanSpeechModel
+from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
+from wan_models.vision.clip import VisionTransformer
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +109,35 @@ def broken_cases():
     def no_index(copy):
         folder = copy("high_noise_model")
         next(folder.glob("*.index.json")).unlink()
+        next(folder.glob("*-00002-of-*.safetensors")).unlink()
         return folder
+
+    def two_models(copy):
+        file = copy("low_noise_model") / "diffusion_pytorch_model.safetensors"
+        (file.parent / "other.safetensors").write_bytes(file.read_bytes())
+        return file.parent
+
+    def written(content, name="model.safetensors"):
+        def make(copy):
+            file = copy("low_noise_model") / name
+            file.write_bytes(content)
+            return file
+
+        return make
+
+    def pickled(data):
+        def make(copy):
+            file = copy("Wan2.1_VAE.pth")
+            torch.save(data, file)
+            return file
+
+        return make
+
+    def cut_old_pth(copy):
+        file = copy("Wan2.1_VAE.pth")
+        torch.save(torch.load(file), file, _use_new_zipfile_serialization=False)
+        file.write_bytes(file.read_bytes()[:-2000])
+        return file
 
     def edited_index(change):
         def make(copy):
@@ -143,7 +177,26 @@ def broken_cases():
         pytest.param(empty, "is empty", id="empty"),
         pytest.param(garbage, "broken header", id="garbage"),
         pytest.param(missing_shard, "00001-of-00002.safetensors, which is missing", id="missing shard"),
-        pytest.param(no_index, "no index file", id="no index"),
+        pytest.param(
+            no_index, "holds 1 of the 2 files.*missing: diffusion_pytorch_model-00002-of-00002", id="no index"
+        ),
+        pytest.param(two_models, "no index file", id="two models"),
+        pytest.param(
+            written(b"version https://git-lfs.github.com/spec/v1\noid"), "a Git LFS pointer", id="lfs"
+        ),
+        pytest.param(written(b"<!DOCTYPE html>\n<html>" * 9), "a web page that was saved", id="html"),
+        pytest.param(written(b"\n<html>" * 9, "m.GGUF"), "a web page that was saved", id="html as GGUF"),
+        pytest.param(written(b'{"error":"Invalid credentials"}' * 9), "text, not a model", id="answer"),
+        pytest.param(written(b"Entry not found", "m.pth"), "text, not a model", id="not found"),
+        pytest.param(written(bytes(4096), "m.pth"), "only zeros at its beginning", id="zeros"),
+        pytest.param(written(b"\0\5\x16\7\0\2" * 9), "what macOS keeps beside a file", id="macOS"),
+        pytest.param(written(b"", "m.Pt"), "is empty", id="empty pt"),
+        pytest.param(cut_old_pth, "Wan2.1_VAE.pth is damaged or cut short", id="cut old pth"),
+        pytest.param(
+            pickled({n: {"w": torch.ones(1)} for n in ("first", "second")}),
+            "several groups of weights (first, second",
+            id="groups",
+        ),
         pytest.param(
             edited_index(lambda m: m.update(x="gone.safetensors")),
             "gone.safetensors, which is missing",
@@ -171,12 +224,13 @@ def test_broken_files_say_what_is_wrong(copy, make, message):
         open_checkpoint(make(copy))
 
 
-def test_code_in_a_pth_never_runs(tmp_path):
+@pytest.mark.parametrize("is_new", [True, False])
+def test_code_in_a_pth_never_runs(tmp_path, is_new):
     class Bomb:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"weight": Bomb()}, tmp_path / "bomb.pth")
+    torch.save({"weight": Bomb()}, tmp_path / "bomb.pth", _use_new_zipfile_serialization=is_new)
     with pytest.raises(CheckpointError, match="holds more than weights, perhaps code, and was not opened"):
         open_checkpoint(tmp_path / "bomb.pth")
     assert not (tmp_path / "ran").exists()
@@ -215,29 +269,304 @@ def test_vae_of_another_width_loads(tmp_path):
     assert expect(open_checkpoint(tmp_path / "v.pth"), "vae").config == VAEConfig(base_dim=8)
 
 
-def test_a_stray_config_beside_a_file_is_not_believed(release, tmp_path):
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"num_heads": 40, "dim": 5120},
+        {"num_attention_heads": 24, "attention_head_dim": 128},
+        {"text_len": 77, "eps": 0.1, "num_heads": 4},
+        {"dim": 256, "num_layers": 40, "text_len": 77, "eps": 0.1, "num_heads": 8},
+        {"dim": 256, "num_layers": 2, "ffn_dim": 512, "in_dim": 36, "text_len": 77, "num_heads": 8},
+        {"d_model": 4096, "num_heads": 64, "num_layers": 24, "text_len": 77},
+        None,
+    ],
+)  # fmt: skip
+def test_a_stray_config_beside_a_file_is_not_believed(release, tmp_path, stray):
     state = dict(open_checkpoint(release / "low_noise_model"))
     save_file(state, tmp_path / "single.safetensors")
-    for stray in ({"num_heads": 40, "dim": 5120}, {"num_attention_heads": 24, "attention_head_dim": 128}):
-        (tmp_path / "config.json").write_text(json.dumps(stray))
-        assert identify(open_checkpoint(tmp_path / "single.safetensors")).config == DIT
+    (tmp_path / "config.json").write_text("not json" if stray is None else json.dumps(stray))
+    assert identify(open_checkpoint(tmp_path / "single.safetensors")).config == DIT
+
+
+def test_the_models_own_config_is_believed(release, tmp_path):
+    own = {"dim": 256, "num_heads": 4, "num_layers": 2, "text_len": 300, "eps": 1e-5}
+    save_file(dict(open_checkpoint(release / "low_noise_model")), tmp_path / "single.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    expected = replace(DIT, num_heads=4, text_len=300, eps=1e-5)
+    for path in (tmp_path, tmp_path / "single.safetensors"):
+        assert identify(open_checkpoint(path)).config == expected
+
+
+@pytest.mark.parametrize("layers", [[0, 1, 2], [0, 40], [0], "01"])
+def test_layers_of_another_speech_model_are_not_believed(tmp_path, layers):
+    config = DITS["S2V-14B"]
+    (tmp_path / "config.json").write_text(json.dumps({"dim": 256, "audio_inject_layers": layers}))
+    shapes = header(WanSpeechModel(config, device="meta"))
+    found = identify(headers(shapes, tmp_path / "x.safetensors")).config.speech
+    assert found.inject_layers == SpeechConfig.inject_layers[:2]
+    (tmp_path / "config.json").write_text(json.dumps({"dim": 256, "audio_inject_layers": [1, 0]}))
+    found = identify(headers(shapes, tmp_path / "x.safetensors")).config.speech
+    assert found.inject_layers == (1, 0)
+
+
+def header(network):
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def headers(shapes, path=Path("x.safetensors"), told=None):
+    """A checkpoint of which only the header is there."""
+
+    class Headers:
+        format, metadata = "safetensors", told or {}
+
+        def header(self, name):
+            return shapes[name], torch.bfloat16
+
+    return Checkpoint.of_file(path, Headers(), shapes, "safetensors")
+
+
+# --- files as they lie about ---
+
+
+def named(prefix="", wrap=lambda name: name):
+    return lambda state: {prefix + wrap(name): weight for name, weight in state.items()}
+
+
+def within(*path):
+    def nest(state):
+        for key in reversed(path):
+            state = {key: state, "step": torch.tensor(3)}
+        return state
+
+    return nest
+
+
+def beside(name, other):
+    return lambda state: {
+        name: state,
+        other: {k: v + 1 for k, v in state.items()},
+        "optimizer": {"state": {0: {"m": torch.ones(1)}}},
+    }
+
+
+SAVED = {
+    "single.safetensors": named(), "single.SAFETENSORS": named(), "single.SafeTensors": named(), "single.sft": named(),
+    "single.SFT": named(), "single.pth": named(), "single.PTH": named(), "single.Pt": named(), "single.BIN": named(),
+    "single.CKPT": named(), "old.pth": named(), "old.PTH": named("model."), "old.bin": within("state_dict"),
+    "zip called.safetensors": named(), "header called.pth": named(),
+    "a.safetensors": named("model."), "b.safetensors": named("model.diffusion_model."), "c.pth": named("module."),
+    "d.safetensors": named("_orig_mod."), "e.safetensors": named("transformer."), "f.safetensors": named("dit."),
+    "g.safetensors": named("module._orig_mod.model."), "h.safetensors": named("diffusion_model.model."),
+    "i.safetensors": named("pipe.dit."), "j.pth": named("low_noise_model."), "k.safetensors": named("generator.model."),
+    "l.safetensors": named("", lambda name: name.replace("blocks.1.", "blocks.1._orig_mod.")),
+    "m.pth": named("_fsdp_wrapped_module.", lambda name: name.replace("ffn.", "_checkpoint_wrapped_module.ffn.")),
+    "n.pth": within("state_dict"), "o.pth": within("model"), "p.pth": within("module"), "q.pth": within("ema"),
+    "r.pth": within("checkpoint", "state_dict", "model"), "s.pth": within("generator"), "t.pth": within("whatever"),
+    "u.pth": beside("model", "ema"), "v.pth": beside("generator", "critic"),
+    "w.pth": beside("state_dict", "ema_state_dict"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_endings_prefixes_and_containers(release, tmp_path, name):
+    state = dict(open_checkpoint(release / "low_noise_model"))
+    saved, path = SAVED[name](state), tmp_path / name
+    if name.startswith("old"):
+        torch.save(saved, path, _use_new_zipfile_serialization=False)
+    elif name.startswith("zip") or (not name.startswith("header") and path.suffix.lower() in TORCH_SUFFIXES):
+        torch.save(saved, path)
+    else:
+        save_file(saved, path)
+    same_model(path, state)
+
+
+def same_model(path, state):
+    checkpoint = open_model(path)
+    model = WanModel(expect(checkpoint, "dit").config, device="meta")
+    load_into(model, checkpoint)
+    assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
+
+
+def test_gguf_in_capitals(release, tmp_path):
+    state = dict(open_checkpoint(release / "low_noise_model"))
+    write_gguf(tmp_path / "m.gguf", {f"model.{name}": weight for name, weight in state.items()}, "F32")
+    (tmp_path / "m.gguf").rename(tmp_path / "m.GGUF")
+    same_model(tmp_path / "m.GGUF", state)
+
+
+def test_shards_hidden_files_and_links(release, copy, tmp_path):
+    state = dict(open_checkpoint(release / "high_noise_model"))
+    folder = copy("high_noise_model")
+    for name in ("._diffusion_pytorch_model.safetensors", ".x.safetensors", "._a.safetensors.index.json"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2")
+    same_model(folder, state)
+    (folder / "config.json").unlink()
+    shards = sorted(folder.glob("diff*.safetensors"))
+    for path in (folder, *shards):  # any one of a set stands for all
+        same_model(path, state)
+    next(folder.glob("diff*.index.json")).unlink()
+    for path in (folder, *shards):
+        same_model(path, state)
+    linked, blobs = tmp_path / "linked", tmp_path / "blobs"
+    linked.mkdir(), blobs.mkdir()
+    for i, shard in enumerate(shards):  # as the cache of Hugging Face keeps them
+        (linked / shard.name).symlink_to(shard.rename(blobs / f"{i}abc"))
+    (tmp_path / "folder").symlink_to(linked)
+    for path in (linked, linked / shards[0].name, tmp_path / "folder"):
+        same_model(path, state)
+    (blobs / "1abc").unlink()
+    for path in (linked, linked / shards[0].name):
+        with pytest.raises(CheckpointError, match=r"1 of the 2 files.*missing: .*00002-of-00002.safetensors"):
+            open_model(path)
+    with pytest.raises(
+        CheckpointError, match=r"00002.safetensors is a link to .*1abc, where there is nothing"
+    ):
+        open_model(linked / shards[1].name)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module._orig_mod.", "state_dict.model."])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("vae", "first_stage_model."), ("vae", "vae."), ("t5", "text_encoders.umt5xxl.transformer."),
+        ("t5", "text_encoder."), ("clip_vision", "clip_vision."),
+    ],
+)  # fmt: skip
+def test_other_models_prefixes(tmp_path, prefix, kind, more):
+    network = {
+        "vae": lambda: WanVAE21(VAE),
+        "t5": lambda: UMT5Encoder(
+            T5Config(vocab_size=9, dim=8, dim_attn=8, dim_ffn=8, num_heads=2, num_layers=1)
+        ),
+        "clip_vision": lambda: VisionTransformer(CLIP),
+    }[kind]()
+    roots = {"clip_vision": "visual."}
+    state = {roots.get(kind, "") + name: weight for name, weight in network.state_dict().items()}
+    for before in (prefix, more):
+        torch.save({before + name: weight for name, weight in state.items()}, tmp_path / "m.pth")
+        checkpoint = open_model(tmp_path / "m.pth")
+        assert expect(checkpoint, kind) and set(checkpoint) == set(state)
+
+
+def test_two_models_in_one_file_are_refused(release, tmp_path):
+    state = dict(open_checkpoint(release / "low_noise_model"))
+    both = {f"{p}_noise_model.{name}": w.clone() for p in ("high", "low") for name, w in state.items()}
+    save_file(both, tmp_path / "both.safetensors")
+    with pytest.raises(CheckpointError, match=r"several models \(high_noise_model.\*, low_noise_model.\*\)"):
+        open_model(tmp_path / "both.safetensors")
 
 
 def test_image_to_video_is_told_by_its_channels():
-    class Headers:
-        shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in WanModel(DiTConfig(family="i2v", in_dim=36), device="meta")
-            .state_dict()
-            .items()
-        }
-
-        def header(self, name):
-            return self.shapes[name], torch.bfloat16
-
-    info = identify(Checkpoint.of_file(Path("x.safetensors"), Headers(), Headers.shapes, "safetensors"))
-    assert info.config == DiTConfig(family="i2v", in_dim=36)
+    config = DiTConfig(family="i2v", in_dim=36)
+    info = identify(headers(header(WanModel(config, device="meta"))))
+    assert info.config == config
     assert "image-to-video" in info.description and "14.3 billion" in info.description
+
+
+# --- models that are not run here ---
+
+I2V_2_1 = header(WanModel(DiTConfig(family="i2v", in_dim=36, image_dim=1280), device="meta"))
+IS_ANIMATE_2 = [
+    ("Wan2.2-Animate-2-14B", {}), ("wan_animate_2_bf16.safetensors", {}),
+    ("wan_animate_2_distill_bf16.safetensors", {}),
+    ("Wan2.2_animate2_fp8.safetensors", {}), ("WanAnimate2-Q4_K.gguf", {}), ("wan animate v2.safetensors", {}),
+    ("wan/Wan2.2-Animate-2-14B/transformer/x.safetensors", {}), ("Wan2.2-Animate-2-14B-Diffusers/transformer", {}),
+    ("model.safetensors", {"config": '{"transformer": {"model_type": "animate2"}}'}),
+    ("i2v.safetensors", {"config": '{"model_type": "animate2"}'}),
+    ("model.safetensors", {"modelspec.title": "Wan2.2-Animate-2-14B"}),
+]  # fmt: skip
+IS_NOT = [
+    ("Wan2.1-I2V-14B-720P", {}), ("wan2.1_i2v_480p_14B_fp16.safetensors", {}), ("wan2.2-animate-14b.safetensors", {}),
+    ("Wan2_2-Animate-14B_v2.safetensors", {}), ("animate-2.5.safetensors", {}), ("animate_20.safetensors", {}),
+    ("Wan2.2-Animate-2-14B/wan2.1_i2v_480p.safetensors", {}), ("x.safetensors", {"title": "Wan2.1 I2V"}),
+    ("animate_2.safetensors", {"config": '{"transformer": {"model_type": "t2v"}}'}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "told"), IS_ANIMATE_2)
+def test_animate_2_is_refused_by_name(name, told):
+    checkpoint = headers(I2V_2_1, Path("models/diffusion_models", name), told)
+    assert identify(checkpoint).variant.key == "animate2"
+    with pytest.raises(
+        CheckpointError, match=r"is Wan-Animate-2 \(character animation\).*none of the models.* DO THIS"
+    ):
+        expect(checkpoint, "dit", lambda info: "DO THIS")
+
+
+@pytest.mark.parametrize(("name", "told"), IS_NOT)
+def test_its_likes_are_not(name, told):
+    assert expect(headers(I2V_2_1, Path("models/diffusion_models", name), told), "dit").config.family == "i2v"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in IS_ANIMATE_2[:4]])
+def test_models_of_other_shape_are_never_animate_2(name):
+    for release in ("T2V-A14B", "I2V-A14B", "Animate-14B"):
+        network = WanAnimateModel if release == "Animate-14B" else WanModel
+        shapes = header(network(DITS[release], device="meta"))
+        assert expect(headers(shapes, Path(name)), "dit").config == DITS[release]
+
+
+def test_config_pipeline_and_metadata_of_a_file_tell_it_too(tmp_path):
+    folder = tmp_path / "release" / "transformer"
+    folder.mkdir(parents=True)
+    for told in ({"_class_name": "WanAnimate2Transformer3DModel"}, {"model_type": "animate2", "dim": 1}):
+        (folder / "config.json").write_text(json.dumps(told))
+        assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
+    (folder / "config.json").unlink()
+    assert identify(headers(I2V_2_1, folder)).variant is None
+    (folder.parent / "model_index.json").write_text(json.dumps({"_class_name": "WanAnimate2Pipeline"}))
+    assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
+    state = WanModel(replace(DITS["I2V-A14B"], image_dim=16)).state_dict()
+    quantised = {"blocks.0.ffn.0.comfy_quant": torch.tensor(list(b'{"format": "int8"}'), dtype=torch.uint8)}
+    save_file(
+        state | quantised,
+        tmp_path / "x.safetensors",
+        {"config": '{"transformer": {"model_type": "animate2"}}'},
+    )
+    checkpoint = open_model(tmp_path / "x.safetensors")
+    assert checkpoint.metadata["config"].startswith('{"transformer"')
+    with pytest.raises(
+        CheckpointError, match="is Wan-Animate-2"
+    ):  # though its format could not be read either
+        expect(checkpoint, "dit")
+    save_file(state | quantised, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="format is 'int8'"):
+        expect(open_model(tmp_path / "x.safetensors"), "dit")
+
+
+@pytest.mark.parametrize(
+    ("more", "channels", "says"),
+    [
+        ({"vace_patch_embedding.weight": (256, 96, 1, 2, 2)}, (16, 16), "Wan VACE"),
+        ({"control_adapter.conv.weight": (256, 1536, 2, 2)}, (32, 16), "Fun-Camera"),
+        ({"control_adapter.conv.weight": (256, 1536, 2, 2)}, (36, 16), "Fun-Camera"),
+        ({"ref_conv.weight": (256, 16, 2, 2)}, (52, 16), "Fun-Control"),
+        ({}, (48, 16), "Fun-Control"),
+        ({}, (52, 16), "Fun-A14B-Control"),
+        ({}, (100, 48), "Fun-5B-InP"),
+        ({}, (64, 16), "64 channels in and 16 out"),
+        ({"audio_proj.audio_proj_glob_1.layer.bias": (1,)}, (36, 16), "HuMo"),
+        ({"audio_proj.proj1.weight": (1,)}, (36, 16), "InfiniteTalk"),
+        ({"patch_embedding_pose.weight": (1,)}, (20, 16), "SCAIL"),
+        ({"patch_embedding_global.weight": (1,)}, (36, 16), "WanDancer"),
+        ({"blocks.0.cam_encoder.weight": (1,)}, (16, 16), "ReCamMaster"),
+    ],
+)
+def test_other_wan_models_are_named(more, channels, says):
+    shapes = header(WanModel(replace(DIT, in_dim=channels[0], out_dim=channels[1]), device="meta")) | more
+    with pytest.raises(CheckpointError, match=rf"x.safetensors is .*{says}.*none of the models"):
+        expect(headers(shapes), "dit")
+
+
+def test_parts_and_loras_are_named():
+    for name, says in (
+        ("controlnet_patch_embedding.weight", "Uni3C"),
+        ("audio_proj.proj1.weight", "audio blocks of MultiTalk"),
+        ("vace_patch_embedding.weight", "VACE blocks alone"),
+        ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", "a LoRA file"),
+    ):
+        with pytest.raises(CheckpointError, match=says):
+            expect(headers({name: (4, 4)}), "dit")
 
 
 _MEASURE = """

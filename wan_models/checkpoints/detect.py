@@ -161,9 +161,9 @@ def _speech(checkpoint: Checkpoint) -> SpeechConfig:
     shapes = checkpoint.shapes
     count, blocks = _count(checkpoint, "audio_injector.injector."), _count(checkpoint, "blocks.")
     stated = _believed(checkpoint).get("audio_inject_layers")
-    fits = (
-        isinstance(stated, list) and len(stated) == count and all(layer in range(blocks) for layer in stated)
-    )
+    layers = SpeechConfig.inject_layers[:count]
+    if isinstance(stated, list) and len(stated) == count and all(layer in range(blocks) for layer in stated):
+        layers = tuple(stated)
     local, audio_dim, _ = shapes["casual_audio_encoder.encoder.conv1_local.conv.weight"]
     return SpeechConfig(
         audio_dim=audio_dim,

@@ -174,19 +174,14 @@ class _TorchFile:
         self.path = path
         self.metadata: dict[str, str] = {}
         size = path.stat().st_size
-        with path.open("rb") as file:
-            is_zip = file.read(4) == _ZIP  # files of torch before 1.6 are not
         try:
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            OSError,
-            ValueError,
-            KeyError,
-            IndexError,
-        ) as error:
+            with path.open("rb") as file:
+                # files of torch before 1.6 are no zip files; and torch takes any path of .safetensors for such a file
+                is_mapped = file.read(4) == _ZIP and path.suffix.lower() in TORCH_SUFFIXES
+                file.seek(0)
+                source: Any = path if is_mapped else file
+                data = torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
             said = str(error).lower()
             if (
                 "unsupported global" in said

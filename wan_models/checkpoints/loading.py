@@ -1,6 +1,6 @@
 """Loading a checkpoint into a model that was built on the meta device: all of it or not at all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +22,21 @@ _LOADERS = {
 }
 
 
-def expect(checkpoint: Checkpoint, kind: str, hints: Mapping[str, str] | None = None) -> ModelInfo:
+def expect(checkpoint: Checkpoint, kind: str, hint: Callable[[ModelInfo], str] | None = None) -> ModelInfo:
     """What the checkpoint holds; CheckpointError where that is not a `kind` (of `ModelInfo`) or cannot be used.
 
-    hints: what to do with a model that is not run here, by the key of its `Variant`."""
+    hint: says what to do with a model that is not run here."""
     info = identify(checkpoint)
     if info.variant is not None:
-        hint = (hints or {}).get(info.variant.key, "")
+        advice = f" {hint(info)}" if hint else ""
         raise CheckpointError(
             f"{checkpoint.path} is {info.description}. It is none of the models that are run here (T2V, I2V, TI2V, "
-            f"S2V, Animate). {hint}".rstrip()
+            f"S2V, Animate).{advice}"
         )
     if info.kind != kind:
-        hint = f" Load it with {_LOADERS[info.kind]}." if info.kind in _LOADERS else ""
+        loader = f" Load it with {_LOADERS[info.kind]}." if info.kind in _LOADERS else ""
         raise CheckpointError(
-            f"{checkpoint.path} is {info.description}; {_KINDS[kind]} was expected here.{hint}"
+            f"{checkpoint.path} is {info.description}; {_KINDS[kind]} was expected here.{loader}"
         )
     if checkpoint.fault:
         raise CheckpointError(checkpoint.fault)

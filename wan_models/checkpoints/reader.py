@@ -87,7 +87,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The config.json of a model folder, or of the folder that a file lies in (it may be another model's); or {}."""
+        """The config.json of a model folder, or of a file's folder (it may be another model's); {} without one."""
         own = self.path.is_dir()
         file = (self.path if own else self.path.parent) / "config.json"
         try:
