@@ -26,7 +26,7 @@ def family(model: Any) -> str | None:
     config = getattr(network, "config", None) if found else None
     if config is not None:
         return config.family
-    if any(hasattr(network, part) for part in _NO_FAMILY):
+    if any(getattr(network, part, None) is not None for part in _NO_FAMILY):
         return None
     if hasattr(network, "casual_audio_encoder"):
         return "s2v"
