@@ -85,8 +85,8 @@ def _hear_cancel(done: int, total: int) -> None:
 def find_tokenizer(file: Checkpoint) -> WanTokenizer:
     """The tokenizer that belongs to an encoder file: the one inside it, else a folder below the file's own, else one
     in any release folder. Raises ValueError that says where to put one."""
-    if SPIECE in file:
-        return WanTokenizer.from_sentencepiece(bytes(file[SPIECE].tolist()))
+    if spiece := next((name for name in file if name.rpartition(".")[2] == SPIECE), None):
+        return WanTokenizer.from_sentencepiece(bytes(file[spiece].tolist()))
     if file.gguf and file.gguf.field("tokenizer.ggml.tokens"):
         return WanTokenizer.from_gguf(file.gguf.field)
     folder = file.path if file.path.is_dir() else file.path.parent

@@ -394,6 +394,21 @@ def test_gguf_in_capitals(release, tmp_path):
     same_model(tmp_path / "m.GGUF", state)
 
 
+def test_shards_of_older_torch_files(release, tmp_path):
+    """As transformers and diffusers wrote them before safetensors."""
+    state = dict(open_checkpoint(release / "low_noise_model"))
+    names, places = sorted(state), {}
+    for i in range(2):
+        file = f"pytorch_model-0000{i + 1}-of-00002.bin"
+        torch.save({name: state[name] for name in names[i::2]}, tmp_path / file)
+        places |= dict.fromkeys(names[i::2], file)
+    for path in (tmp_path, tmp_path / file):
+        same_model(path, state)
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    for path in (tmp_path, tmp_path / file):
+        same_model(path, state)
+
+
 def test_shards_hidden_files_and_links(release, copy, tmp_path):
     state = dict(open_checkpoint(release / "high_noise_model"))
     folder = copy("high_noise_model")

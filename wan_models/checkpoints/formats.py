@@ -67,8 +67,11 @@ def open_file(path: Path) -> WeightsFile:
     broken, or something else that was saved in the place of a model."""
     if path.suffix.lower() not in SUFFIXES:
         raise CheckpointError(f"{path} is no checkpoint: expected {', '.join(SUFFIXES)} or a folder")
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     if problem := _no_model(head):
         raise CheckpointError(f"{path} is {problem}")
     if head.startswith(_GGUF):
@@ -142,7 +145,7 @@ class _SafetensorsFile:
             )
         if not header:
             raise CheckpointError(f"{self.path} holds no tensors")
-        self.metadata = metadata if isinstance(metadata, dict) else {}
+        self.metadata = {k: str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
         return header
 
     def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:

@@ -12,8 +12,8 @@ from functools import cached_property
 
 Table = list[tuple[str, str]]
 
-WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What torch puts into names, at any place: torch.compile, FSDP, activation checkpointing."""
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
+"""What torch puts into names, at any place: torch.compile, FSDP, activation checkpointing, Lightning."""
 MODEL_PREFIXES = (
     "model", "module", "diffusion_model", "transformer", "transformer_2", "dit", "net", "network", "unet", "denoiser",
     "generator", "student", "pipe", "state_dict", "high_noise_model", "low_noise_model", "vae", "autoencoder",

@@ -33,6 +33,7 @@ PREFIXES: dict[str, str | None] = {
     "generator.": None,  # distillations
     "student.": None,
     "net.": None,
+    "wan.": None,
     "transformer_1.": "high",  # ai-toolkit
     "transformer_2.": "low",  # diffusers, ai-toolkit
     "dit2.": "low",  # DiffSynth-Studio: pipe.dit2.
