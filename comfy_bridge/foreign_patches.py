@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,26 +44,27 @@ def warn_of_unused(patcher: Any) -> None:
 
 def refuse_on_workers(patcher: Any) -> None:
     """ValueError, which names the node, where a MODEL for several GPUs was changed by what only one process can run."""
-    for maker, what in _only_here(patcher):
-        raise ValueError(
-            f"{maker} changes {what}, which the worker processes of several GPUs cannot run: take that node out, or "
-            "WanMultiGPU"
-        )
-
-
-def _only_here(patcher: Any) -> Iterator[tuple[str, str]]:
-    """Each such change: who made it, and what it is to."""
-    options = patcher.model_options.get("transformer_options", {})
-    for kind in PATCHES:
-        yield from (
-            (name_of(p), "single blocks of the model") for p in options.get("patches", {}).get(kind, [])
-        )
-    for replaced in options.get("patches_replace", {}).values():
-        yield from ((name_of(p), "single blocks of the model") for p in replaced.values())
-    if override := options.get("optimized_attention_override"):
-        yield name_of(override), "the attention, which WanMultiGPU has a choice for,"
+    refuse_options_on_workers(patcher.model_options.get("transformer_options", {}))
     for key, value in patcher.object_patches.items():
         if key.startswith(_NETWORK) and key not in _POSITIONS and not isinstance(value, Tensor):
-            yield name_of(value), f"{key.removeprefix(_NETWORK)} of the model"
+            _refuse(name_of(value), f"{key.removeprefix(_NETWORK)} of the model")
     if any("torch.compile" in wrappers for wrappers in patcher.wrappers.values()):
-        yield "torch.compile (TorchCompileModel or a node like it)", "the model into a compiled one"
+        _refuse("torch.compile (TorchCompileModel or a node like it)", "the model into a compiled one")
+
+
+def refuse_options_on_workers(options: dict) -> None:
+    """The same of transformer_options, which guidance may change while it samples."""
+    for kind in PATCHES:
+        for patch in options.get("patches", {}).get(kind, []):
+            _refuse(name_of(patch), "single blocks of the model")
+    for patch in options.get("patches_replace", {}).get("dit", {}).values():
+        _refuse(name_of(patch), "single blocks of the model")
+    if override := options.get("optimized_attention_override"):
+        _refuse(name_of(override), "the attention")
+
+
+def _refuse(maker: str, what: str) -> None:
+    raise ValueError(
+        f"{maker} changes {what}, which the worker processes of several GPUs cannot run: take that node out, or "
+        "WanMultiGPU"
+    )

@@ -25,7 +25,7 @@ from ..wan_models.distributed.mesh import Layout, check
 from ..wan_models.distributed.weights import Recipe
 from ..wan_models.vae.base import VideoVAE
 from . import autoencoder, diffusion, text_encoder
-from .foreign_patches import refuse_on_workers
+from .foreign_patches import refuse_on_workers, refuse_options_on_workers
 from .hosted import Hosted
 from .lora import DoRA
 from .text_encoder import HostUMT5
@@ -177,6 +177,11 @@ class Remote(Weightless):
     recipe: Callable[[Layout, str], Recipe]
     patcher: RemotePatcher | None = None
     _layouts: dict[tuple[int, ...], Layout]
+
+    def _forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        options = args[4] if len(args) > 4 else kwargs.get("transformer_options")
+        refuse_options_on_workers(options or {})
+        return super()._forward(x, *args, **kwargs)  # type: ignore[misc]
 
     def velocity(
         self,

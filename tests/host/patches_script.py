@@ -1,4 +1,4 @@
-"""Runs inside a ComfyUI's own Python process: `patches_script.py COMFYUI PACK BASE`; prints one JSON list of rows.
+"""Runs inside a ComfyUI's own Python process: `patches_script.py COMFYUI PACK BASE`; prints one JSON object.
 
 The same weights in the host's own MODEL and in ours, each sampled as it is and again with what a node or a pack puts on
 a MODEL. Both are to change alike. With KJNODES set to the folder of that pack, its nodes are tried too.
@@ -6,9 +6,11 @@ a MODEL. Both are to change alike. With KJNODES set to the folder of that pack, 
 
 import inspect
 import json
+import logging
 import os
 import runpy
 import sys
+import unittest.mock
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +30,7 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from comfy_extras import (  # noqa: E402
     nodes_context_windows,
     nodes_easycache,
+    nodes_model_advanced,
     nodes_model_patch,
     nodes_rope,
     nodes_slg,
@@ -144,12 +147,12 @@ def cross_attention_replaced(model: object) -> object:
 
 def block_replaced(model: object) -> object:
     model = model.clone()
-    block = blocks_of(model)[1][1]
+    block = blocks_of(model)[0][1]
 
     def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         return type(block).forward(block, x, *args, **kwargs) * 0.9
 
-    model.add_object_patch("diffusion_model.blocks.1.forward", forward)
+    model.add_object_patch("diffusion_model.blocks.0.forward", forward)
     return model
 
 
@@ -352,7 +355,7 @@ def image_nodes(family: Family) -> dict[str, object]:
 
 def kjnodes(family: Family) -> dict[str, object]:
     folder = os.environ.get("KJNODES")
-    if not folder:
+    if not folder or family.name in ("p_s2v", "p_animate"):  # that have tokens which are not the video's
         return {}
     import server  # noqa: F401  the pack expects the host's own to be there
 
@@ -402,25 +405,109 @@ def changes(family: Family) -> dict[str, object]:
     return out | kjnodes(family)
 
 
-@torch.inference_mode()
-def main() -> list[dict]:
-    rows = []
-    for family in families():
-        plain = {}
-        for name, change in {"none": lambda model: model, **changes(family)}.items():
-            # the host's InfiniteTalk takes no batch of prompt and negative prompt
-            settings = (MORE if "Cache" in name else SIGMAS, 1.0 if "InfiniteTalk" in name else 3.0)
-            models = (family.hosts, family.ours)
-            if settings not in plain:
-                plain[settings] = [family.sample(model, *settings) for model in models]
-            hosts, ours = plain[settings]
-            theirs, mine = (family.sample(change(model), *settings) for model in models)
-            if name != "none":
-                theirs, mine = theirs - hosts, mine - ours
-            row = {"family": family.name, "node": name, "host": float(theirs.norm() / hosts.norm())}
-            rows.append({**row, "ours": difference(mine, theirs)})
-            sys.stderr.write(f"{rows[-1]}\n")
+def rows_of(family: Family) -> list[dict]:
+    rows, plain = [], {}
+    for name, change in {"none": lambda model: model, **changes(family)}.items():
+        # the host's InfiniteTalk takes no batch of prompt and negative prompt
+        settings = (MORE if "Cache" in name else SIGMAS, 1.0 if "InfiniteTalk" in name else 3.0)
+        models = (family.hosts, family.ours)
+        if settings not in plain:
+            plain[settings] = [family.sample(model, *settings) for model in models]
+        hosts, ours = plain[settings]
+        theirs, mine = (family.sample(change(model), *settings) for model in models)
+        if name != "none":
+            theirs, mine = theirs - hosts, mine - ours
+        row = {"family": family.name, "node": name, "host": float(theirs.norm() / hosts.norm())}
+        rows.append({**row, "ours": difference(mine, theirs)})
+        sys.stderr.write(f"{rows[-1]}\n")
     return rows
+
+
+def said(action: object) -> str:
+    """The message that an action ends with, "" where it ends well."""
+    try:
+        action()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def outputs_patched(family: Family) -> dict[str, float]:
+    """Patches on the results of attention, which the host's Wan model has no place for: how much each changes ours."""
+    plain = family.sample(family.ours, SIGMAS, 3.0)
+    out = {}
+    for kind in ("attn1_output_patch", "attn2_output_patch"):
+        seen = []
+
+        def patch(x: torch.Tensor, options: dict, seen: list = seen) -> torch.Tensor:
+            seen.append((x.shape[-1] == options["n_heads"] * options["dim_head"], options["block_index"]))
+            return x * 0.5
+
+        model = family.ours.clone()
+        model.set_model_patch(patch, kind)
+        out[kind] = difference(family.sample(model, SIGMAS, 3.0), plain)
+        assert {index for _, index in seen} == {0, 1} and all(fits for fits, _ in seen)
+    return out
+
+
+def compute_dtypes(family: Family) -> dict[str, float]:
+    """What computing in bfloat16, which ModelComputeDtype asks for, takes away from each of the two models."""
+    change = node(nodes_model_advanced.ModelComputeDtype, "bf16")
+    plain, models = family.sample(family.hosts, SIGMAS, 3.0), {"host": family.hosts, "ours": family.ours}
+    return {
+        name: difference(family.sample(change(model), SIGMAS, 3.0), plain) for name, model in models.items()
+    }
+
+
+def refusals(family: Family) -> dict[str, str]:
+    """What is said of patches that one process or no model can honour."""
+    bridge = next(m for name, m in sys.modules.items() if name.endswith("comfy_bridge.foreign_patches"))
+
+    def on_workers(change: object) -> str:
+        return said(lambda: bridge.refuse_on_workers(change(family.ours)))
+
+    def teacache() -> None:
+        model, network = family.ours.clone(), family.ours.model.diffusion_model
+        with unittest.mock.patch.multiple(network, forward_orig=lambda *args, **kwargs: None):
+            family.sample(model, SIGMAS, 3.0)
+
+    def context() -> None:
+        family.ours.model.diffusion_model(
+            family.noise, torch.ones(1), family.positive[0][0], context_latents=[family.noise]
+        )
+
+    log = []
+    handler = type(
+        "Handler", (logging.Handler,), {"emit": lambda self, record: log.append(record.getMessage())}
+    )()
+    logging.getLogger().addHandler(handler)
+    strange = family.ours.clone()
+    strange.set_model_input_block_patch(lambda h, options: h)
+    family.sample(strange, SIGMAS, 3.0)
+    logging.getLogger().removeHandler(handler)
+    return {
+        "teacache": said(teacache),
+        "context_latents": said(context),
+        "unused patch": "\n".join(line for line in log if "input_block_patch" in line),
+        "workers, nothing": on_workers(lambda model: model),
+        "workers, positions": on_workers(together(positions_replaced, core_nodes()["ScaleROPE"])),
+        "workers, forward": on_workers(self_attention_replaced),
+        "workers, attention": on_workers(attention_override),
+        "workers, compile": on_workers(compiled_blocks),
+        "workers, patch": on_workers(attn2_patch),
+        "workers, SLG": on_workers(replace_patch),
+    }
+
+
+@torch.inference_mode()
+def main() -> dict:
+    every = families()
+    return {
+        "rows": [row for family in every for row in rows_of(family)],
+        "outputs": outputs_patched(every[0]),
+        "dtypes": compute_dtypes(every[0]),
+        "refusals": refusals(every[0]),
+    }
 
 
 sys.stdout.write(json.dumps(main()) + "\n")

@@ -1,6 +1,7 @@
 """What other nodes and packs put on a MODEL changes ours as it changes the host's own, with the same weights."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,27 +32,54 @@ KINDS = {"s2v": WanSpeechModel, "animate": WanAnimateModel}
 
 
 @pytest.fixture(scope="module")
-def rows(comfyui, base):
+def results(comfyui, base):
     for seed, (name, config) in enumerate(MODELS.items()):
         kind = KINDS.get(config.family, WanModel)
         state = random_state(lambda device, kind=kind, config=config: kind(config, device=device), 50 + seed)
         save_file(state, base / "models" / "diffusion_models" / f"{name}.safetensors")
-    command = [
-        sys.executable,
-        str(ROOT / "tests" / "host" / "patches_script.py"),
-        str(comfyui),
-        str(ROOT),
-        str(base),
-    ]
+    script = ROOT / "tests" / "host" / "patches_script.py"
+    command = [sys.executable, str(script), str(comfyui), str(ROOT), str(base)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=comfyui)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def test_every_patch_changes_both_models_alike(rows):
+def test_every_patch_changes_both_models_alike(results):
+    rows = results["rows"]
     lines = [f"{'model':12}{'node':52}{'host changes':>14}{'ours differs':>14}"]
     lines += [f"{r['family']:12}{r['node']:52}{r['host']:14.3g}{r['ours']:14.2g}" for r in rows]
     print("\n".join(lines))  # noqa: T201
-    assert {r["family"] for r in rows} == set(MODELS) and len(rows) >= 35
+    assert {r["family"] for r in rows} == set(MODELS) and len(rows) >= 45
     assert [r for r in rows if r["host"] < 1e-3] == []  # a patch that does nothing shows nothing
     assert [r for r in rows if not r["ours"] < 1e-3] == []
+
+
+def test_patches_on_attentions_results_reach_the_model(results):
+    assert min(results["outputs"].values()) > 0.01
+
+
+def test_the_hosts_choice_of_compute_dtype_counts(results):
+    dtypes = results["dtypes"]  # the float32 stream of ours rounds less than the host's
+    assert dtypes["host"] / 10 < dtypes["ours"] < dtypes["host"] * 1.2
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("teacache", "forward_orig.*EasyCache"),
+        ("context_latents", "conditions the model with context_latents.*Load Diffusion Model"),
+        ("unused patch", "refusals does nothing here: .*input_block_patch"),
+        (
+            "workers, forward",
+            "self_attention_replaced changes blocks.0.self_attn.forward of the model.*several GPUs",
+        ),
+        ("workers, attention", "attention_override changes the attention, which the worker"),
+        ("workers, compile", "torch.compile"),
+        ("workers, patch", "attn2_patch changes single blocks"),
+        ("workers, SLG", "replace_patch changes single blocks"),
+        ("workers, nothing", "^$"),
+        ("workers, positions", "^$"),
+    ],
+)
+def test_what_cannot_be_honoured_is_said(results, case, message):
+    assert re.search(message, results["refusals"][case])
