@@ -1,6 +1,6 @@
 """A video file as frames."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..comfy_bridge import video
 from .schema import schema
@@ -55,8 +55,9 @@ class WanLoadVideo(io.ComfyNode):
     def execute(
         cls, file: str, fps: float, start: float, length: int, width: int, height: int, fit: str
     ) -> io.NodeOutput:
-        frames, rate = video.load(file, fps, start, length, width, height, fit)
-        return io.NodeOutput(frames, video.sound(file, start, len(frames) / rate), rate, len(frames))
+        film = video.load(file, fps, start, length, width, height, fit)
+        report = ui.PreviewText("\n".join(film.notes)) if film.notes else None
+        return io.NodeOutput(film.frames, film.sound, film.fps, len(film.frames), ui=report)
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **inputs: object) -> float:

@@ -1,140 +1,244 @@
-"""Frames of a video file at another rate, exact to the frame.
+"""Frames and sound of a video file, exact to the frame and to the sample.
 
-The packets are read first: their timestamps say which frames there are, without decoding. Then only the frames that
-are wanted are decoded. Source of the choice of frames: get_frame_indices of the official preprocessing.
+Only the frames that are wanted are decoded, from a key frame before them on. What comes out is held against the index
+(video_index.py): the key frame first, then every frame in turn, none of them damaged. Otherwise, as after a key frame
+that is none, the file is decoded from its beginning, and what is missing even then is said.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
-# a frame further than this from its place in a constant rate, in frames, makes the rate a variable one
-_JITTER = 0.51
+from .video_index import VideoIndex, decode, read_index, read_packets
+
+__all__ = ["VideoIndex", "read_frames", "read_index", "read_sound"]
+
+Note = Callable[[str], None]
+"""Takes a sentence about what is wrong with a file."""
+
+_warn: Note = logging.getLogger(__name__).warning
+# sound that is off its timestamps by less follows on from what is before: containers round to milliseconds
+_SLACK = 0.015
+# a timestamp that is further back than this, in seconds, begins a new count, and is no overlap
+_RESTART = 1.0
 
 
-@dataclass(frozen=True)
-class VideoIndex:
-    """The frames of a file. times: seconds of each frame after the first, ascending; stamps: the same in the file's own
-    units, as decoded frames carry them; fps: frames per second, on average where it varies."""
-
-    path: Path
-    times: np.ndarray
-    stamps: tuple[int, ...]
-    fps: float
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether each frame lasts as long as any other."""
-        places = np.arange(len(self.times))
-        return bool(np.abs(self.times * self.fps - places).max() < _JITTER)
-
-    @property
-    def seconds(self) -> float:
-        """How long the video lasts; its last frame as long as an average one."""
-        if self.is_constant:
-            return len(self.times) / self.fps
-        return float(self.times[-1]) + 1 / self.fps
-
-    def choose(self, fps: float, start: float = 0.0, length: int = 0) -> list[int]:
-        """Numbers of the frames seen at start, start + 1 / fps ... seconds; length 0: to the end of the video.
-
-        fps 0: the video's own. Raises ValueError where the video ends before `start`."""
-        if start >= self.seconds:
-            raise ValueError(
-                f"{self.path.name} lasts {self.seconds:.2f} s, and the first frame was to be at {start:g} s"
-            )
-        fps = fps or self.fps
-        count = max(1, int((self.seconds - start) * fps + 1e-6))
-        times = start + np.arange(0, min(length, count) if length else count) / fps
-        if self.is_constant:
-            chosen = np.round(times * self.fps).astype(int)
-        else:  # the frame nearest in time
-            after = np.searchsorted(self.times, times)
-            before = np.clip(after - 1, 0, None)
-            after = np.clip(after, 0, len(self.times) - 1)
-            nearer = times - self.times[before] <= self.times[after] - times
-            chosen = np.where(nearer, before, after)
-        return np.clip(chosen, 0, len(self.times) - 1).tolist()
+class _NotAsListed(Exception):
+    """Decoding from a key frame gave something else than the index says."""
 
 
-def read_index(path: str | Path) -> VideoIndex:
-    """What frames a video file has. ValueError where it is no video, or broken."""
-    path = Path(path)
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path.name} holds no video")
-            stream = container.streams.video[0]
-            rate, base = stream.average_rate or stream.guessed_rate, stream.time_base or Fraction(1, 1)
-            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(
-            f"{path.name} cannot be read as a video ({error}): the file is broken or incomplete"
-        ) from error
-    if not packets:
-        raise ValueError(f"{path.name} holds no frames: the file is broken or incomplete")
-    stamps = sorted(
-        p.pts if p.pts is not None else p.dts if p.dts is not None else i for i, p in enumerate(packets)
-    )
-    times = np.array([float((stamp - stamps[0]) * base) for stamp in stamps])
-    fps = float(rate) if rate else (len(times) - 1) / times[-1] if len(times) > 1 else 1.0
-    return VideoIndex(path, times, tuple(stamps), fps)
-
-
-def read_frames(index: VideoIndex, chosen: list[int]) -> Iterator[np.ndarray]:
+def read_frames(index: VideoIndex, chosen: list[int], note: Note = _warn) -> Iterator[np.ndarray]:
     """Yields the frames of these ascending numbers, [H, W, 3] of bytes, turned upright; one that was asked for twice
-    comes twice. ValueError where the file is broken before the last of them."""
-    wanted = [index.stamps[i] for i in chosen]
-    done, previous = 0, None
+    comes twice.
+
+    A frame that cannot be decoded is stood in for by the one before it. `note` takes a sentence on which those are, on
+    those that are damaged, and on whatever else is wrong with the file. ValueError where more than one in ten is
+    missing."""
+    for sentence in (*index.notes, *_gaps(index, chosen)):
+        note(sentence)
+    name, done = index.path.name, 0
     try:
-        with av.open(str(index.path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            if wanted[0] > index.stamps[0]:
-                container.seek(wanted[0], stream=stream)  # to the key frame before
-            for number, frame in enumerate(container.decode(stream)):
-                stamp = frame.pts if frame.pts is not None else number
-                while done < len(wanted) and wanted[done] <= stamp:
-                    # a frame that cannot be decoded is stood in for by the next one
-                    if previous is None or previous[0] != stamp:
-                        previous = (stamp, _upright(frame))
-                    yield previous[1]
-                    done += 1
-                if done == len(wanted):
-                    return
-    except av.FFmpegError as error:
-        raise ValueError(f"{index.path.name} is broken at frame {chosen[done]} ({error})") from error
-    if previous is None or len(wanted) - done > max(2, len(wanted) // 10):
-        raise ValueError(
-            f"{index.path.name} breaks off: {done} of {len(wanted)} frames could be decoded, the file is incomplete"
+        for number, frame in _in_turn(index, chosen[0], chosen[-1]):
+            if number == chosen[done]:
+                pixels = _upright(frame)
+            while done < len(chosen) and number == chosen[done]:
+                yield pixels
+                done += 1
+        return
+    except (_NotAsListed, av.FFmpegError):
+        pass
+    missing: list[int] = []
+    damaged: list[int] = []
+    before: av.VideoFrame | None = None
+    for number, frame, intact in _from_the_beginning(index):
+        while done < len(chosen) and chosen[done] <= number:
+            if chosen[done] < number:
+                missing.append(done)
+                _check_missing(name, missing, chosen, done)
+            elif not intact:
+                damaged.append(done)
+            yield _upright(frame if chosen[done] == number or before is None else before)
+            done += 1
+        before = frame
+        if done == len(chosen):
+            break
+    for place in range(done, len(chosen)):
+        missing.append(place)
+        _check_missing(name, missing, chosen, done)
+        assert before is not None
+        yield _upright(before)
+    if missing:
+        note(
+            f"{name} is damaged: {_places(index, chosen, missing)} cannot be decoded, and repeat the one before"
         )
-    for _ in range(done, len(wanted)):
-        yield previous[1]
+    if damaged:
+        note(f"{name} is damaged: {_places(index, chosen, damaged)} may be wrong in part")
+
+
+def _in_turn(index: VideoIndex, first: int, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yields (number, frame) from the key frame before `first` on. Raises _NotAsListed, or what av raises, where that
+    may differ from decoding all of the file."""
+    places: dict[int | None, int] = {packet: number for number, packet in enumerate(index.packets)}
+    earlier = [places[key] for key in index.keys if places.get(key, first + 1) <= first]
+    begin = max(earlier, default=0)
+    expected = begin
+    for count, (packet, frame) in enumerate(decode(index.path, index.packets[begin] if begin else 0, "AUTO")):
+        number = places.get(packet, -1) if places else count
+        if number < begin:
+            continue  # leans on a frame before the key frame
+        is_key = frame.key_frame and frame.pict_type == av.video.frame.PictureType.I
+        if number != expected or frame.is_corrupt or (begin and number == begin and not is_key):
+            raise _NotAsListed
+        yield number, frame
+        expected += 1
+        if number == last:
+            return
+    raise _NotAsListed
+
+
+def _from_the_beginning(index: VideoIndex) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    """Yields (number, frame, whether it is intact) of all frames that can be decoded. One that is missing or damaged
+    leaves its mark on all up to the next key frame."""
+    places: dict[int | None, int] = {packet: number for number, packet in enumerate(index.packets)}
+    failed: list[int] = []
+    intact, expected = True, 0
+    for count, (packet, frame) in enumerate(decode(index.path, failed=failed)):
+        number = places.get(packet, -1) if places else count
+        if number < expected:
+            continue
+        if frame.is_corrupt or packet in failed:
+            intact = False
+        elif frame.key_frame:
+            intact = True
+        elif number > expected:
+            intact = False
+        yield number, frame, intact
+        expected = number + 1
+
+
+def _check_missing(name: str, missing: list[int], chosen: list[int], done: int) -> None:
+    if len(missing) > max(2, len(chosen) // 10) or len(missing) == len(chosen):
+        raise ValueError(
+            f"{name} is broken: of {len(chosen)} frames at least {len(missing)} cannot be decoded, the first of them "
+            f"frame {missing[0]} of the result. Copy or download it again, or choose another part with start and length"
+        )
+
+
+def _places(index: VideoIndex, chosen: list[int], found: list[int]) -> str:
+    """'frames 3-5, 9 of the result (1.20-1.76 s of the file)'."""
+    runs: list[list[int]] = []
+    for place in found:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1][-1] = place
+        else:
+            runs.append([place, place])
+    shown = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs[:20])
+    more = f" and {len(runs) - 20} more places" if len(runs) > 20 else ""
+    first, last = (index.times[chosen[place]] for place in (found[0], found[-1]))
+    return f"frames {shown}{more} of the result ({first:.2f}-{last:.2f} s of the file)"
+
+
+def _gaps(index: VideoIndex, chosen: list[int]) -> Iterator[str]:
+    """A sentence on frames that a file of one rate lacks."""
+    steps = np.diff(index.times)
+    if not steps.size or index.is_constant:
+        return
+    usual = float(np.median(steps))
+    if (np.abs(steps - usual) < 0.5 * usual).mean() < 0.9:
+        return  # a variable rate
+    lacking = [i for i in np.flatnonzero(steps > 1.5 * usual).tolist() if chosen[0] <= i < chosen[-1]]
+    if lacking:
+        first, last = index.times[lacking[0]], index.times[lacking[0] + 1]
+        more = f", and the like in {len(lacking) - 1} more places" if len(lacking) > 1 else ""
+        place = f"between {first:.2f} and {last:.2f} s{more}"
+        yield f"{index.path.name} has no frames {place}: the nearest ones are repeated"
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """A frame's pixels, turned and mirrored as its display matrix says: p' = a p + c q, q' = b p + d q."""
     pixels = frame.to_ndarray(format="rgb24")
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):  # rows become columns
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def read_sound(path: str | Path) -> tuple[np.ndarray, int]:
-    """The first sound track of a file: [channels, N] in -1..1 and its rate; one silent sample where there is none.
-    What cannot be decoded is left out."""
+def read_sound(
+    path: str | Path,
+    index: VideoIndex | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
+    note: Note = _warn,
+) -> tuple[np.ndarray, int]:
+    """The first sound track of a file from `start` seconds after the first frame on: [channels, N] in -1..1, and its
+    rate; one silent sample where there is none.
+
+    Each part lies where its timestamp says; what is missing or cannot be decoded is silence, and `note` takes a
+    sentence on what cannot."""
+    path = Path(path)
+    begin = (index or read_index(path)).begin + start
+    parts: list[tuple[int, np.ndarray]] = []  # samples after `begin`
+    failed: list[float] = []
+    place, rate, shift = (
+        0.0,
+        0,
+        0.0,
+    )  # of the next sample, in samples; of timestamps that begin anew, in seconds
+    resampler, sounds = None, None
     with av.open(str(path)) as container:
-        if not container.streams.audio:
+        tracks = container.streams.audio
+        stream = next((track for track in tracks if track.codec_context is not None), None)
+        if stream is None:
+            if tracks:
+                note(f"{path.name}: there is no decoder for its sound, which is silence here")
             return np.zeros((2, 1), np.float32), 44100
-        stream = container.streams.audio[0]
-        to_float = av.AudioResampler(format="fltp")
-        parts = []
-        try:
-            for frame in container.decode(stream):
-                parts += [part.to_ndarray() for part in to_float.resample(frame)]
-        except av.FFmpegError:
-            pass  # the pictures say what is broken
-        rate = stream.rate
-    return (np.concatenate(parts, axis=1) if parts else np.zeros((2, 1), np.float32)), rate
+        for packet in read_packets(container, stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                if packet.pts is not None:
+                    failed.append(float(packet.pts * packet.time_base) - begin)
+                else:
+                    failed.append(place / (rate or 1))
+                    place += float((packet.duration or 0) * packet.time_base) * rate
+                continue
+            for frame in frames:
+                if resampler is None or sounds != (frame.format.name, frame.layout.name, frame.sample_rate):
+                    if resampler is None:
+                        rate, layout = frame.sample_rate, frame.layout.name
+                    sounds = (frame.format.name, frame.layout.name, frame.sample_rate)
+                    resampler = av.AudioResampler("fltp", layout, rate)
+                if frame.pts is not None:
+                    stamp = frame.time - begin + shift
+                    if parts and stamp < place / rate - _RESTART:
+                        shift += place / rate - stamp
+                    elif not parts or abs(stamp - place / rate) > _SLACK:
+                        place = round(stamp * rate)
+                for part in resampler.resample(frame):
+                    array = part.to_ndarray()
+                    parts.append((round(place), array))
+                    place += array.shape[1]
+    if failed:
+        note(
+            f"the sound of {path.name} is damaged: {len(failed)} parts between {min(failed) + start:.2f} and "
+            f"{max(failed) + start:.2f} s cannot be decoded, and are silence"
+        )
+    if not parts:
+        return np.zeros((2, 1), np.float32), rate or 44100
+    end = max(at + array.shape[1] for at, array in parts)
+    if seconds is not None:
+        end = min(end, round(seconds * rate))
+    out = np.zeros((parts[0][1].shape[0], max(1, end)), np.float32)
+    for at, array in parts:
+        skip = max(0, -at)
+        array = array[:, skip : max(skip, end - at)]
+        if array.shape[1]:
+            out[:, at + skip : at + skip + array.shape[1]] = array
+    return out, rate

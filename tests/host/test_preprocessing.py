@@ -43,9 +43,26 @@ def folder(base):
         stream = film.add_stream("libx264rgb", rate=FPS, options={"crf": "0"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb24"
         for _ in range(3):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="rgb24")))
+            film.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="rgb24")
+                )
+            )
         film.mux(stream.encode())
     uneven(inputs / "uneven.mkv")
+    damaged = bytearray(whole)
+    with av.open(str(inputs / "driving.mp4")) as film:
+        fifth = [packet for packet in film.demux(video=0) if packet.size][5]
+    damaged[fifth.pos : fifth.pos + 50] = b"\xff" * 50
+    (inputs / "damaged.mp4").write_bytes(damaged)
+    away = base / "away"
+    away.mkdir()
+    (away / "away.mp4").write_bytes(whole)
+    for name, target in {
+        "link.mp4": away / "away.mp4", "folder": away, "inside.mp4": inputs / "driving.mp4", "gone.mp4": away / "none",
+    }.items():  # fmt: skip
+        (inputs / name).symlink_to(target)
+    (away / "round").symlink_to(inputs)
     pixels = np.random.default_rng(9).integers(60, 256, (120, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(inputs / "portrait.png")
     return base
@@ -103,7 +120,9 @@ def stage(host, entry, name):
     """The frames that a node of `graph` gave, [T, H, W, 3] of bytes."""
     files = entry["outputs"][f"see {name}"]["images"]
     folder = host.base / "output"
-    return np.stack([np.array(Image.open(folder / f["subfolder"] / f["filename"]).convert("RGB")) for f in files])
+    return np.stack(
+        [np.array(Image.open(folder / f["subfolder"] / f["filename"]).convert("RGB")) for f in files]
+    )
 
 
 def test_every_stage(host, folder):
@@ -186,6 +205,39 @@ def test_loading_takes_what_is_asked_for(host, folder):
     assert exact.shape == (1, 48, 48, 3)
 
 
+def test_a_damaged_frame_is_named_on_the_node(host, folder):
+    entry = only(host, graph(name="damaged.mp4"), "video")
+    (text,) = entry["outputs"]["video"]["text"]
+    assert text.startswith(
+        "damaged.mp4 is damaged: frames 5 of the result (0.20-0.20 s of the file) cannot be decoded"
+    )
+    frames = stage(host, entry, "video")
+    assert len(frames) == FRAMES and np.array_equal(frames[5], frames[4])
+    assert "video" not in only(host, graph(start=0.04), "video")["outputs"]
+
+
+@pytest.mark.parametrize("name", ["inside.mp4", "link.mp4", "folder/away.mp4", "gone.mp4"])
+def test_links_are_followed_and_listed_where_the_hosts_own_node_follows_them(host, folder, name):
+    def loads(node_of_it, *more):
+        try:
+            host.run({"video": node_of_it, **dict(more)})
+        except HostError:
+            return False
+        return True
+
+    follows = name != "gone.mp4" and loads(
+        node("LoadVideo", file=name),
+        ("parts", node("GetVideoComponents", video=("video", 0))),
+        ("see", node("PreviewImage", images=("parts", 0))),
+    )
+    assert loads(video(name, length=1), ("see", node("PreviewImage", images=("video", 0)))) == follows
+    file = host.get("/object_info/WanLoadVideo")["WanLoadVideo"]["input"]["required"]["file"]
+    listed = file[0] if isinstance(file[0], list) else file[1]["options"]
+    assert (name in listed) == follows and "driving.mp4" in listed
+    assert len(listed) == len(set(listed)) and not any("round" in one for one in listed)
+    assert name != "inside.mp4" or follows
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -213,7 +265,9 @@ def test_what_cannot_work_says_why(host, folder, change, message):
         only(host, out, shown)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "missing.mp4"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "missing.mp4", "folder/../away/away.mp4", "../away/away.mp4"]
+)
 def test_files_stay_in_the_hosts_folders(host, folder, name):
     with pytest.raises(HostError, match=r"there is no video|not in|Invalid"):
         only(host, graph(name=name), "video")

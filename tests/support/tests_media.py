@@ -1,6 +1,7 @@
 """Sound and moving pictures that tests make for themselves."""
 
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -40,12 +41,15 @@ def media(folder: Path):
     write_video(folder / "driving.mp4", 30, (96, 64), sound=True)
 
 
-def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, seed=0):
+def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, seed=0, intra=False):
     """Noise without loss: what was written is what is read. Returns the frames [T, H, W, 3]."""
     width, height = size
+    key = "1" if intra else "12"
     pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=fps, options={"crf": "0", "bf": str(b_frames), "g": "12"})
+        stream = container.add_stream(
+            "libx264rgb", rate=fps, options={"crf": "0", "bf": str(b_frames), "g": key}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
         track = container.add_stream("aac", rate=48000, layout="mono") if sound else None
         for array in pixels:
@@ -54,8 +58,71 @@ def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, se
         if track:
             tone = 0.5 * np.sin(np.arange(48000 * frames // fps, dtype=np.float32)[None] * 0.05)
             for start in range(0, tone.shape[1], 1024):
-                part = av.AudioFrame.from_ndarray(np.ascontiguousarray(tone[:, start : start + 1024]), "fltp", "mono")
+                part = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(tone[:, start : start + 1024]), "fltp", "mono"
+                )
                 part.sample_rate, part.pts = 48000, start
                 container.mux(track.encode(part))
             container.mux(track.encode())
     return pixels
+
+
+FORMATS = {"mjpeg": "yuvj420p", "png": "rgb24", "gif": "rgb8", "zmbv": "bgr0"}
+"""Pixel formats of encoders that lack yuv420p."""
+MUXERS = {"mpg": "mpeg", "wmv": "asf", "ogv": "ogg"}
+"""Formats that an ending does not say, or not clearly."""
+
+
+def write_coded(path: Path, codec, options, frames=30, size=(64, 48), container=None):
+    """Frames that all differ, as any encoder and format write them, at 25 per second."""
+    width, height = size
+    texture = np.random.default_rng(0).integers(0, 256, (height + 100, width + 100, 3), dtype=np.uint8)
+    pixel_format = FORMATS.get(codec, "yuv420p")
+    with av.open(str(path), "w", format=MUXERS.get(path.suffix[1:]), options=container or {}) as film:
+        stream = film.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        for n in range(frames):
+            top, left = 2 * n % 100, 3 * n % 100
+            picture = texture[top : top + height, left : left + width].copy()
+            picture[:16, :16] = 8 * n % 256
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixel_format)
+            frame.pts = n
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+
+
+def write_click(path: Path, codec, offset, late=0.0, gap=0.0):
+    """A film of 1.6 s with sound that begins `offset` seconds after its picture, which begins at `late`; 0.2 s into the
+    sound a click, before which `gap` seconds are left out."""
+    video, rate = (
+        {"webm": "libvpx", "mpg": "mpeg2video", "wmv": "wmv2"}.get(path.suffix[1:], "libx264"),
+        48000,
+    )
+    late += 0.2  # so that sound that is early has a timestamp, too
+    with av.open(str(path), "w", format=MUXERS.get(path.suffix[1:])) as film:
+        stream = film.add_stream(video, rate=25, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        track = film.add_stream(codec, rate=rate, layout="stereo", bit_rate=128000)
+        packets = []
+        for n in range(40):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 6 * n, np.uint8), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.time_base = n + round(late * 25), Fraction(1, 25)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        tone = np.zeros((2, rate), np.float32)
+        tone[:, rate // 5 : rate // 4] = 0.9 * np.sin(np.arange(rate // 4 - rate // 5) * 0.3)
+        before = round(0.1 * rate)
+        resampler = av.AudioResampler(track.codec_context.format, "stereo", rate)
+        size = track.codec_context.frame_size or 1024
+        for start in range(0, tone.shape[1], size):
+            part = np.ascontiguousarray(tone[:, start : start + size])
+            sound = av.AudioFrame.from_ndarray(part, "fltp", "stereo")
+            sound.sample_rate, sound.time_base = rate, Fraction(1, rate)
+            moved = gap if start > before else 0.0
+            sound.pts = start + round((late + offset + moved) * rate)
+            for converted in resampler.resample(sound):
+                packets += track.encode(converted)
+        packets += track.encode()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            film.mux(packet)

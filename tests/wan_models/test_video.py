@@ -1,24 +1,30 @@
-"""Choosing and reading frames, against the official choice and a plain reading of the file."""
+"""Choosing frames, against the official choice; reading them and sound, against what was written and a plain decode."""
+
+import itertools
+import re
+import struct
 
 import av
 import numpy as np
 import pytest
-from tests_media import write_video
+from official_preprocessing import official_preprocessing
+from tests_media import write_click, write_coded, write_video
 
+from wan_models import video
 from wan_models.video import VideoIndex, read_frames, read_index, read_sound
 
 
-def official_indices(frames, fps, target, wanted):
-    """get_frame_indices of the official preprocessing, which cannot be imported without its command line."""
-    return np.clip(np.round(np.arange(target) / wanted * fps).astype(int), 0, frames - 1).tolist()
+@pytest.fixture(scope="module")
+def official_indices():
+    with official_preprocessing() as official:
+        return official.utils.get_frame_indices
 
 
 @pytest.mark.parametrize("fps", [24, 25, 29.97, 30, 50, 59.94, 60])
 @pytest.mark.parametrize("wanted", [15, 16, 20, 24, 30, 60])
 @pytest.mark.parametrize("frames", [1, 2, 47, 106, 1001])
-def test_frames_are_those_of_the_official_choice(fps, wanted, frames):
-    times = np.arange(frames) / fps
-    index = VideoIndex("clip.mp4", times, tuple(range(frames)), fps)
+def test_frames_are_those_of_the_official_choice(official_indices, fps, wanted, frames):
+    index = VideoIndex("clip.mp4", np.arange(frames) / fps, tuple(range(frames)), fps)
     assert index.is_constant
     count = int(frames / fps * wanted)
     if count:
@@ -46,29 +52,225 @@ def test_frames_are_exact(tmp_path, b_frames):
             assert np.array_equal(frame, pixels[number])
 
 
-def test_sound(tmp_path):
-    write_video(tmp_path / "clip.mp4", 25, sound=True)
-    waveform, rate = read_sound(tmp_path / "clip.mp4")
-    assert rate == 48000 and waveform.shape[0] == 1 and abs(waveform.shape[1] / rate - 1) < 0.1
-    assert abs(np.sqrt((waveform[:, 5000:40000] ** 2).mean()) - 0.5 / np.sqrt(2)) < 0.05
-    write_video(tmp_path / "silent.mp4", 5)
-    assert not read_sound(tmp_path / "silent.mp4")[0].any()
+# name: encoder, its options, endings
+GROUPS = {
+    "closed": ("libx264", {"bf": "3", "g": "8"}, "mp4 mkv avi flv ts"),
+    "open": (
+        "libx264",
+        {"bf": "3", "g": "8", "x264opts": "open-gop=1"},
+        "mp4 mov mkv avi flv mpg ts m2ts wmv",
+    ),
+    "pyramid": ("libx264", {"bf": "7", "g": "12", "x264opts": "open-gop=1:b-pyramid=strict"}, "mp4 ts"),
+    "intra": ("libx264", {"g": "1"}, "mov flv"),
+    "one key frame": ("libx264", {"bf": "2", "g": "1000"}, "mp4 mkv"),
+    "refresh": ("libx264", {"g": "8", "x264opts": "intra-refresh=1"}, "mp4 ts"),
+    "interlaced": ("libx264", {"g": "8", "flags": "+ildct+ilme"}, "mp4 m2ts"),
+    "CRA": ("libx265", {"x265-params": "log-level=none:open-gop=1:keyint=8:bframes=3:pools=1"}, "mp4 mkv ts"),
+    "mpeg2": ("mpeg2video", {"bf": "2", "g": "6"}, "mpg ts mkv avi"),
+    "mpeg1": ("mpeg1video", {"bf": "2", "g": "6"}, "mpg avi"),
+    "mpeg4": ("mpeg4", {"bf": "2", "g": "6"}, "mp4 avi mkv"),
+    "wmv": ("wmv2", {"g": "6"}, "wmv avi"),
+    "flv": ("flv", {"g": "6"}, "flv"),
+    "hidden frames": (
+        "libvpx",
+        {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10", "b": "300k"},
+        "webm ogv",
+    ),
+    "vp9": ("libvpx-vp9", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10", "b": "300k"}, "webm mp4"),
+    "mjpeg": ("mjpeg", {}, "avi mov"),
+    "gif": ("gif", {}, "gif"),
+    "ffv1": ("ffv1", {"g": "5"}, "mkv"),
+    "screen": ("zmbv", {"g": "6"}, "avi"),
+}
+FILES = [(name, ending) for name, (_, _, endings) in GROUPS.items() for ending in endings.split()]
 
 
-def test_a_phone_video_is_turned_upright(tmp_path):
-    pixels = write_video(tmp_path / "clip.mp4", 3)
-    with av.open(str(tmp_path / "clip.mp4")) as source, av.open(str(tmp_path / "turned.mkv"), "w") as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        try:
-            stream.set_display_rotation(90)
-        except AttributeError:
-            pytest.skip("this PyAV cannot write a rotation")
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
+def plain_decode(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def check_all_starts(path, frames):
+    """Whether each start and step gives what a plain decode from the beginning gives, without a complaint."""
+    truth, notes = plain_decode(path), []
+    assert len(truth) == frames
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(truth, 2))
+    index = read_index(path)
+    assert len(index.times) == frames
+    for first, step in itertools.product(range(frames), (1, 4)):
+        chosen = list(range(first, min(frames, first + 3 * step), step))
+        found = read_frames(index, chosen, notes.append)
+        assert all(np.array_equal(a, truth[i]) for a, i in zip(found, chosen, strict=True)), (chosen, step)
+    assert notes == []
+    return index
+
+
+@pytest.mark.parametrize(("group", "ending"), FILES)
+def test_any_start_gives_the_frames_of_a_decode_from_the_beginning(tmp_path, group, ending):
+    codec, options, _ = GROUPS[group]
+    write_coded(tmp_path / f"clip.{ending}", codec, options)
+    index = check_all_starts(tmp_path / f"clip.{ending}", 30)
+    assert index.is_constant and index.fps == pytest.approx(25, rel=0.01)
+    assert index.choose(12.5, start=0.4, length=4) == [10, 12, 14, 16]
+
+
+def rewrite(source, target, change):
+    """Copies the packets, with change(number, packet) made to each; one that it answers False to is left out."""
+    with av.open(str(source)) as file, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(file.streams.video[0], opaque=True)
+        for number, packet in enumerate(file.demux(video=0)):
+            if packet.size and change(number, packet) is not False:
                 packet.stream = stream
                 out.mux(packet)
-    (frame,) = read_frames(read_index(tmp_path / "turned.mkv"), [1])
-    assert np.array_equal(frame, np.rot90(pixels[1]))
+
+
+def late(number, packet):
+    packet.pts, packet.dts = (stamp + round(5 / packet.time_base) for stamp in (packet.pts, packet.dts))
+
+
+def early(number, packet):  # mp4 and mov write an edit list
+    packet.pts, packet.dts = (stamp - round(0.4 / packet.time_base) for stamp in (packet.pts, packet.dts))
+
+
+def all_keys(number, packet):
+    packet.is_keyframe = True
+
+
+def uneven(number, packet):
+    packet.pts, packet.dts = (stamp + stamp // 7 for stamp in (packet.pts, packet.dts))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "flv", "ts"])
+@pytest.mark.parametrize(("change", "frames"), [(late, 30), (early, 20), (all_keys, 30), (uneven, 30)])
+def test_any_start_whatever_the_timestamps_and_key_frames(tmp_path, ending, change, frames):
+    write_coded(tmp_path / "clip.mp4", "libx264", GROUPS["closed"][1])
+    rewrite(tmp_path / "clip.mp4", tmp_path / f"changed.{ending}", change)
+    check_all_starts(tmp_path / f"changed.{ending}", frames if ending in ("mp4", "mov") else 30)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+def test_a_recording_that_begins_between_key_frames(tmp_path, codec):
+    options = next(options for name, options, _ in GROUPS.values() if name == codec)
+    write_coded(tmp_path / "clip.ts", codec, options)
+    rewrite(tmp_path / "clip.ts", tmp_path / "cut.ts", lambda number, packet: number >= 3)
+    truth, notes = plain_decode(tmp_path / "cut.ts"), []
+    index = read_index(tmp_path / "cut.ts")
+    assert 15 < len(truth) == len(index.times) < 30
+    for first in range(len(truth)):
+        assert np.array_equal(next(read_frames(index, [first], notes.append)), truth[first])
+    assert any("the video begins after them" in note for note in notes) or codec != "libx264"
+
+
+def test_a_start_late_in_a_file_decodes_few_frames(tmp_path, monkeypatch):
+    write_coded(tmp_path / "clip.mp4", "libx264", {"bf": "3", "g": "8", "x264opts": "open-gop=1"}, frames=200)
+    index, decoded = read_index(tmp_path / "clip.mp4"), []
+
+    def counted(*arguments, **options):
+        for one in decode(*arguments, **options):
+            decoded.append(one)
+            yield one
+
+    decode = video.decode
+    monkeypatch.setattr(video, "decode", counted)
+    assert len(list(read_frames(index, [190, 191]))) == 2
+    assert len(decoded) < 30
+
+
+def damage(path, number, ending):
+    """Fills a packet with zeros."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        places = [bytes(packet) for packet in packets]
+    whole = path.read_bytes()
+    at = whole.find(places[number][-200:])
+    assert at > 0
+    target = path.with_name(f"damaged.{ending}")
+    target.write_bytes(whole[:at] + bytes(200) + whole[at + 200 :])
+    return target
+
+
+def named(notes):
+    """Numbers of the frames that the sentences name."""
+    runs = " ".join(re.findall(r"frames ([\d, -]+) of the result", " ".join(notes)))
+    bounds = [(int(first), int(last or first)) for first, last in re.findall(r"(\d+)(?:-(\d+))?", runs)]
+    return {number for first, last in bounds for number in range(first, last + 1)}
+
+
+@pytest.mark.parametrize(
+    ("codec", "ending"),
+    [("libx264", "mp4"), ("libx264", "mkv"), ("mpeg2video", "avi"), ("mpeg4", "mp4"), ("png", "mov")],
+)
+def test_damaged_frames_are_named(tmp_path, codec, ending):
+    write_coded(tmp_path / f"clip.{ending}", codec, {"g": "10"}, size=(192, 128))
+    truth = plain_decode(tmp_path / f"clip.{ending}")
+    for first in (0, 12):
+        notes = []
+        index = read_index(damage(tmp_path / f"clip.{ending}", 14, ending))
+        chosen = index.choose(0, start=first / 25)
+        found = list(read_frames(index, chosen, notes.append))
+        assert len(found) == 30 - first and len(notes) == 1
+        wrong, told = (
+            {i for i, f in enumerate(found) if not np.array_equal(f, truth[first + i])},
+            named(notes),
+        )
+        assert 14 - first in wrong and wrong <= told <= set(range(14 - first, 21 - first))
+    # what lies before and after is not complained about
+    for chosen in (list(range(14)), list(range(21, 30))):
+        notes = []
+        found = list(read_frames(index, chosen, notes.append))
+        assert notes == [] and all(np.array_equal(a, truth[i]) for a, i in zip(found, chosen, strict=True))
+
+
+def test_a_frame_that_is_missing_repeats_the_one_before_and_more_are_an_error(tmp_path):
+    pixels, notes = write_video(tmp_path / "clip.mp4", 30, intra=True), []
+    whole = bytearray((tmp_path / "clip.mp4").read_bytes())
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for number in (7, 8, 20, 24):
+        if number == 24:
+            found = list(read_frames(read_index(tmp_path / "clip.mp4"), list(range(30)), notes.append))
+            shown = [6 if i in (7, 8) else 19 if i == 20 else i for i in range(30)]
+            assert all(np.array_equal(frame, pixels[i]) for frame, i in zip(found, shown, strict=True))
+            assert len(notes) == 1 and "frames 7-8, 20 of the result (0.28-0.80 s of the file)" in notes[0]
+        whole[packets[number].pos : packets[number].pos + 50] = b"\xff" * 50
+        (tmp_path / "clip.mp4").write_bytes(whole)
+    with pytest.raises(
+        ValueError, match=r"clip\.mp4 is broken: of 30 frames at least 4 cannot be decoded.*frame 7"
+    ):
+        list(read_frames(read_index(tmp_path / "clip.mp4"), list(range(30)), notes.append))
+    assert len(list(read_frames(read_index(tmp_path / "clip.mp4"), list(range(9, 20)), notes.append))) == 11
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "flv", "avi"])
+def test_a_file_that_breaks_off_says_so(tmp_path, ending):
+    source = tmp_path / f"clip.{ending}"
+    write_coded(
+        source,
+        "libx264",
+        {"bf": "2", "g": "8"},
+        container={"movflags": "faststart"} if ending == "mp4" else {},
+    )
+    truth, whole = plain_decode(source), source.read_bytes()
+    source.write_bytes(whole[: len(whole) * 7 // 10])
+    index, notes = read_index(source), []
+    chosen = index.choose(0)
+    found = list(read_frames(index, chosen, notes.append))
+    assert 10 < len(found) < 25
+    assert {i for i, frame in enumerate(found) if not np.array_equal(frame, truth[i])} <= named(notes)
+    assert any("is incomplete" in note for note in notes) or ending == "avi"
+    source.write_bytes(whole[: len(whole) * 4 // 10])
+    if ending != "avi":  # of which FFmpeg takes the length from the size
+        with pytest.raises(ValueError, match=r"breaks off at .* the file is incomplete"):
+            read_index(source).choose(0)
+        assert read_index(source).choose(0, length=5) == list(range(5))
+
+
+def test_frames_that_a_file_lacks_are_named(tmp_path):
+    write_coded(tmp_path / "clip.mkv", "libx264", {"g": "1"})
+    rewrite(tmp_path / "clip.mkv", tmp_path / "lacks.mkv", lambda number, packet: number not in (10, 11))
+    index, notes = read_index(tmp_path / "lacks.mkv"), []
+    assert len(list(read_frames(index, index.choose(25), notes.append))) == 30
+    assert notes == ["lacks.mkv has no frames between 0.36 and 0.48 s: the nearest ones are repeated"]
 
 
 def test_broken_files_say_so(tmp_path):
@@ -82,10 +284,100 @@ def test_broken_files_say_so(tmp_path):
             read_index(tmp_path / f"{name}.mp4")
     with pytest.raises(ValueError, match=r"lasts 1\.60 s, and the first frame was to be at 2 s"):
         read_index(tmp_path / "clip.mp4").choose(0, start=2)
-    # a stream format can be read up to where it breaks off
+    # a file that was exchanged in between
     write_video(tmp_path / "clip.mkv", 40)
     whole = (tmp_path / "clip.mkv").read_bytes()
     index = read_index(tmp_path / "clip.mkv")
     (tmp_path / "clip.mkv").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"clip\.mkv .*(breaks off|broken)"):
-        list(read_frames(index, list(range(40))))
+    with pytest.raises(ValueError, match=r"clip\.mkv is broken"):
+        list(read_frames(index, list(range(40)), [].append))
+
+
+def test_sound(tmp_path):
+    write_video(tmp_path / "clip.mp4", 25, sound=True)
+    waveform, rate = read_sound(tmp_path / "clip.mp4")
+    assert rate == 48000 and waveform.shape[0] == 1 and abs(waveform.shape[1] / rate - 1) < 0.1
+    assert abs(np.sqrt((waveform[:, 5000:40000] ** 2).mean()) - 0.5 / np.sqrt(2)) < 0.05
+    write_video(tmp_path / "silent.mp4", 5)
+    assert not read_sound(tmp_path / "silent.mp4")[0].any()
+
+
+def heard(waveform, rate):
+    """Seconds at which a click begins."""
+    return np.flatnonzero(np.abs(waveform).max(0) > 0.2)[0] / rate
+
+
+@pytest.mark.parametrize("offset", [-0.1, 0.0, 0.5])
+@pytest.mark.parametrize("late", [0.0, 2.0])
+@pytest.mark.parametrize(
+    ("codec", "ending"),
+    [
+        ("aac", "mp4"), ("aac", "mov"), ("aac", "mkv"), ("aac", "flv"), ("aac", "ts"), ("mp2", "mpg"), ("ac3", "ts"),
+        ("wmav2", "wmv"), ("libopus", "webm"), ("libmp3lame", "mp4"), ("flac", "mkv"), ("pcm_s16le", "mov"),
+        ("pcm_u8", "mkv"), ("pcm_s24le", "mov"), ("pcm_f32le", "mkv"), ("alac", "mp4"),
+    ],
+)  # fmt: skip
+def test_sound_lies_where_its_timestamps_say(tmp_path, codec, ending, offset, late):
+    """A click is written 0.2 s after the sound's beginning, which is `offset` after the picture's, and heard there."""
+    path = tmp_path / f"clip.{ending}"
+    write_click(path, codec, offset, late)
+    index = read_index(path)
+    assert heard(*read_sound(path)) == pytest.approx(0.2 + offset, abs=0.008)
+    assert heard(*read_sound(path, index, start=0.05, seconds=1)) == pytest.approx(0.15 + offset, abs=0.008)
+    waveform, rate = read_sound(path, index, start=0.05, seconds=0.12 + offset)
+    assert waveform.shape[1] <= round((0.12 + offset) * rate) and np.abs(waveform).max(initial=0) < 0.2
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("gap", [0.5, 0.05])
+def test_a_gap_in_the_sound_is_silence(tmp_path, ending, gap):
+    path = tmp_path / f"clip.{ending}"
+    write_click(path, "aac", 0.0, gap=gap)
+    waveform, rate = read_sound(path)
+    assert heard(waveform, rate) == pytest.approx(0.2 + gap, abs=0.008)
+
+
+def test_sound_that_cannot_be_decoded_is_silence_and_named(tmp_path):
+    path, notes = tmp_path / "clip.mkv", []
+    write_click(path, "flac", 0.0)
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    whole = bytearray(path.read_bytes())
+    at = whole.find(b"\xff\xf8", places[1][0])
+    whole[at : at + 12] = bytes(12)
+    path.write_bytes(whole)
+    waveform, rate = read_sound(path, note=notes.append)
+    assert heard(waveform, rate) == pytest.approx(0.2, abs=0.001)
+    assert len(notes) == 1 and "cannot be decoded, and are silence" in notes[0]
+
+
+MATRICES = {
+    (1, 0, 0, 1): lambda a: a,
+    (-1, 0, 0, 1): lambda a: a[:, ::-1],
+    (1, 0, 0, -1): lambda a: a[::-1],
+    (-1, 0, 0, -1): lambda a: a[::-1, ::-1],
+    (0, 1, -1, 0): lambda a: np.rot90(a, -1),  # a phone's: clockwise
+    (0, -1, 1, 0): lambda a: np.rot90(a),
+    (0, 1, 1, 0): lambda a: a.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda a: np.rot90(a, 2).swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_video_is_turned_and_mirrored_as_its_display_matrix_says(tmp_path, matrix, ending):
+    kind = "mov" if ending == "mov" else "mp4"
+    pixels = write_video(tmp_path / f"clip.{kind}", 3)
+    whole = bytearray((tmp_path / f"clip.{kind}").read_bytes())
+    at = whole.find(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in matrix)
+    assert whole[at : at + 36] == struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    whole[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / f"clip.{kind}").write_bytes(whole)
+    if ending == "mkv":
+        rewrite(tmp_path / "clip.mp4", tmp_path / "clip.mkv", lambda number, packet: True)
+        with av.open(str(tmp_path / "clip.mkv")) as container:
+            if matrix != (1, 0, 0, 1) and not any(next(container.decode(video=0)).side_data.keys()):
+                pytest.skip("Matroska, or this PyAV, cannot say this")
+    (frame,) = read_frames(read_index(tmp_path / f"clip.{ending}"), [1])
+    assert np.array_equal(frame, MATRICES[matrix](pixels[1]))
