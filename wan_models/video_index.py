@@ -7,15 +7,17 @@ through as it would a timestamp, so that broken timestamps confuse nothing.
 Source of the choice of frames: get_frame_indices of the official preprocessing.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 # a frame further than this from its place in a constant rate, in frames, makes the rate a variable one
 _JITTER = 0.51
@@ -159,7 +161,9 @@ def read_index(path: str | Path) -> VideoIndex:
 
 def picture_stream(container: Any, path: Path) -> Any:
     """The first video stream that is no cover picture. ValueError where there is none, or no decoder for it."""
-    streams = sorted(container.streams.video, key=lambda stream: "attached_pic" in str(stream.disposition))
+    streams = sorted(
+        container.streams.video, key=lambda stream: bool(stream.disposition & Disposition.attached_pic)
+    )
     if not streams:
         raise ValueError(f"{path.name} holds no video")
     if streams[0].codec_context is None:
@@ -252,13 +256,12 @@ def _order_of_frames(path: Path, packets: list[_Packet], codec: str) -> tuple[li
     ):  # of which two may be one frame
         failed = [i for i, packet in enumerate(packets) if not packet.hidden]
     have_stamps = all(packet.pts is not None for packet in packets)
-    for number in sorted(set(failed) - set(order)):
-        if have_stamps:
-            before = [i for i, o in enumerate(order) if packets[o].pts <= packets[number].pts]  # type: ignore[operator]
-        else:
-            before = [i for i, o in enumerate(order) if o < number]
-        if before:  # otherwise it lies before the beginning
-            order.insert(before[-1] + 1, number)
+    places: list[Any] = [packet.pts if have_stamps else i for i, packet in enumerate(packets)]
+    reached = list(accumulate((places[i] for i in order), max))
+    lost = [(bisect_right(reached, places[i]), places[i], i) for i in sorted(set(failed) - set(order))]
+    for at, _, number in sorted(lost, reverse=True):
+        if at:  # otherwise it lies before the beginning
+            order.insert(at, number)
     return order, len(order)
 
 
