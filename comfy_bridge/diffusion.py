@@ -227,8 +227,12 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
 def release_copy(patcher: Any) -> None:
     """Puts the file's own tensors, which take no memory of this process, in the place of converted ones.
 
-    For a model that is worked on elsewhere. It stays as usable as before, its layers then convert at each use."""
+    For a model that is worked on elsewhere. It stays as usable as before, its layers then convert at each use. What
+    was unpacked from the file stays: layers that unpack at each use take another patcher than this one."""
     model = patcher.model
-    if model.is_converted and not patcher.loaded_size():
-        load_into(model.diffusion_model, open_model(model.source))
+    if not model.is_converted or patcher.loaded_size():
+        return
+    file = open_model(model.source)
+    if not expect(file, "dit").packed:
+        load_into(model.diffusion_model, file)
         model.is_converted = False

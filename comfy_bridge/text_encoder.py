@@ -15,7 +15,7 @@ from ..wan_models.config import T5Config
 from ..wan_models.text.tokenizer import WanTokenizer, clean, find_folder
 from ..wan_models.text.umt5 import UMT5Encoder
 from . import compat, folders
-from .packed import ops
+from .packed import has_packed, ops, packed_patcher
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_LEN = T5Config.text_len
@@ -135,6 +135,8 @@ def load_text_encoder(
     convert = None if as_in_file else lambda name, weight: weight.to(compute)
     if not network.is_remote:
         load_into(network, checkpoint, convert, keep_packed=as_in_file)
+    if has_packed(network):
+        clip.patcher = packed_patcher(clip.patcher)
     network.execution_device = clip.patcher.load_device
     compat.archive_dtypes(network)
     return clip
