@@ -66,13 +66,33 @@ def apply_lora(models: dict[str, tuple[Any, float]], path: str | Path) -> tuple[
 
 
 def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Official names to shapes of a MODEL's transformer, packed weights as they unpack."""
+    """Official names to shapes of a MODEL's transformer, weights that are stored quantised as they are used.
+
+    What the host can patch are the names of its state dict; of their shapes that says little, as loaders of quantised
+    weights list them there as they are stored, or not at all."""
     network = model.model.diffusion_model
     shapes = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
-    for name, module in network.named_modules():
-        if getattr(module, "packing", None) is not None:
-            shapes[f"{name}.weight"] = module.packing.shape
+    for path, layer in network.named_modules():
+        for leaf, weight in layer.named_parameters(recurse=False):
+            name = f"{path}.{leaf}".removeprefix(".")
+            if name in shapes:
+                shapes[name] = _shape(layer, leaf, weight)
     return shapes
+
+
+def _shape(layer: nn.Module, leaf: str, weight: Tensor) -> tuple[int, ...]:
+    """That of the weight itself, by whatever its loader notes: GGUF's on the tensor, that of 4-bit floats on their
+    state, and in any other case the layer knows what it takes and gives."""
+    noted = (
+        getattr(getattr(layer, "packing", None), "shape", None) if leaf == "weight" else None,
+        getattr(weight, "tensor_shape", None),
+        getattr(getattr(weight, "quant_state", None), "shape", None),
+        (getattr(layer, "out_features", None), getattr(layer, "in_features", None)),
+    )
+    for shape in noted if leaf == "weight" else noted[1:3]:
+        if shape is not None and all(isinstance(size, int) for size in shape):
+            return tuple(shape)
+    return tuple(weight.shape)
 
 
 def _matched(file: Checkpoint, model: Any, expert: str) -> LoRAMatch:
@@ -137,7 +157,9 @@ def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) ->
     for name, (module, what) in found.names.items():
         if what == "diff_m":  # the host's patches never reach bare parameters of a block
             key = f"{_PREFIX}{module}.modulation"
-            changed = patcher.get_model_object(key).float().cpu() + strength * file[name].float()
+            # loaders of quantised models have tensors of their own class here too
+            value = patcher.get_model_object(key).detach().as_subclass(Tensor)
+            changed = value.float().cpu() + strength * file[name].float()
             patcher.add_object_patch(key, nn.Parameter(changed, requires_grad=False))
     patcher.set_attachments(ATTACHMENT, (*loras_of(model), file.path.name))
     return patcher

@@ -62,9 +62,13 @@ class ops(comfy.ops.manual_cast):
         def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if self.packing is None:
                 return super().forward(input, *args, **kwargs)
-            weight = self.packing.unpack(_on(self.weight, input), input.dtype)
-            for change in self.changes():
-                weight = change(weight)
+            # with LoRAs in float32 and rounded once, as a file that is saved with them has it
+            changes = self.changes()
+            weight = (
+                self.unpacked(*changes).plain(input.dtype, input.device)
+                if changes
+                else self.packing.unpack(_on(self.weight, input), input.dtype)
+            )
             bias = None if self.bias is None else _on(self.bias, input).to(input.dtype)
             for function in self.bias_function if bias is not None else ():
                 bias = function(bias)
@@ -140,7 +144,9 @@ class PackedPatcher(comfy.model_patcher.ModelPatcher):
     ) -> None:
         layer = self._packed_layer(key)
         if layer is None or key not in combined_patches:
-            super().patch_hook_weight_to_device(hooks, combined_patches, key, original_weights, memory_counter)
+            super().patch_hook_weight_to_device(
+                hooks, combined_patches, key, original_weights, memory_counter
+            )
             return
         patches, original = combined_patches[key], {key: original_weights[key]}
 
@@ -168,7 +174,9 @@ class PackedPatcher(comfy.model_patcher.ModelPatcher):
 
     def get_model_object(self, name: str) -> Any:
         layer = self._packed_layer(name)
-        return super().get_model_object(name) if layer is None or name in self.object_patches else layer.loaded()
+        return (
+            super().get_model_object(name) if layer is None or name in self.object_patches else layer.loaded()
+        )
 
     def model_state_dict_for_saving(self, model: Any = None, prefix: str = "") -> dict[str, Any]:
         """Of newer hosts, which merge while they save."""

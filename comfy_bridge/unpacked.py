@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map
 
 from ..wan_models.checkpoints.quantized import Packing
 
+_DETACH = torch.ops.aten.detach.default
 _EMPTY_LIKE = torch.ops.aten.empty_like.default
 _TO = torch.ops.aten._to_copy.default
 _COPY = torch.ops.aten.copy_.default
@@ -27,7 +28,7 @@ class Unpacked(torch.Tensor):
 
     @staticmethod
     def __new__(
-        cls, raw: Tensor, packing: Packing, dtype: torch.dtype, changes: tuple[Callable, ...] = ()
+        cls: type, raw: Tensor, packing: Packing, dtype: torch.dtype, changes: tuple[Callable, ...] = ()
     ) -> "Unpacked":
         out = torch.Tensor._make_wrapper_subclass(cls, packing.shape, dtype=dtype, device=raw.device)
         out.raw, out.packing, out.changes, out._held = raw, packing, changes, None
@@ -49,12 +50,16 @@ class Unpacked(torch.Tensor):
         kwargs = kwargs or {}
         if func._schema.is_mutable and isinstance(args[0], cls):
             raise RuntimeError("a packed weight cannot be written to: take a clone() of it")
+        if func is _DETACH:
+            return cls(args[0].raw, args[0].packing, args[0].dtype, args[0].changes)
         if func is _EMPTY_LIKE:
             wanted = {name: kwargs.get(name) or getattr(args[0], name) for name in ("dtype", "device")}
             return torch.empty(args[0].shape, **wanted)
         if func is _TO:
             out = args[0].plain(kwargs.get("dtype"), kwargs.get("device"))
-            return func(out, **{**kwargs, "dtype": None, "device": None}) if kwargs.get("memory_format") else out
+            return (
+                func(out, **{**kwargs, "dtype": None, "device": None}) if kwargs.get("memory_format") else out
+            )
         if func is _COPY and args[1].shape == args[0].shape:
             return func(args[0], args[1].plain(args[0].dtype, args[0].device), *args[2:], **kwargs)
         return func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
