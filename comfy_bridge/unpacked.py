@@ -50,6 +50,9 @@ class Unpacked(torch.Tensor):
         kwargs = kwargs or {}
         if func._schema.is_mutable and isinstance(args[0], cls):
             raise RuntimeError("a packed weight cannot be written to: take a clone() of it")
+        # in inference mode calls such as to() come whole, elsewhere as what they are made of
+        if (out := func.decompose(*args, **kwargs)) is not NotImplemented:
+            return out
         if func is _DETACH:
             return cls(args[0].raw, args[0].packing, args[0].dtype, args[0].changes)
         if func is _EMPTY_LIKE:

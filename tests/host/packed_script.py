@@ -265,34 +265,46 @@ def prompt_lora(kind: str, sample: object, positive: object) -> dict:
 
 
 def text_encoder(file: str) -> dict:
-    """CLIPSave, merges and a patch on an encoder that stays packed, against the unpacked one."""
-    load = wan["WanT5Loader"].execute
-    packed, full = load(file).args[0], load(f"{file.rsplit('.')[0]} unpacked.safetensors", "bf16").args[0]
-    second = load("wan/T2V-A14B/models_t5_umt5-xxl-enc-bf16.pth").args[0]
+    """CLIPSave and merges on an encoder that stays packed, against files of weights that were merged by hand."""
+    folder = base / "models" / "text_encoders"
+    spiece = load_file(folder / "spiece.safetensors")
+
+    def load(file: str) -> object:
+        return wan["WanT5Loader"].execute(file).args[0]
+
+    def by_hand(weights: dict[str, torch.Tensor]) -> object:
+        save_file(
+            {key: value.bfloat16() for key, value in weights.items()} | spiece, folder / "hand.safetensors"
+        )
+        return load("hand.safetensors")
 
     def text(clip: object) -> torch.Tensor:
         return wan["WanT5Encode"].execute(clip, "two cats", "blurry").args[0][0][0]
 
     merge = nodes_model_merging.CLIPMergeSimple().merge
-    right = text(full)
+    packed, second = load(file), load("second.safetensors")
+    left = second.patcher.model_state_dict()  # its weights are in float32
+    unpacked = {key: value.float() for key, value in packed.get_sd().items()}
+    right = load_file(folder / f"{file.rsplit('.')[0]} unpacked.safetensors")
+    alone = text(packed)
     nodes_model_merging.CLIPSave().save(packed, "clips/x")
     (written,) = (base / "output" / "clips").iterdir()
-    place = base / "models" / "text_encoders" / "written.safetensors"
-    weights = load_file(written)
-    if spiece := [v for k, v in load_file(base / "models/text_encoders/spiece.safetensors").items()]:
-        weights["spiece_model"] = spiece[0]
-    save_file(weights, place)
+    save_file(load_file(written) | spiece, folder / "written.safetensors")
     written.unlink()
-    out = {
-        "plain": difference(text(packed), right),
-        "saved": difference(text(load("written.safetensors").args[0]), right),
-        "first": difference(text(merge(packed, second, 0.5)[0]), text(merge(full, second, 0.5)[0])),
-        "second": difference(text(merge(second, packed, 0.5)[0]), text(merge(second, full, 0.5)[0])),
-        "change": difference(text(merge(full, second, 0.5)[0]), right),
-        "after": difference(text(packed), right),
+    mixed = {key: 0.7 * value + 0.3 * left[key].float() for key, value in unpacked.items()}
+    expected = text(by_hand(mixed))
+    (one,), (other,) = merge(packed, second, 0.7), merge(second, packed, 0.3)
+    other.load_model()
+    weights = other.get_sd()
+    return {
+        "values": max(float((unpacked[key] - value).abs().max()) for key, value in right.items()),
+        "plain": difference(alone, text(by_hand(unpacked))),
+        "saved": difference(alone, text(load("written.safetensors"))),
+        "first": difference(text(one), expected),
+        "second": max(float((weights[key].float() - value).abs().max()) for key, value in mixed.items()),
+        "change": difference(expected, alone),
+        "after": difference(text(packed), alone),
     }
-    management.unload_all_models()
-    return out
 
 
 def released(dtype: str, run: object) -> dict:

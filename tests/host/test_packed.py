@@ -21,11 +21,16 @@ def write_encoders(folder, weights):
     model, fields = vocabulary()
     spiece = {"spiece_model": torch.tensor(list(model), dtype=torch.uint8)}
     save_file(spiece, folder / "spiece.safetensors")
-    llama = {v: weights[k] for k, v in to_foreign("llama.cpp UMT5", weights).items()}
+    names = to_foreign("llama.cpp UMT5", weights)
+    llama = {foreign: weights[name] for name, foreign in names.items()}
     left = write_gguf(folder / "t5 Q8_0.gguf", llama, "Q8_0", "t5encoder", fields)
-    save_file(left | spiece, folder / "t5 Q8_0 unpacked.safetensors")
+    save_file({name: left[names[name]] for name in names}, folder / "t5 Q8_0 unpacked.safetensors")
     left = write_scaled_fp8(folder / "t5 scaled.safetensors", weights, extra=spiece)
-    save_file(left | spiece, folder / "t5 scaled unpacked.safetensors")
+    save_file(left, folder / "t5 scaled unpacked.safetensors")
+    second = {name: weight.flip(0) if weight.dim() > 1 else weight for name, weight in weights.items()}
+    save_file(
+        {name: weight.contiguous() for name, weight in second.items()} | spiece, folder / "second.safetensors"
+    )
 
 
 def write_loras(folder, weights):
@@ -97,7 +102,7 @@ def test_every_reader_sees_the_weights_themselves(results, kind):
     found = results["readers"][kind]
     assert found["shapes"] and found["dtype"] == found["model_dtype"] == "torch.float32"
     assert 0 <= found["worst"] < 5e-4  # of a road through half precision
-    assert found["size"] == pytest.approx(1, rel=1e-3)
+    assert found["size"] == pytest.approx(1, rel=5e-3)  # and some buffers
     assert found["writing is refused"]
 
 
@@ -111,7 +116,8 @@ def test_a_lora_on_one_prompt(results, kind):
 @pytest.mark.parametrize("file", ["t5 scaled.safetensors", "t5 Q8_0.gguf"])
 def test_packed_text_encoders_are_merged_and_saved_unpacked(results, file):
     found = results["text encoder"][file]
-    assert max(found[how] for how in ("plain", "saved", "first", "second", "after")) < 5e-3  # bfloat16
+    assert found["values"] < 1e-6 and found["second"] < 1e-6
+    assert max(found[how] for how in ("plain", "saved", "first", "after")) < 1e-5
     assert found["change"] > 2e-2
 
 
