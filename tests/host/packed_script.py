@@ -10,6 +10,7 @@ import importlib.util
 import json
 import runpy
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,16 +113,29 @@ def main() -> dict:
             x, torch.tensor([0.7]), c_crossattn=context, transformer_options=options
         )
 
-    merged = {kind: merging(kind, run) for kind in PACKED}
+    encoders = ("t5 scaled.safetensors", "t5 Q8_0.gguf")
     return {
-        "saved": {kind: saving(kind, run, clip, vae) for kind in PACKED},
-        "merged": {f"{kind} {what}": value for kind in PACKED for what, value in merged[kind].items()},
-        "readers": {kind: readers(kind) for kind in PACKED},
-        "prompt LoRA": {kind: prompt_lora(kind, sample, texts[0]) for kind in ("scaled", "Q8_0")},
-        "text encoder": {file: text_encoder(file) for file in ("t5 scaled.safetensors", "t5 Q8_0.gguf")},
-        "released": {dtype: released(dtype, run) for dtype in ("bf16", "fp8_e4m3fn", "fp32")},
-        "foreign": foreign(run),
+        "saved": each(PACKED, lambda kind: saving(kind, run, clip, vae)),
+        "merged": each(PACKED, lambda kind: merging(kind, run)),
+        "readers": each(PACKED, readers),
+        "prompt LoRA": each(("scaled", "Q8_0"), lambda kind: prompt_lora(kind, sample, texts[0])),
+        "text encoder": each(encoders, text_encoder),
+        "released": each(("bf16", "fp8_e4m3fn", "fp32"), lambda dtype: released(dtype, run)),
+        "foreign": each(loaders(), lambda what: foreign(what, run)),
     }
+
+
+def each(whats: object, measure: object) -> dict:
+    """The measure of each, or why there is none."""
+    out = {}
+    for what in whats:
+        try:
+            if (found := measure(what)) is not None:
+                out[what] = found
+        except Exception:
+            out[what] = {"failed": traceback.format_exc()[-1500:]}
+            management.unload_all_models()
+    return out
 
 
 def saving(kind: str, run: object, clip: object, vae: object) -> dict:
@@ -427,36 +441,33 @@ def quantised(kind: str) -> object | None:
     return theirs(f"quant_{kind}.safetensors")
 
 
-def foreign(run: object) -> dict:
-    """Wan LoRA on quantised MODELs of other loaders, against the host's LoRA loader on them."""
-    makers = {
-        f"another pack, {how}": lambda how=how: other_pack(how)
-        for how in ("tensor_shape", "quant_state", "features")
-    }
-    makers |= {
-        "the host's scaled fp8": lambda: theirs("scaled.safetensors"),
-        "the host's": lambda: theirs("low.safetensors"),
-    }
+def loaders() -> dict:
+    """Makers of quantised MODELs by other loaders; None where the host has no such format."""
+    notes = ("tensor_shape", "quant_state", "features")
     kinds = ("float8_e4m3fn", "nvfp4", "mxfp8", "int8_tensorwise", "convrot_w4a4", "asym_w4a8_int8")
-    makers |= {f"the host's {kind}": lambda kind=kind: quantised(kind) for kind in kinds}
-    loader = host_nodes.LoraLoaderModelOnly()
-    out = {}
-    for what, make in makers.items():
-        if (model := make()) is None:
-            continue
-        expected = run(loader.load_lora_model_only(model, "lora.safetensors", 0.7)[0])
-        found = run(lora(model, 0.7, "lora.safetensors"))
-        both = lora(model, 0.7, "modulation.safetensors")
-        name = f"{PREFIX}blocks.1.modulation"
-        before = model.get_model_object(name).detach().as_subclass(torch.Tensor).float()
-        added = 0.7 * load_file(base / "models/loras/modulation.safetensors")[f"{PREFIX}blocks.1.diff_m"]
-        out[what] = {
-            "difference": difference(found, expected),
-            "change": difference(expected, run(model)),
-            "modulation": difference(both.get_model_object(name).float(), before + added),
-            "seen": difference(run(both), expected),
-        }
-    return out
+    return {
+        "the host's": lambda: theirs("low.safetensors"),
+        "the host's scaled fp8": lambda: theirs("scaled.safetensors"),
+        **{f"another pack, {note}": lambda note=note: other_pack(note) for note in notes},
+        **{f"the host's {kind}": lambda kind=kind: quantised(kind) for kind in kinds},
+    }
+
+
+def foreign(what: str, run: object) -> dict | None:
+    """Wan LoRA on such a MODEL, against the host's LoRA loader on it."""
+    if (model := loaders()[what]()) is None:
+        return None
+    key = f"{PREFIX}blocks.1.modulation"
+    expected = run(host_nodes.LoraLoaderModelOnly().load_lora_model_only(model, "lora.safetensors", 0.7)[0])
+    both = lora(model, 0.7, "modulation.safetensors")
+    before = model.get_model_object(key).detach().as_subclass(torch.Tensor).float()
+    added = 0.7 * load_file(base / "models/loras/modulation.safetensors")[f"{PREFIX}blocks.1.diff_m"]
+    return {
+        "difference": difference(run(lora(model, 0.7, "lora.safetensors")), expected),
+        "change": difference(expected, run(model)),
+        "modulation": difference(both.get_model_object(key).float(), before + added),
+        "seen": difference(run(both), expected),
+    }
 
 
 print(json.dumps(main()))  # noqa: T201
