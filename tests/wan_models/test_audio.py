@@ -1,11 +1,14 @@
 """Audio features against the official encoder, their steps per frame, and sound of every kind."""
 
+import shutil
 import sys
 from types import ModuleType
 
 import pytest
 import torch
+import transformers
 from example_files import write_voice
+from packaging import version
 from tests_support import randomize_, rel_l2
 
 from wan_models.audio import wav2vec
@@ -19,26 +22,20 @@ TINY = {
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True, "vocab_size": 33,
     "feat_extract_norm": "layer", "do_stable_layer_norm": True,
 }  # fmt: skip
+BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
+"""What the smaller wav2vec2 models have otherwise: norms before the layers, none at the end."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny encoder as the official release has it: with a head for letters, and its preprocessor."""
-    from transformers import (
-        Wav2Vec2Config,
-        Wav2Vec2CTCTokenizer,
-        Wav2Vec2FeatureExtractor,
-        Wav2Vec2ForCTC,
-        Wav2Vec2Processor,
-    )
-
     path = tmp_path_factory.mktemp("wav2vec2")
-    randomize_(Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)), std=0.2).save_pretrained(path)
+    config = transformers.Wav2Vec2Config(**TINY)
+    randomize_(transformers.Wav2Vec2ForCTC(config), std=0.2).save_pretrained(path)
     (path / "vocab.json").write_text('{"<pad>": 0, "<unk>": 1, "|": 2}')
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-    Wav2Vec2Processor(
-        extractor, Wav2Vec2CTCTokenizer(str(path / "vocab.json"), unk_token="<unk>")
-    ).save_pretrained(path)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    letters = transformers.Wav2Vec2CTCTokenizer(str(path / "vocab.json"), unk_token="<unk>")
+    transformers.Wav2Vec2Processor(extractor, letters).save_pretrained(path)
     return path
 
 
@@ -49,14 +46,36 @@ def speech(seconds, seed=0):
     return torch.randn(time.shape, generator=generator) * (0.1 + time.mul(3).sin().abs()) * 0.3
 
 
+def as_official_versions(model):
+    """Has a whole model give the hidden states that the official code reads of the transformers it asks for (4.49 to
+    4.51): the last one is the encoder's result. From 5.18 on it is what comes before the encoder's last norm."""
+    results = []
+    model.wav2vec2.register_forward_hook(lambda module, args, out: results.append(out[0]))
+
+    def last_is_result(module, args, out):
+        if version.parse(transformers.__version__) < version.parse("5.18"):
+            assert torch.equal(out.hidden_states[-1], results[-1])
+        out.hidden_states = (*out.hidden_states[:-1], results[-1])
+        return out
+
+    model.register_forward_hook(last_is_result)
+
+
 @pytest.mark.parametrize("seconds", [0.3, 4.7])
-def test_features_equal_official(official, folder, tmp_path, seconds):
+@pytest.mark.parametrize("kind", [{}, BASE], ids=["large", "base"])
+def test_features_equal_official(official, folder, tmp_path, seconds, kind):
     import soundfile
     from wan.modules.s2v.audio_encoder import AudioEncoder
 
+    if kind:
+        shutil.copytree(folder, tmp_path / "other")
+        folder = tmp_path / "other"
+        config = transformers.Wav2Vec2Config(**TINY | kind)
+        randomize_(transformers.Wav2Vec2ForCTC(config), std=0.2).save_pretrained(folder)
     sound = speech(seconds)
     soundfile.write(tmp_path / "a.wav", sound.numpy(), 16000, subtype="FLOAT")
     encoder = AudioEncoder(model_id=str(folder))
+    as_official_versions(encoder.model)
     expected = encoder.extract_audio_feat(str(tmp_path / "a.wav"), return_all_layers=True)
     buckets, clips = encoder.get_audio_embed_bucket_fps(expected, fps=16, batch_frames=20, m=0)
     hidden = Wav2Vec(folder).encode(mono(sound[None, None], 16000))

@@ -71,7 +71,7 @@ class Wav2Vec:
             sound = (sound - sound.mean()) / torch.sqrt(sound.var(unbiased=False) + 1e-7)
         features = self._convolve(sound.to(parameter.dtype), on_window)
         hidden, _ = self.network.feature_projection(features.transpose(1, 2))
-        return list(self.network.encoder(hidden, output_hidden_states=True, return_dict=True).hidden_states)
+        return _hidden_states(self.network.encoder, hidden)
 
     def _convolve(self, sound: Tensor, on_window: Callable[[int, int], None] | None) -> Tensor:
         config = self.network.config
@@ -90,11 +90,31 @@ class Wav2Vec:
         parts = []
         for start in range(0, total, window):
             end = min(start + window, total)
-            piece = sound[start * stride : (end - 1) * stride + sees]
+            # to the very end, past what makes a last step: it counts in a norm over all of time
+            piece = sound[start * stride : (end - 1) * stride + sees if end < total else None]
             parts.append(self.network.feature_extractor(piece[None]))
             if on_window is not None:
                 on_window(end, total)
         return torch.cat(parts, dim=2)
+
+
+def _hidden_states(encoder: Any, hidden: Tensor) -> list[Tensor]:
+    """What every layer is given, and the encoder's result: the last one is normed where the encoder ends in a norm.
+
+    transformers itself names them `hidden_states`, but from 5.18 on only for a whole model, and then with the last one
+    before its norm; the official code was made with versions where it is normed."""
+    states: list[Tensor] = []
+
+    def note(layer: Any, args: tuple, options: dict[str, Any]) -> None:
+        states.append(args[0] if args else options["hidden_states"])
+
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in encoder.layers]
+    try:
+        result = encoder(hidden)[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [*states, result]
 
 
 def _build(checkpoint: Checkpoint) -> Any:
