@@ -17,14 +17,31 @@ OFFICIAL = "wan "
 """What the names of the official solvers and schedule begin with, in lists that also hold the host's."""
 SOLVER_NAMES = [OFFICIAL + name for name in schedule.SOLVERS]
 SCHEDULE_NAME = OFFICIAL + "official"
-SAMPLERS = [*SOLVER_NAMES, *comfy.samplers.SAMPLER_NAMES]
-SCHEDULERS = [SCHEDULE_NAME, *comfy.samplers.SCHEDULER_NAMES]
 NOISE_SOURCES = ["cpu", "gpu"]
 
 # from here up a schedule starts at pure noise: the lowest first sigma of an official one, at shift 0.1, is 0.99
 _FROM_NOISE = 0.98
 # an empty part of a latent that also holds an image is zero but for the rounding of its normalisation
 _ZERO = 1e-4
+
+
+def samplers() -> list[str]:
+    """Names of the official solvers, then of all that this host has now: other packs add theirs at any time."""
+    host = comfy.samplers
+    # one list and its parts in the host; packs add to any of them, or put a longer one in its place
+    return list(
+        dict.fromkeys([*SOLVER_NAMES, *host.KSampler.SAMPLERS, *host.SAMPLER_NAMES, *host.KSAMPLER_NAMES])
+    )
+
+
+def schedulers() -> list[str]:
+    """Names of the official schedule, then of all schedulers that this host has now."""
+    host = comfy.samplers
+    return list(
+        dict.fromkeys(
+            [SCHEDULE_NAME, *host.KSampler.SCHEDULERS, *host.SCHEDULER_NAMES, *host.SCHEDULER_HANDLERS]
+        )
+    )
 
 
 def official_sampler(solver: str) -> comfy.samplers.KSAMPLER:
@@ -58,9 +75,9 @@ def _run_solver(
 
 def sampler_named(name: str) -> Any:
     """SAMPLER of an official solver ("wan unipc") or of one of the host's names."""
-    if name.startswith(OFFICIAL):
+    if name in SOLVER_NAMES:
         return official_sampler(name.removeprefix(OFFICIAL))
-    if name not in comfy.samplers.SAMPLER_NAMES:
+    if name not in samplers():
         raise ValueError(
             f"this host has no sampler {name!r}; choose another one, {SOLVER_NAMES[0]!r} is the official one"
         )
@@ -70,9 +87,9 @@ def sampler_named(name: str) -> Any:
 def sigmas_named(name: str, steps: int, shift: float, sampler: str) -> Tensor:
     """SIGMAS of the official schedule of that sampler, or of one of the host's schedulers at that shift."""
     if name == SCHEDULE_NAME:
-        solver = sampler.removeprefix(OFFICIAL) if sampler.startswith(OFFICIAL) else "unipc"
+        solver = sampler.removeprefix(OFFICIAL) if sampler in SOLVER_NAMES else "unipc"
         return schedule.sigmas(steps, shift, solver)
-    if name not in comfy.samplers.SCHEDULER_NAMES:
+    if name not in schedulers():
         raise ValueError(
             f"this host has no scheduler {name!r}; choose another one, {SCHEDULE_NAME!r} is the official one"
         )

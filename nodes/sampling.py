@@ -217,14 +217,14 @@ def sampler_inputs() -> list:
         _boundary(note),
         io.Combo.Input(
             "sampler",
-            options=sampling.SAMPLERS,
+            options=sampling.samplers(),
             default=_DEFAULT.sampler,
             optional=True,
             tooltip="The official solvers, then the host's samplers." + note,
         ),
         io.Combo.Input(
             "scheduler",
-            options=sampling.SCHEDULERS,
+            options=sampling.schedulers(),
             default=_DEFAULT.scheduler,
             optional=True,
             tooltip="The official schedule, then the host's." + note,

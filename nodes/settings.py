@@ -48,14 +48,14 @@ def setting_inputs(official: run.Settings) -> list:
         ),
         io.Combo.Input(
             "sampler",
-            options=run.sampling.SAMPLERS,
+            options=run.sampling.samplers(),
             default=official.sampler,
             optional=True,
             tooltip="The official solvers, then the host's samplers." + custom,
         ),
         io.Combo.Input(
             "scheduler",
-            options=run.sampling.SCHEDULERS,
+            options=run.sampling.schedulers(),
             default=official.scheduler,
             optional=True,
             tooltip="The official schedule, then the host's." + custom,
