@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt demo/setup_host.py
 	$(PIP) -r constraints.txt
 	$(PIP) -c constraints.txt -r requirements.txt
 	$(RUN) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"]))' > $(VENV)/dev.txt
-	$(PIP) -c constraints.txt -r $(VENV)/dev.txt
+	$(PIP) --upgrade -c constraints.txt -r $(VENV)/dev.txt  # as new as in a new folder
 	$(PIP) --no-deps torchvision==0.28.0 torchaudio==2.11.0 wan22==2.2.11
 	$(RUN) -m demo.setup_host
 	touch $(STAMP)

@@ -50,9 +50,9 @@ class WanVAE(comfy.sd.VAE):
     """The host's VAE class around one of our networks."""
 
     def __init__(self, network: VideoVAE, config: VAEConfig, dtype: torch.dtype) -> None:
-        super().__init__(
-            sd={}
-        )  # sets the defaults of this host's version and stops before choosing a network
+        # sets the defaults of this host's version and stops before choosing a network, of which it warns
+        with compat.unlogged("No VAE weights detected"):
+            super().__init__(sd={})
         stride, space = config.stride[0], config.stride[1]
         self.upscale_ratio = (lambda frames: max(0, frames * stride - stride + 1), space, space)
         self.downscale_ratio = (

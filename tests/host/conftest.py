@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from late_pack import write_late_pack
+from other_pack import write_other_pack
 from safetensors.torch import save_file
 
 from demo.host import Host
@@ -16,7 +16,7 @@ from wan_models.checkpoints.reader import open_checkpoint
 def base(tmp_path_factory) -> Path:
     """A base folder with the release, and the same weights as single files for the host's own loaders."""
     folder = tmp_path_factory.mktemp("host")
-    write_late_pack(folder / "custom_nodes")
+    write_other_pack(folder / "custom_nodes")
     models = folder / "models"
     release = write_release(models / "wan" / "T2V-A14B")
     for name in ("diffusion_models", "vae", "loras", "text_encoders"):

@@ -21,9 +21,9 @@ FIRST_WORD = BYTES + len(SPECIAL)
 VOCABULARY = FIRST_WORD + len(WORDS)
 
 
-def _tokenizer(template):
+def _tokenizer(template, kind="PreTrainedTokenizerFast"):
+    import transformers
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     assert len(letters) == BYTES and set(string.ascii_letters) < set(letters)
@@ -34,7 +34,7 @@ def _tokenizer(template):
     # not split off what is read: only what is said is in words
     tokenizer.add_tokens([AddedToken(f" {word}~", normalized=False) for word in WORDS])
     assert tokenizer.get_vocab_size() == VOCABULARY
-    return PreTrainedTokenizerFast(
+    return getattr(transformers, kind)(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template,
         image_token="<|image_pad|>", video_token="<|video_pad|>", model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip
@@ -66,9 +66,11 @@ def _text_config(layers=2, vocabulary=VOCABULARY):
 
 
 def write_qwen(folder, seed=0, layers=2, template=TEMPLATE, generation=3, vocabulary=VOCABULARY):
-    """Qwen2, or Qwen3 where generation is that. A larger vocabulary has tokens that are never likeliest."""
+    """Qwen2, or Qwen3 where generation is that and transformers knows it (from 4.51 on). A larger vocabulary has tokens
+    that are never likeliest."""
     import transformers as t
 
+    generation = generation if hasattr(t, "Qwen3ForCausalLM") else 2
     kind, config = (t.Qwen3ForCausalLM, t.Qwen3Config) if generation == 3 else (t.Qwen2ForCausalLM, t.Qwen2Config)
     model = kind(config(**_text_config(layers, vocabulary), **({"head_dim": 8} if generation == 3 else {})))
     _randomize(model, seed)
@@ -87,14 +89,19 @@ def write_qwen_vl(folder, seed=0, dtype=torch.float32):
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
         "fullatt_block_indexes": [1], "window_size": 56,
     }  # fmt: skip
-    config = t.Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, image_token_id=261, video_token_id=262, vision_start_token_id=259,
-        vision_end_token_id=260, tie_word_embeddings=False,
-    )  # fmt: skip
+    tokens = {"image_token_id": 261, "video_token_id": 262, "vision_start_token_id": 259, "vision_end_token_id": 260}
+    is_old = not hasattr(t, "Qwen2VLVideoProcessor")  # before 4.52 videos are the image processor's
+    if is_old:
+        mrope = {"rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}, "rope_theta": 1e6}
+        config = t.Qwen2_5_VLConfig(**_text_config(), **mrope, vision_config=vision, **tokens)
+    else:
+        config = t.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens)
     model = t.Qwen2_5_VLForConditionalGeneration(config)
     _randomize(model, seed)
     model.to(dtype).save_pretrained(folder)
-    t.Qwen2_5_VLProcessor(
-        t.Qwen2VLImageProcessor(), _tokenizer(TEMPLATE), t.Qwen2VLVideoProcessor(), chat_template=TEMPLATE
-    ).save_pretrained(folder)
+    if is_old:
+        readers = [t.Qwen2VLImageProcessor(), _tokenizer(TEMPLATE, "Qwen2TokenizerFast")]
+    else:
+        readers = [t.Qwen2VLImageProcessor(), _tokenizer(TEMPLATE), t.Qwen2VLVideoProcessor()]
+    t.Qwen2_5_VLProcessor(*readers, chat_template=TEMPLATE).save_pretrained(folder)
     return folder

@@ -1,8 +1,12 @@
 """SAM2 shown a body's points: which points in which frames, long videos in parts, and what goes wrong."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
+import transformers
 from official_preprocessing import people
 from tiny_sam2 import write_sam2
 
@@ -14,6 +18,8 @@ WIDTH, HEIGHT = 64, 48
 
 @pytest.fixture(scope="module")
 def sam2(tmp_path_factory):
+    if not hasattr(transformers, "Sam2VideoModel"):
+        pytest.skip("SAM2 came with transformers 4.56")
     folder = tmp_path_factory.mktemp("sam2")
     write_sam2(folder)
     return segment.load_sam2(folder, torch.device("cpu"))
@@ -72,4 +78,10 @@ def test_what_cannot_work_says_why(sam2, tmp_path):
         segment.segment(frames, track, *sam2)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="is no SAM2 model of transformers"):
+        segment.load_sam2(tmp_path, torch.device("cpu"))
+
+
+def test_a_transformers_without_sam2_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", ModuleType("transformers"))
+    with pytest.raises(ImportError, match=r"SAM2 needs a newer transformers.*transformers>=4\.56"):
         segment.load_sam2(tmp_path, torch.device("cpu"))

@@ -1,19 +1,31 @@
-"""A custom-node pack that gives the host samplers and schedulers in the ways that packs do, some of them long after
-start-up."""
+"""A custom-node pack that gives the host samplers and schedulers in the ways that packs do, long after start-up, and
+that logs a warning of its own wherever a VAE is made."""
 
 from pathlib import Path
 
 SAMPLERS = ("late_named", "late_listed", "late_replaced")
 SCHEDULERS = ("late_handled", "late_sigmas")
-REGISTER = "/late_pack/register"
+REGISTER = "/other_pack/register"
+WARNING = "other_pack was asked for a VAE"
 
 _CODE = f'''
+import logging
 import comfy.samplers
+import comfy.sd
 from comfy.samplers import KSampler, SchedulerHandler, k_diffusion_sampling
 from aiohttp import web
 from server import PromptServer
 
 NODE_CLASS_MAPPINGS = {{}}
+make_vae = comfy.sd.VAE.__init__
+
+
+def warn_and_make(self, *args, **kwargs):
+    logging.warning("{WARNING}")
+    make_vae(self, *args, **kwargs)
+
+
+comfy.sd.VAE.__init__ = warn_and_make
 
 
 def register():
@@ -35,8 +47,8 @@ async def answer(request):
 '''
 
 
-def write_late_pack(custom_nodes: Path) -> None:
+def write_other_pack(custom_nodes: Path) -> None:
     """Puts the pack into a host's folder; what it has is registered when its route is called."""
-    folder = custom_nodes / "late_pack"
+    folder = custom_nodes / "other_pack"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text(_CODE)

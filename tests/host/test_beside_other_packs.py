@@ -1,9 +1,9 @@
-"""Samplers and schedulers that other packs give the host, after this one was imported."""
+"""What other packs do to the host: samplers and schedulers of theirs that come late, and lines in its log."""
 
 import pytest
 import torch
-from graphs import base_graph, latents, sampler, save
-from late_pack import REGISTER, SAMPLERS, SCHEDULERS
+from graphs import RELEASE, base_graph, latents, node, sampler, save
+from other_pack import REGISTER, SAMPLERS, SCHEDULERS, WARNING
 
 from demo.host import HostError
 
@@ -46,3 +46,16 @@ def test_the_chart_knows_late_schedulers(host):
     query = {"preset": "custom", "steps": 3, "sampler": SAMPLERS[0]}
     expected = host.get("/wan22/schedule", scheduler="simple", **query)
     assert host.get("/wan22/schedule", scheduler="late_handled", **query) == expected
+
+
+def test_of_all_warnings_only_the_misleading_one_is_left_out(host):
+    """The host warns of a VAE without weights, of which ours is made; what others say then is kept."""
+    before = len(host.log.read_bytes())
+    graph = {"latent": base_graph()["latent"]}
+    # a dtype that no other test of this host loads: what is loaded once may be kept
+    graph["vae"] = node("WanVAELoader", vae_name=RELEASE + "Wan2.1_VAE.pth", weight_dtype="bf16")
+    graph["decode"] = node("WanVAEDecode", samples=("latent", 0), vae=("vae", 0))
+    graph["save"] = node("PreviewImage", images=("decode", 0))
+    host.run(graph)
+    log = host.log.read_bytes()[before:].decode(errors="replace")
+    assert WARNING in log and "No VAE weights" not in log
