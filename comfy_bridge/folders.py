@@ -13,6 +13,7 @@ from ..wan_models.audio.speech_synthesis import is_voice
 from ..wan_models.checkpoints.reader import shard_of
 from ..wan_models.files import is_hidden, walk_files
 from ..wan_models.text.language_model import is_language_model
+from .listing import files_of, or_else, warn_once
 
 CATEGORY = "wan"
 VOICES = "tts"
@@ -32,7 +33,13 @@ def register() -> None:
 
     GGUF files in the host's folders get categories of their own: the host's lists do not show them, and other
     packs' lists stay as they are."""
-    Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        warn_once(
+            f"there is no folder for release folders: {error}. Make it, or name another under `wan` in "
+            "extra_model_paths.yaml. The host's own model folders are used all the same"
+        )
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
     folder_paths.folder_names_and_paths[CATEGORY][1].update(
@@ -49,9 +56,10 @@ def release_roots() -> list[Path]:
     return [Path(p) for p in folder_paths.get_folder_paths(CATEGORY)]
 
 
+@or_else(dict)
 def _release_entries() -> dict[str, Path]:
     entries: dict[str, Path] = {}
-    for file in folder_paths.get_filename_list(CATEGORY):
+    for file in files_of(CATEGORY):
         for root in () if is_hidden(file) else release_roots():
             path = root / file
             if not path.is_file():  # or a link to nowhere
@@ -66,6 +74,7 @@ def _release_entries() -> dict[str, Path]:
     return entries
 
 
+@or_else(bool)
 def _is_set(path: Path) -> bool:
     """Whether a file is one of a set of shards that is alone in its folder."""
     shard = shard_of(path.name)
@@ -76,21 +85,24 @@ def _is_set(path: Path) -> bool:
     return stems == {shard["stem"]}
 
 
+@or_else(list)
 def _listed(category: str) -> list[str]:
     """What the host lists in a category, without hidden files, links to nowhere, and all but the first of the shards
     of a model."""
     roots = [Path(root) for root in folder_paths.get_folder_paths(category)]
     return [
         name
-        for name in folder_paths.get_filename_list(category)
+        for name in files_of(category)
         if not is_hidden(name)
         and not ((shard := shard_of(Path(name).name)) and int(shard["number"]) > 1)
         and any((root / name).is_file() for root in roots)
     ]
 
 
+@or_else(dict)
 def _folders(category: str, is_one: Callable[[Path], bool]) -> dict[str, Path]:
     """The model folders in one of the host's folders, by name."""
+    is_one = or_else(bool)(is_one)
     roots = [Path(root) for root in folder_paths.get_folder_paths(category) if Path(root).is_dir()]
     found = [
         folder
@@ -116,6 +128,7 @@ def segmenters() -> dict[str, Path]:
     return _folders(SEGMENTATION, lambda folder: (folder / "config.json").is_file())
 
 
+@or_else(dict)
 def detectors() -> dict[str, Path]:
     """ONNX files and ViTPose folders of models/detection, and the ONNX files of the release folders."""
     found = {name: path for name, path in _release_entries().items() if path.suffix.lower() == ".onnx"}

@@ -13,12 +13,14 @@ from torch import Tensor
 from ..wan_models import images
 from ..wan_models.video import read_frames, read_index, read_sound
 from . import conditioning
+from .listing import or_else
 from .progress import progress
 
 FIT = [*conditioning.FIT, "original"]
 """At most width x height pixels in the video's own aspect; exactly that, cropped at the centre; as it is."""
 
 
+@or_else(list)
 def files() -> list[str]:
     """The videos of the input folder, sub-folders included; links are followed where the host follows them."""
     root = folder_paths.get_input_directory()

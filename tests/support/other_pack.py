@@ -1,17 +1,24 @@
-"""A custom-node pack that gives the host samplers and schedulers in the ways that packs do, long after start-up, and
-that logs a warning of its own wherever a VAE is made."""
+"""A custom-node pack for the tests' host. It gives the host samplers and schedulers in the ways that packs do, long
+after start-up; logs a warning of its own wherever a VAE is made; and lets the file system fail."""
 
 from pathlib import Path
 
 SAMPLERS = ("late_named", "late_listed", "late_replaced")
 SCHEDULERS = ("late_handled", "late_sigmas")
 REGISTER = "/other_pack/register"
+BREAK = "/other_pack/break"
 WARNING = "other_pack was asked for a VAE"
 
 _CODE = f'''
 import logging
+import os
+import pathlib
+import sys
+from unittest import mock
 import comfy.samplers
 import comfy.sd
+import folder_paths
+import nodes
 from comfy.samplers import KSampler, SchedulerHandler, k_diffusion_sampling
 from aiohttp import web
 from server import PromptServer
@@ -44,6 +51,33 @@ def register():
 async def answer(request):
     register()
     return web.json_response({{}})
+
+
+@PromptServer.instance.routes.post("{BREAK}")
+async def break_and_list(request):
+    """Has the Wan nodes listed while a call of the file system fails; answers with what was raised, by node."""
+    asked, raised = await request.json(), {{}}
+    kind, _, name = asked["call"].rpartition(".")
+    owner = {{"Path": pathlib.Path, "os": os, "os.path": os.path}}[kind]
+    pack = sys.modules[nodes.NODE_CLASS_MAPPINGS["WanMoESampler"].__module__.rpartition(".")[0]]
+    ours = {{k: v for k, v in nodes.NODE_CLASS_MAPPINGS.items() if v.__module__.startswith(pack.__name__)}}
+
+    def fail(path=".", *args, **options):
+        raise OSError(asked["errno"], os.strerror(asked["errno"]), str(path))
+
+    folder_paths.filename_list_cache.clear()
+    with mock.patch.object(owner, name, fail):
+        try:
+            assert len(await pack.WanExtension().get_node_list()) == len(ours)
+        except OSError as error:
+            raised["start"] = repr(error)
+        for key, node in ours.items():
+            try:
+                node.GET_SCHEMA()
+            except Exception as error:
+                raised[key] = repr(error)
+    folder_paths.filename_list_cache.clear()
+    return web.json_response({{"raised": raised, "asked": len(ours)}})
 '''
 
 
