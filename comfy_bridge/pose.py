@@ -128,8 +128,8 @@ def subject_mask(
             "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "
             "(the folder of facebook/sam2.1-hiera-large in models/sam2), or connect a mask of your own"
         )
-    masks = mask.widen(masks, kernel, times)
-    return mask.in_blocks(masks, blocks_wide, blocks_high) if blocks_wide and blocks_high else masks
+    masks = mask.widen(masks, kernel, times, progress())
+    return mask.in_blocks(masks, blocks_wide, blocks_high, progress()) if blocks_wide and blocks_high else masks
 
 
 def background(frames: Tensor, masks: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from official_preprocessing import official_preprocessing, people
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wan_models.pose.draw import draw
 from wan_models.pose.face import crop_faces, face_boxes
@@ -38,12 +39,18 @@ def test_the_body_is_the_official_one(theirs):
 def test_openpose_form_comes_back_and_others_are_read():
     track = PoseTrack.from_wholebody(people(3, 640, 480, 2), 640, 480)
     again = PoseTrack.from_openpose(track.to_openpose())
-    assert all(np.array_equal(getattr(track, n), getattr(again, n)) for n in ("body", "left", "right", "face"))
+    assert all(
+        np.array_equal(getattr(track, n), getattr(again, n)) for n in ("body", "left", "right", "face")
+    )
     # eighteen points within 0..1, and a frame with nobody in it
     person = {"pose_keypoints_2d": np.full((18, 3), 0.5).flatten().tolist(), "face_keypoints_2d": None}
     frames = [{"canvas_width": 64, "canvas_height": 48, "people": p} for p in ([person], [])]
     other = PoseTrack.from_openpose(frames)
-    assert other.body[0, 3].tolist() == [32, 24, 0.5] and not other.body[0, 18:].any() and not other.body[1].any()
+    assert (
+        other.body[0, 3].tolist() == [32, 24, 0.5]
+        and not other.body[0, 18:].any()
+        and not other.body[1].any()
+    )
     for wrong in ([{}], [1], "no", [{**frames[0], "people": [{"pose_keypoints_2d": [1, 2]}]}]):
         with pytest.raises(ValueError, match="not in OpenPose's form"):
             PoseTrack.from_openpose(wrong)
@@ -69,9 +76,7 @@ def test_retargeting_equals_official(theirs, kind, seed):
     metas = official_metas(theirs, driving, 640, 480)
     first, refer = copy.deepcopy(metas[0]), official_metas(theirs, other, 400, 720)[0]
     expected = theirs.retarget_pose.get_retarget_pose(first, refer, metas, None, None)
-    found = retarget(
-        PoseTrack.from_wholebody(driving, 640, 480), PoseTrack.from_wholebody(other, 400, 720)
-    )
+    found = retarget(PoseTrack.from_wholebody(driving, 640, 480), PoseTrack.from_wholebody(other, 400, 720))
     assert (found.width, found.height) == (400, 720)
     for i, meta in enumerate(expected):
         assert np.abs(found.body[i, :, :2] - meta.kps_body.astype(float)).max() < 1e-6
@@ -105,7 +110,10 @@ def test_unseen_points_stay_unseen_and_take_no_part(theirs):
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (1280, 720), (416, 720)])
 def test_drawing_equals_official(theirs, width, height):
     points = people(4, width, height, 7, low=0.4)
-    track, metas = PoseTrack.from_wholebody(points, width, height), official_metas(theirs, points, width, height)
+    track, metas = (
+        PoseTrack.from_wholebody(points, width, height),
+        official_metas(theirs, points, width, height),
+    )
     for i, meta in enumerate(metas):
         expected = theirs.human_visualization.draw_aapose_by_meta_new(
             np.zeros((height, width, 3), np.uint8), theirs.pose2d_utils.AAPoseMeta.from_humanapi_meta(meta)
@@ -130,7 +138,10 @@ def test_face_boxes_and_pictures_equal_official(theirs, seed):
 
     width, height = 640, 480
     points = people(5, width, height, seed, zoom=1 + seed / 20, low=0.5)
-    track, metas = PoseTrack.from_wholebody(points, width, height), official_metas(theirs, points, width, height)
+    track, metas = (
+        PoseTrack.from_wholebody(points, width, height),
+        official_metas(theirs, points, width, height),
+    )
     boxes, seen = face_boxes(track)
     assert seen.all()
     frames = np.random.default_rng(seed).integers(0, 256, (5, height, width, 3), dtype=np.uint8)
@@ -172,6 +183,54 @@ def test_masks_equal_official(theirs, seed, wide, high):
     assert np.array_equal(found[0].numpy(), expected)
     without = background(torch.from_numpy(frame)[None].float(), found)
     assert np.array_equal(without[0].numpy(), frame * (1 - expected[:, :, None]))
+
+
+def blocks_one_by_one(mask, wide, high):
+    """The official way, with steps of one pixel where its own would be none."""
+    rows, columns = np.nonzero(mask)
+    left, top, right, bottom = columns.min(), rows.min(), columns.max(), rows.max()
+    step_x, step_y = max(1, int((right - left) / wide)), max(1, int((bottom - top) / high))
+    for x in range(left, right, step_x):
+        for y in range(top, bottom, step_y):
+            block = mask[y : min(y + step_y, bottom), x : min(x + step_x, right)]
+            if block.sum() > 0:
+                block[:] = 1
+    return mask
+
+
+@pytest.mark.parametrize(("wide", "high"), [(1, 1), (1000, 1), (7, 1000), (13, 11), (1000, 1000)])
+def test_blocks_of_any_number(seed, wide, high):
+    """More blocks than pixels, and masks of single pixels, rows and columns."""
+    masks = (torch.rand(6, 61, 47) > torch.tensor([0.5, 0.9, 0.99, 0.999, 0.5, 0.5]).view(-1, 1, 1)).float()
+    masks[3, 30, 20] = masks[4, 12:14] = 1
+    masks[4, :12], masks[4, 13:], masks[5, :, :9], masks[5, :, 10:] = 0, 0, 0, 0
+    expected = np.stack([blocks_one_by_one(mask.copy(), wide, high) for mask in masks.numpy()])
+    assert np.array_equal(in_blocks(masks, wide, high).numpy(), expected)
+
+
+class CountCalls(TorchDispatchMode):
+    """Counts the calls of torch's operators."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_masks_are_made_in_few_calls_and_can_be_ended():
+    """A million blocks take as many calls as one; Cancel is heard after each frame."""
+    masks = torch.ones(3, 300, 400)
+    counts = {}
+    for number in (1, 1000):
+        with CountCalls() as counter:
+            in_blocks(masks, number, number)
+        counts[number] = counter.calls
+    assert counts[1000] == counts[1] < 3 * 50
+    for work in (widen, in_blocks):
+        seen = []
+        work(masks[:, :64, :64], tell=lambda done, total, seen=seen: seen.append((done, total)))
+        assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_odd_masks():
