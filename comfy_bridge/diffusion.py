@@ -218,7 +218,9 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     convert = (lambda name, weight: to_stored(network, name, weight, stored)) if model.is_converted else None
     load_into(network, checkpoint, convert, keep_packed)
     model.workspace_bytes = workspace_bytes(network)
-    patcher.add_callback(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, network.forget)
+    # at the end of every run, and where the host lets go of the model
+    for moment in (comfy.patcher_extension.CallbacksMP.ON_CLEANUP, comfy.patcher_extension.CallbacksMP.ON_DETACH):
+        patcher.add_callback(moment, network.forget)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

@@ -2,7 +2,7 @@
 
 A head's channels are split between time, height and width; every pair of neighbouring channels is rotated by
 position * theta^(-2i/d) of its axis. Tables are built in float64, as the official code computes, and kept in
-float32: one build per latent grid, shared by all layers and steps.
+float32: one build per latent grid, shared by all layers and steps, until `clear` at the end of a run.
 """
 
 from functools import lru_cache
@@ -56,6 +56,11 @@ def rotary_at(
             angles.append(angle.view(view).expand(*grid, -1))
         angle = torch.cat(angles, dim=-1).flatten(0, 2).unsqueeze(1)
         return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device)
+
+
+def clear() -> None:
+    """Lets go of all tables that are kept: with them, memory of the devices that they are on."""
+    rotary_at.cache_clear()
 
 
 def apply_rotary_(x: Tensor, table: RotaryTable) -> Tensor:

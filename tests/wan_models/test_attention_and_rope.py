@@ -1,12 +1,15 @@
 """Kernels by name, and rotary positions."""
 
 import math
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests_support import rel_l2
 
 from wan_models.attention import Backend, available, get_attention, sdpa
+from wan_models.dit.steps import AnimateStepModel, SpeechStepModel, StepModel
 from wan_models.rope import apply_rotary_, axis_split, rotary_table
 
 
@@ -56,3 +59,15 @@ def test_scaled_positions_stand_where_they_should():
     plain = rotary_table((3, 1, 1), 12, device)
     fine = rotary_table((5, 1, 1), 12, device, scale=(0.5, 1.0, 1.0))
     assert rel_l2(torch.view_as_real(fine[::2]), torch.view_as_real(plain)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", [StepModel, SpeechStepModel, AnimateStepModel])
+def test_tables_are_kept_for_a_run_and_no_longer(kind):
+    """They lie on a device, where nobody knows of them."""
+    table = rotary_table((2, 3, 5), 12, torch.device("cpu"))
+    assert rotary_table((2, 3, 5), 12, torch.device("cpu")) is table
+    gone = weakref.ref(table)
+    del table
+    assert gone() is not None
+    kind.forget(SimpleNamespace())
+    assert gone() is None

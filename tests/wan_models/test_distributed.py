@@ -1,17 +1,22 @@
 """Several processes give what one gives; gloo on this machine's CPU, 2 and 4 of them."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from wan_models.checkpoints.patches import Patch, patched
 from wan_models.distributed.mesh import Layout, check, layouts, rows_of
-from wan_models.distributed.selftest import TOLERANCE, layouts_of
-from wan_models.distributed.sequence_parallel import Shard
+from wan_models.distributed.selftest import CONFIGS, TOLERANCE, layouts_of
+from wan_models.distributed.sequence_parallel import Shard, shared_model
+from wan_models.distributed.worker import Worker
+from wan_models.rope import rotary_table
 
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
@@ -199,3 +204,34 @@ def test_patches_by_hand(seed):
     dora = {"up": up, "down": down, "dora_scale": length}
     assert torch.allclose(patched(weight, [Patch("lora", 1.0, 1.0, dora)]), expected, atol=1e-5)
     assert patched(weight.bfloat16(), [Patch("lora", 0.5, 1.0, lora)]).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_that_is_dropped_is_freed_at_once(name):
+    """Its memory does not wait for Python to look for cycles."""
+    model = shared_model(CONFIGS[name])(CONFIGS[name], device="meta")
+    model.share(SimpleNamespace(size=lambda: 2, rank=lambda: 0))
+    gone = weakref.ref(model.blocks[0].self_attn.q.weight)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_worker_frees_what_holds_on_to_itself(monkeypatch):
+    """As networks do whose weights are shared; and tables of positions, which are on its device too."""
+    worker, network = Worker(0, 1, 60.0), torch.nn.Linear(2, 2)
+    network.itself = [network]
+    worker._models["key"] = SimpleNamespace(network=network)
+    tables = weakref.ref(rotary_table((2, 3, 4), 12, worker.device))
+    gone = weakref.ref(network.weight)
+    del network
+    gc.disable()
+    try:
+        assert gone() is not None and tables() is not None
+        worker.drop("key")
+        assert gone() is None and tables() is None
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 """The contract of a group of workers, with two processes on this machine's CPU: results, faults, and the end."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -8,11 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
+from wan_models.distributed import group as group_module
 from wan_models.distributed.group import Group, GroupError
 from wan_models.distributed.mesh import Layout
 from wan_models.distributed.selftest import CONFIGS, inputs_of, lora_of, write_models
@@ -166,6 +169,84 @@ def test_cancel_is_heard_at_once_and_the_next_job_waits_for_the_left_one(shared,
     assert time.monotonic() - begun < 1.5
     shared.hear_cancel = lambda: None
     assert close_to(shared.velocity(key, given), expected(models, given))
+
+
+class Books:
+    """What a process has been told to keep, without its work; strict about what it does not have."""
+
+    def __init__(self):
+        self.inputs, self.models = {}, {}
+        self.call = SimpleNamespace(remote=lambda method, *given: {"result": getattr(self, method)(*given)})
+
+    def keep(self, name, tensor):
+        self.inputs[name] = tensor
+
+    def forget(self, names):
+        for name in names:
+            del self.inputs[name]
+
+    def load(self, key, recipe, patches):
+        self.models[key] = patches["a"][0][0]
+        return {"read": 1, "seconds": 0.0, "bytes": 1}
+
+    def drop(self, key):
+        del self.models[key]
+
+    def velocity(self, key, step, kept, attention):
+        return torch.stack([step["x"], *(self.inputs[name] for name in kept.values())]) * self.models[key]
+
+
+class Cancelled(Exception):
+    pass
+
+
+def test_a_cancel_at_any_moment_leaves_both_sides_with_the_same_books(monkeypatch, seed):
+    """Inputs, models and patches that the group takes for known are those that its processes have, and no other."""
+    chance = random.Random(seed)
+    monkeypatch.setattr(group_module, "_ray", lambda: SimpleNamespace(put=lambda value: value))
+    monkeypatch.setattr(Group, "stats", lambda self: [{"free": chance.choice([0, 9])}])
+
+    def wait(self, refs, hear_cancel):
+        hear_cancel()
+        return refs
+
+    monkeypatch.setattr(Group, "_await", wait)
+    monkeypatch.setattr(group_module, "pack", lambda value: value)
+    group, books, cancelled = Group(1), Books(), 0
+    group._actors = [books]
+
+    def hear_cancel():
+        if chance.random() < 0.3:
+            raise Cancelled
+
+    pool = [torch.full((1,), float(i)) for i in range(6)]
+    for _ in range(400):
+        text, image, x = (chance.choice(pool) for _ in range(3))
+        model, strength = Recipe("dit", f"model {chance.randrange(3)}"), chance.randrange(1, 4)
+        group.hear_cancel = hear_cancel
+        try:
+            if chance.random() < 0.2:
+                group.drop(str(model))
+            # one file at several strengths: what is merged must be what was asked for
+            key = group.load(model, lambda strength=strength: {"a": [(strength,)]}, strength, needed=5)
+            found = group.velocity(
+                key, {"x": x, "timestep": x, "context": text.clone(), "image": image.clone()}
+            )
+        except Cancelled:
+            cancelled += 1
+        else:
+            assert torch.equal(found, torch.stack([x, text, image]) * strength)
+        assert set(books.models) == set(group.loads)
+        known = {stored for entries in group._kept.values() for _, stored in entries}
+        assert known == set(books.inputs)
+        group.hear_cancel = lambda: None
+        group._settle()
+    assert 50 < cancelled < 350
+    for value in (7.0, 8.0):  # whatever was left over goes with the next ones
+        given = {name: torch.full((1,), value) for name in ("x", "timestep", "context", "image")}
+        key = group.load(model, lambda: {"a": [(strength,)]}, strength)
+        group.velocity(key, given)
+    assert len(books.inputs) <= 4
 
 
 def test_one_process_that_fails_is_named_with_its_traceback(shared, models):

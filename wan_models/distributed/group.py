@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,20 @@ class Group:
             shared = ray.put(
                 pack({name: [tuple(patch) for patch in several] for name, several in patches().items()})
             )
-            reports = self._run("load", key, asdict(recipe), shared)
+            self._send("load", key, asdict(recipe), shared)
+            # noted before it is waited for: after a Cancel it is there all the same, with patches that nobody knows
+            unsure = {
+                "version": object(),
+                "reports": known["reports"] if known else [{}],
+                "path": recipe.path,
+            }
+            self.loads[key] = unsure
+            try:
+                reports = self._receive("load")
+            except ValueError:
+                if known is None:  # no process has it
+                    self.loads.pop(key, None)
+                raise
             self.loads[key] = {"version": version, "reports": reports, "path": recipe.path}
             seconds = max(report["seconds"] for report in reports)
             read = reports[0]["read"]
@@ -202,9 +216,11 @@ class Group:
     def drop(self, key: str) -> None:
         """Lets go of a model, if it is there."""
         with self._lock:
-            if self.loads.pop(key, None) is not None:
+            if key in self.loads:
                 self._settle()
-                self._run("drop", key, hear_cancel=lambda: None)
+                self._send("drop", key)
+                self.loads.pop(key, None)
+                self._receive("drop", hear_cancel=lambda: None)
 
     def stats(self) -> list[dict[str, Any]]:
         """Of each process: id, device, and bytes by model. [] where none runs."""
@@ -335,31 +351,41 @@ class Group:
                 return stored
         self._count += 1
         stored = f"{name} {self._count}"
+        # what is noted is what the processes were told, whether or not a Cancel lets them be waited for
+        self._send("keep", stored, _ray().put(pack(tensor)))
         known.insert(0, (tensor, stored))
-        old = known[2:]  # with and without guidance
-        del known[2:]
-        self._run("keep", stored, _ray().put(pack(tensor)))
-        if old:
-            self._run("forget", [stored for _, stored in old])
+        self._receive("keep")
+        while len(known) > 2:  # with and without guidance
+            self._send("forget", [known[-1][1]])
+            known.pop()
+            self._receive("forget")
         return stored
 
-    def _run(self, method: str, *arguments: Any, hear_cancel: Callable[[], None] | None = None) -> list[Any]:
+    def _run(self, method: str, *arguments: Any) -> list[Any]:
         """One job of all processes; their results by rank."""
+        self._send(method, *arguments)
+        return self._receive(method)
+
+    def _send(self, method: str, *arguments: Any) -> None:
+        """Gives all processes a job."""
         if not self._actors:
             raise GroupError("the group was ended; run again to start a new one")
-        refs = [actor.call.remote(method, *arguments) for actor in self._actors]
-        self._in_flight = refs
-        outcomes = self._await(refs, hear_cancel or self.hear_cancel)
+        self._in_flight = [actor.call.remote(method, *arguments) for actor in self._actors]
+
+    def _receive(self, method: str, hear_cancel: Callable[[], None] | None = None) -> list[Any]:
+        """The results of the job that was given last, by rank."""
+        outcomes = self._await(self._in_flight, hear_cancel or self.hear_cancel)
         self._in_flight = []
         self._judge(method, outcomes)
         return [unpack(outcome["result"]) for outcome in outcomes]
 
     def _settle(self) -> None:
-        """Waits for a job that was left when its caller was cancelled."""
+        """Waits for a job that was left when its caller was cancelled; mistakes of that caller are of no interest."""
         if self._in_flight:
             outcomes = self._await(self._in_flight, self.hear_cancel)
             self._in_flight = []
-            self._judge("the cancelled job", outcomes)
+            with suppress(ValueError):
+                self._judge("the cancelled job", outcomes)
 
     def _await(self, refs: list[Any], hear_cancel: Callable[[], None]) -> list[dict[str, Any]]:
         """What each process answers; dead and silent ones as errors. Ends early where one has failed."""

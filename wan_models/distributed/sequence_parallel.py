@@ -11,8 +11,8 @@ tokens lie in, with no communication at all.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 import torch.distributed as dist
@@ -134,6 +134,21 @@ def gather(x: Tensor, shard: Shard, group: dist.ProcessGroup) -> Tensor:
     return out.unflatten(0, (shard.world, -1)).movedim(0, 1).flatten(1, 2)[:, : shard.length]
 
 
+def _swap_forward(module: nn.Module, run: Callable[..., Tensor]) -> None:
+    """Has run(forward, ...) called in the place of a module's own forward(...).
+
+    By weak references, for both are methods of what the module belongs to: memory of a model that is dropped must not
+    wait for Python to look for cycles."""
+    forward, swapped = WeakMethod(module.forward), WeakMethod(run)
+
+    def call(*args: Any, **inputs: Any) -> Tensor:
+        own, other = forward(), swapped()
+        assert own is not None and other is not None
+        return other(own, *args, **inputs)
+
+    module.forward = call
+
+
 class SharedModel(StepModel):
     """A transformer that shares its tokens with the other processes of `group`, once `share` is called."""
 
@@ -153,7 +168,7 @@ class SharedModel(StepModel):
             return
         self.group = group
         for block in self.blocks:
-            block.self_attn.forward = partial(self._attend, block.self_attn.forward)  # type: ignore[union-attr, assignment]
+            _swap_forward(block.self_attn, self._attend)  # type: ignore[arg-type]
 
     def run_blocks(  # type: ignore[override]
         self,
@@ -211,7 +226,7 @@ class SharedAnimateModel(SharedModel, AnimateStepModel):
         super().share(group)
         if self.group is not None:
             for block in self.face_adapter.fuser_blocks:
-                block.forward = partial(self._look_at_face, block.forward)  # type: ignore[assignment]
+                _swap_forward(block, self._look_at_face)
 
     def _look_at_face(
         self, forward: Any, x: Tensor, k: Tensor, v: Tensor, count: int, attention: Attention

@@ -4,6 +4,7 @@ Every call but `done` and `stats` is one of all processes at once, with equal ar
 actors of `group` do, and so does `selftest` under torchrun.
 """
 
+import gc
 import os
 import time
 from collections import deque
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from .. import rope
 from ..attention import get_attention
 from ..checkpoints.patches import Patches
 from .decode import decode_strip
@@ -186,8 +188,10 @@ class Worker:
         return recipe.kind != "dit" or recipe.layout.fsdp or self.rank < recipe.layout.size
 
     def drop(self, key: str) -> None:
-        """Lets go of a model."""
+        """Lets go of a model, and of the memory that it took."""
         self._models.pop(key, None)
+        rope.clear()
+        gc.collect()  # networks whose weights are shared hold on to themselves
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

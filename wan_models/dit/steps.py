@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import rope
 from .animate import WanAnimateModel
 from .base import WanModel
 from .speech import SpeechClip, WanSpeechModel
@@ -56,8 +57,9 @@ class StepModel(WanModel):
         return clip
 
     def forget(self, *_: Any) -> None:
-        """Drops what is kept for the steps of a clip."""
+        """Drops what is kept for the steps of a clip, tables of positions among it."""
         self._clips = ()
+        rope.clear()
 
 
 class SpeechStepModel(StepModel, WanSpeechModel):
