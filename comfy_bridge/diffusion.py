@@ -20,10 +20,12 @@ from ..wan_models.checkpoints.detect import ModelInfo
 from ..wan_models.checkpoints.loading import expect, load_into, to_stored
 from ..wan_models.checkpoints.reader import open_model
 from ..wan_models.config import RELEASES, DiTConfig
+from ..wan_models.content import tracked
 from ..wan_models.sampling.schedule import timestep_of
 from . import compat
 from .foreign_patches import warn_of_unused
 from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
+from .kept_conds import KeptCond, converted, kept
 from .other_models import road
 from .packed import PackedPatcher, ops, workspace_bytes
 
@@ -49,10 +51,16 @@ class _Official:
         self.workspace_bytes = 0
         self.is_converted = False  # whether the weights are in another dtype than in the file
 
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        return kept(super().extra_conds(**kwargs))  # type: ignore[misc]
+
     def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
         options = kwargs.get("transformer_options") or (args[3] if len(args) > 3 else {})
         self._sigma, self._schedule = t, options.get("sample_sigmas")
+        dtype = self.manual_cast_dtype or self.get_dtype()  # type: ignore[attr-defined]
+        args = tuple(converted(value, dtype, x.device) for value in args)  # type: ignore[assignment]
+        kwargs = {name: converted(value, dtype, x.device) for name, value in kwargs.items()}
         return super()._apply_model(x, t, *args, **kwargs)  # type: ignore[misc]
 
     def process_timestep(self, timestep: Tensor, **kwargs: Any) -> Tensor:
@@ -92,7 +100,7 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
             faces = out["face_pixel_values"].cond
             # a still face goes to the device as one picture, and all of them in the precision they are seen in
             faces = faces[:, :, :1] if bool((faces == faces[:, :, :1]).all()) else faces
-            out["face_pixel_values"] = comfy.conds.CONDRegular(faces.to(self.get_dtype_inference()))
+            out["face_pixel_values"] = KeptCond(tracked(faces.to(self.get_dtype_inference())))
         if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
@@ -219,7 +227,10 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     load_into(network, checkpoint, convert, keep_packed)
     model.workspace_bytes = workspace_bytes(network)
     # at the end of every run, and where the host lets go of the model
-    for moment in (comfy.patcher_extension.CallbacksMP.ON_CLEANUP, comfy.patcher_extension.CallbacksMP.ON_DETACH):
+    for moment in (
+        comfy.patcher_extension.CallbacksMP.ON_CLEANUP,
+        comfy.patcher_extension.CallbacksMP.ON_DETACH,
+    ):
         patcher.add_callback(moment, network.forget)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)

@@ -6,9 +6,12 @@ fully loaded one, and what was resident at the switch of experts when a limit wa
 of CLIP image features.
 """
 
+import gc
 import json
 import runpy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +26,27 @@ RELEASE = "wan/T2V-A14B/"
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
+
+
+@contextmanager
+def comparisons() -> Iterator[list[int]]:
+    """Sizes of the tensors whose content is compared, which on a GPU waits for all work given to it."""
+    sizes, equal = [], torch.equal
+
+    def spy(a: torch.Tensor, b: torch.Tensor) -> bool:
+        sizes.append(a.numel())
+        return equal(a, b)
+
+    torch.equal = spy
+    try:
+        yield sizes
+    finally:
+        torch.equal = equal
+
+
+def tables() -> int:
+    """How many tables of positions, the only complex numbers here, are kept by anybody."""
+    return sum(isinstance(x, torch.Tensor) and x.is_complex() for x in gc.get_objects())
 
 
 def cast_on_the_fly(patcher: object) -> int:
@@ -52,7 +76,13 @@ def main() -> dict:
         return first("WanMoESampler", high, *settings)["samples"]
 
     z = sample()
-    results = {}
+    results = {"tables": tables()}
+    management.interrupt_current_processing(True)
+    try:
+        sample()
+    except management.InterruptProcessingException:
+        results["tables after Cancel"] = tables()
+    gc.collect()  # what the exception held
     for part, patchers, run in (
         ("dit", (high, low), sample),
         ("t5", (clip.patcher,), text),
@@ -154,7 +184,8 @@ def speech(positive: object, negative: object, vae: object) -> dict:
         inputs = [positive, negative, vae, listener, audio, picture, 64, 64, 12, 0, "custom", 1]
         return nodes["WanSpeechToVideo"].execute(model, *inputs, fit="exact", steps=4).args[0]
 
-    full = film()
+    with comparisons() as compared:
+        full = film()
     counted = dict(calls)
     kept = len(network._clips)
     layers = cast_on_the_fly(model)
@@ -184,6 +215,7 @@ def speech(positive: object, negative: object, vae: object) -> dict:
     return {
         "calls": counted,
         "kept": kept,
+        "compared": compared,
         "layers": layers,
         "partial": difference(partial, full),
         "their node": difference(sample(model, theirs.args), by_ours),
@@ -197,7 +229,7 @@ def workers(clip: object, vae: object, sample_with: tuple) -> dict:
     model = nodes["WanDiTLoader"].execute(RELEASE + "low_noise_model").args[0]
 
     def sample(which: object) -> torch.Tensor:
-        settings = (*sample_with, "custom", 1, None, 4)
+        settings = (*sample_with, "custom", 1, None, 8)
         return nodes["WanMoESampler"].execute(which, *settings).args[0]["samples"]
 
     expected = sample(model)
@@ -206,7 +238,8 @@ def workers(clip: object, vae: object, sample_with: tuple) -> dict:
     before = sum(one.loaded_size() for one in others)
     free = management.get_free_memory
     management.get_free_memory = lambda device=None, torch_free_too=False: (0, 0) if torch_free_too else 0
-    found = sample(nodes["WanMultiGPU"].execute(model, gpus=2).args[0])
+    with comparisons() as compared:
+        found = sample(nodes["WanMultiGPU"].execute(model, gpus=2).args[0])
     group = next(
         one.model for one in management.current_loaded_models if type(one.model).__name__ == "Workers"
     )
@@ -218,6 +251,7 @@ def workers(clip: object, vae: object, sample_with: tuple) -> dict:
     management.unload_all_models()
     return {
         "difference": difference(found, expected),
+        "compared": compared,
         "made room": made_room,
         "loads": len(keys),
         "bytes": size,

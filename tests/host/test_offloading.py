@@ -53,6 +53,10 @@ def test_same_result_however_it_is_loaded(results, part):
     assert results[part]["reloaded"] < 1e-6
 
 
+def test_tables_of_positions_end_with_a_run(results):
+    assert results["tables"] == results["tables after Cancel"] == 0
+
+
 def test_experts_keep_to_the_hosts_limit(results):
     switch = results["switch"]
     assert switch["peak"] <= switch["room"] < switch["both"]
@@ -78,6 +82,7 @@ def test_speech_is_prepared_once_per_clip(results):
     speech = results["speech"]
     assert speech["calls"] == {"casual_audio_encoder": 2, "frame_packer": 1}
     assert speech["kept"] == 0  # nothing stays behind after a run
+    assert speech["compared"] == []  # that it is one clip is known without a look at its content
     assert speech["layers"] >= 15 and speech["partial"] < 1e-5
 
 
@@ -90,6 +95,8 @@ def test_speech_nodes_and_models_of_the_host_mix_with_ours(results):
 def test_models_here_and_on_the_workers_make_room_for_each_other(results):
     workers = results["workers"]
     assert workers["difference"] < 1e-5
+    # the second text with the first one, and both again where the experts change; in the other steps none
+    assert len(workers["compared"]) <= 4
     assert workers["loads"] == 1 and workers["bytes"] == pytest.approx(workers["model bytes"], rel=0.01)
     assert workers["made room"] >= workers["bytes"]  # text encoder or VAE went before the workers loaded
     assert workers["after"] == {

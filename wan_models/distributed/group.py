@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.patches import Patches
+from ..content import Seen
 from .actor import pack, unpack
 from .life_signs import LifeSigns
 from .weights import Recipe
@@ -91,7 +92,7 @@ class Group:
         self._ray_ended: threading.Event | None = None
         self._guard: subprocess.Popen | None = None
         self._in_flight: list[Any] = []
-        self._kept: dict[str, list[tuple[Tensor, str]]] = {}
+        self._kept: dict[str, list[tuple[Seen, str]]] = {}
         self._count = 0
         self._lock = threading.RLock()
         atexit.register(self.close)
@@ -344,16 +345,17 @@ class Group:
     def _keep(self, name: str, tensor: Tensor) -> str:
         """The name under which all processes have a tensor of this content; it is sent where they do not."""
         known = self._kept.setdefault(name, [])
-        for other, stored in known:
-            if other is tensor or (
-                other.shape == tensor.shape and other.dtype == tensor.dtype and torch.equal(other, tensor)
-            ):
-                return stored
+        for look in (False, True):  # content is compared where none is known to be the one
+            for i, (seen, stored) in enumerate(known):
+                if seen.is_held_by(tensor, look):
+                    known[i] = (Seen.of(tensor), stored)  # as it will come at the next step
+                    return stored
         self._count += 1
         stored = f"{name} {self._count}"
         # what is noted is what the processes were told, whether or not a Cancel lets them be waited for
+        seen = Seen.of(tensor)
         self._send("keep", stored, _ray().put(pack(tensor)))
-        known.insert(0, (tensor, stored))
+        known.insert(0, (seen, stored))
         self._receive("keep")
         while len(known) > 2:  # with and without guidance
             self._send("forget", [known[-1][1]])

@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from .. import rope
 from ..attention import get_attention
 from ..checkpoints.patches import Patches
+from ..content import note_origin
 from .decode import decode_strip
 from .fsdp import resident_bytes
 from .mesh import Layout, device_of, make_mesh, rows_of
@@ -152,7 +153,7 @@ class Worker:
         batch = given["x"].shape[0]
         rows = rows_of(cfg, layout.cfg, batch)
         rotary = given.pop("rotary", None)
-        mine = {name: x[rows] if _has_rows(x, batch) else x for name, x in given.items()}
+        mine = {name: _rows(x, rows) if _has_rows(x, batch) else x for name, x in given.items()}
 
         def run_block(index: int, block: Any, x: Tensor, **changing: Any) -> Tensor:
             self.beat()
@@ -214,6 +215,13 @@ class Worker:
         if degrees not in self._meshes:
             self._meshes[degrees] = make_mesh(layout, self.world, self.device.type)
         return self._meshes[degrees]
+
+
+def _rows(x: Tensor, rows: slice) -> Tensor:
+    """Some of the rows of x. They are the same at each step where x is, which the network need not find out."""
+    part = x[rows]
+    note_origin(part, [x])
+    return part
 
 
 def _has_rows(x: Any, batch: int) -> bool:

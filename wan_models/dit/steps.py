@@ -7,10 +7,10 @@ caller hands over its ingredients each time. The host's networks and the workers
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import rope
+from ..content import Seen
 from .animate import WanAnimateModel
 from .base import WanModel
 from .speech import SpeechClip, WanSpeechModel
@@ -49,12 +49,20 @@ class StepModel(WanModel):
 
     def _clip(self, given: tuple, make: Callable[[], Any]) -> Any:
         """make(), or what it made before of equal things."""
-        for known, clip in self._clips:
-            if all(_same(a, b) for a, b in zip(known, given, strict=True)):
-                return clip
+        for look in (False, True):  # content is compared where none is known to be the one
+            for entry in self._clips:
+                known, clip = entry
+                if all(_same(a, b, look) for a, b in zip(known, given, strict=True)):
+                    self._note(given, clip, entry)
+                    return clip
         clip = make()
-        self._clips = ((given, clip), *self._clips[:1])  # with and without guidance
+        self._note(given, clip)
         return clip
+
+    def _note(self, given: tuple, clip: Any, found: Any = None) -> None:
+        """Keeps a clip by its ingredients as they are now, in the place of how it was `found`."""
+        others = [entry for entry in self._clips if entry is not found]
+        self._clips = ((_seen(given), clip), *others[:1])  # with and without guidance
 
     def forget(self, *_: Any) -> None:
         """Drops what is kept for the steps of a clip, tables of positions among it."""
@@ -129,7 +137,11 @@ class AnimateStepModel(StepModel, WanAnimateModel):
         )
 
 
-def _same(a: Any, b: Any) -> bool:
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return a is b or (type(a) is type(b) and a == b)
-    return a is b or (a.shape == b.shape and torch.equal(a, b))
+def _seen(given: tuple) -> tuple:
+    return tuple(Seen.of(value) if isinstance(value, Tensor) else value for value in given)
+
+
+def _same(seen: Any, value: Any, look: bool) -> bool:
+    if isinstance(seen, Seen):
+        return isinstance(value, Tensor) and seen.is_held_by(value, look)
+    return seen is value or (type(seen) is type(value) and seen == value)
