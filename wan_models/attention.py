@@ -35,7 +35,13 @@ class Backend(str, Enum):
     XFORMERS = "xformers"
 
 
-INSTALL = "pip install 'comfyui-wan22[kernels]'"
+INSTALL = {
+    Backend.FLASH2: "pip install flash-attn --no-build-isolation",
+    Backend.FLASH3: "build it from the folder hopper of github.com/Dao-AILab/flash-attention",
+    Backend.FLASH4: "pip install --pre flash-attn-4",
+    Backend.SAGE: "pip install sageattention",
+    Backend.XFORMERS: "pip install xformers",
+}
 # the module that each kernel is imported from
 _MODULES = {
     Backend.FLASH2: "flash_attn",
@@ -44,6 +50,8 @@ _MODULES = {
     Backend.SAGE: "sageattention",
     Backend.XFORMERS: "xformers",
 }
+# the others take float32 too
+_HALF_ONLY = (Backend.FLASH2, Backend.FLASH3, Backend.FLASH4, Backend.SAGE)
 # what AUTO tries on a GPU, fastest exact kernel first; sageattention quantises, so it is never chosen unasked
 _AUTO_ORDER = (Backend.FLASH4, Backend.FLASH3)
 
@@ -118,7 +126,7 @@ def _why_not(backend: Backend) -> str:
     except ImportError:
         missing = True
     if missing:
-        return f"package {_MODULES[backend]} is not installed"
+        return f"package {_MODULES[backend]} is not installed. Install it: {INSTALL[backend]}"
     capability = torch.cuda.get_device_capability()
     if backend is Backend.FLASH3 and capability[0] != 9:
         return "it runs on Hopper GPUs only"
@@ -127,7 +135,19 @@ def _why_not(backend: Backend) -> str:
     try:
         _load(backend)
     except Exception as error:  # a kernel built for another torch fails in many ways while it is imported
-        return f"package {_MODULES[backend]} does not load: {error}"
+        return f"package {_MODULES[backend]} does not load: {error}. Install one for this torch: {INSTALL[backend]}"
+    return ""
+
+
+def _why_not_for(backend: Backend, dtype: torch.dtype, device: str) -> str:
+    """ "" where a kernel that can run here takes tensors of that dtype and kind of device, else the reason."""
+    if backend is Backend.SDPA:
+        return ""
+    if device != "cuda":
+        return f"it runs on a GPU, and this model is on the {device.upper()}"
+    if backend in _HALF_ONLY and dtype not in (torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        return f"it takes float16 and bfloat16, and this model computes in {name}: load its weights as bf16"
     return ""
 
 
@@ -138,11 +158,38 @@ def available() -> dict[Backend, str]:
 
 @cache
 def _auto() -> Attention:
-    return _load(next((b for b in _AUTO_ORDER if not _why_not(b)), Backend.SDPA))
+    return _or_sdpa(next((b for b in _AUTO_ORDER if not _why_not(b)), Backend.SDPA))
+
+
+def _or_sdpa(backend: Backend) -> Attention:
+    """A kernel, and torch's own for what it does not take."""
+    kernel = _load(backend)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        takes = not _why_not_for(backend, q.dtype, q.device.type)
+        return (kernel if takes else sdpa)(q, k, v, heads)
+
+    return sdpa if backend is Backend.SDPA else attention
+
+
+def _or_error(backend: Backend) -> Attention:
+    """A kernel that says what it does not take."""
+    kernel = _load(backend)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        reason = _why_not_for(backend, q.dtype, q.device.type)
+        if reason:
+            raise ValueError(f"attention {backend.value!r} cannot be used: {reason}, or choose 'auto'.")
+        return kernel(q, k, v, heads)
+
+    return sdpa if backend is Backend.SDPA else attention
 
 
 def get_attention(backend: Backend | str = Backend.AUTO) -> Attention:
-    """The kernel of that name. ValueError where the name is unknown or the kernel cannot run here."""
+    """The kernel of that name. ValueError where the name is unknown or the kernel cannot run here.
+
+    Given tensors of a dtype or on a device that its kernel does not take, "auto" goes to torch's own, and any other
+    raises ValueError."""
     try:
         backend = Backend(backend)
     except ValueError:
@@ -153,7 +200,5 @@ def get_attention(backend: Backend | str = Backend.AUTO) -> Attention:
         return _auto()
     reason = _why_not(backend)
     if reason:
-        raise ValueError(
-            f"attention {backend.value!r} cannot be used: {reason}. Install it with: {INSTALL}, or choose 'auto'."
-        )
-    return _load(backend)
+        raise ValueError(f"attention {backend.value!r} cannot be used: {reason}, or choose 'auto'.")
+    return _or_error(backend)

@@ -1,13 +1,15 @@
 """Kernels by name, and rotary positions."""
 
 import math
+import sys
 import weakref
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from tests_support import rel_l2
 
+from wan_models import attention
 from wan_models.attention import Backend, available, get_attention, sdpa
 from wan_models.dit.steps import AnimateStepModel, SpeechStepModel, StepModel
 from wan_models.rope import apply_rotary_, axis_split, rotary_table
@@ -22,17 +24,84 @@ def test_sdpa_equals_the_formula(seed):
 
 @pytest.mark.parametrize("backend", [b for b in Backend if available()[b]])
 def test_an_explicit_choice_that_cannot_run_fails_loudly(backend):
-    with pytest.raises(ValueError, match=rf"'{backend.value}' cannot be used: .*kernels"):
+    with pytest.raises(ValueError, match=rf"'{backend.value}' cannot be used: .*, or choose 'auto'"):
         get_attention(backend.value)
 
 
+def formula(q, k, v, heads):
+    """softmax(q k^T / sqrt(D)) v in float64, head by head, as it is written."""
+    parts = []
+    for one in range(heads):
+        a, b, c = (x.double().chunk(heads, -1)[one] for x in (q, k, v))
+        scores = (a @ b.transpose(1, 2) / a.shape[-1] ** 0.5).exp()
+        parts.append(scores / scores.sum(-1, keepdim=True) @ c)
+    return torch.cat(parts, -1)
+
+
 @pytest.mark.parametrize("backend", [b for b in Backend if not available()[b]])
-def test_every_usable_kernel_agrees(seed, backend):
+def test_every_usable_kernel_agrees_with_the_formula(seed, backend):
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    q, k, v = (torch.randn(1, n, 256, device=device, dtype=dtype) for n in (64, 48, 48))
-    tolerance = 0.05 if dtype is torch.bfloat16 else 1e-6
-    assert rel_l2(get_attention(backend)(q, k, v, 2), sdpa(q.float(), k.float(), v.float(), 2)) < tolerance
+    for dtype, tolerance in ((torch.bfloat16, 0.05), (torch.float32, 1e-6 if device == "cpu" else 1e-3)):
+        q, k, v = (torch.randn(1, n, 256, device=device, dtype=dtype) for n in (64, 48, 48))
+        if backend not in (Backend.AUTO, Backend.SDPA, Backend.XFORMERS) and dtype is torch.float32:
+            with pytest.raises(ValueError, match="takes float16 and bfloat16"):
+                get_attention(backend)(q, k, v, 2)
+            continue
+        found = get_attention(backend)(q, k, v, 2)
+        assert found.dtype is dtype and rel_l2(found.double(), formula(q, k, v, 2)) < tolerance
+        assert rel_l2(formula(q, k, v, 1), formula(q, k, v, 2)) > 0.2  # heads are told apart
+
+
+@pytest.fixture
+def flash4(monkeypatch):
+    """A fake kernel of a GPU that says when it is used; the real ones are on a few machines only."""
+    used = []
+    package = {name: ModuleType(name) for name in ("flash_attn", "flash_attn.cute")}
+    package["flash_attn.cute"].flash_attn_func = lambda q, k, v: used.append(q.dtype) or (q, None)
+    for name, module in package.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(
+        attention, "_why_not", lambda backend: "" if backend is Backend.FLASH4 else "not here"
+    )
+    attention._auto.cache_clear()
+    yield used
+    attention._auto.cache_clear()
+
+
+def test_what_a_kernel_does_not_take(flash4, seed, monkeypatch):
+    """AUTO takes torch's own kernel for it, and an explicit choice is an error that says why."""
+    q = torch.randn(1, 8, 64)
+    for dtype in (torch.float32, torch.bfloat16):
+        x = q.to(dtype)
+        assert torch.equal(get_attention()(x, x, x, 2), sdpa(x, x, x, 2))
+        with pytest.raises(
+            ValueError, match=r"'flash4' cannot be used: it runs on a GPU, and this model is on the CPU"
+        ):
+            get_attention("flash4")(x, x, x, 2)
+    assert not flash4
+    on_gpu = attention._why_not_for
+    monkeypatch.setattr(
+        attention, "_why_not_for", lambda backend, dtype, device: on_gpu(backend, dtype, "cuda")
+    )
+    half = q.bfloat16()
+    assert torch.equal(get_attention()(q, q, q, 2), sdpa(q, q, q, 2)) and not flash4
+    with pytest.raises(
+        ValueError, match=r"takes float16 and bfloat16, and this model computes in float32.*'auto'"
+    ):
+        get_attention("flash4")(q, q, q, 2)
+    for name in ("auto", "flash4"):
+        assert torch.equal(get_attention(name)(half, half, half, 2), half)  # of the fake
+    assert flash4 == [torch.bfloat16] * 2
+
+
+def test_hints_name_packages_that_can_be_installed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for backend, module in attention._MODULES.items():
+        monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
+        reason = attention._why_not.__wrapped__(backend)
+        assert f"package {module} is not installed. Install it: " in reason and "comfyui" not in reason
+        assert attention.INSTALL[backend] in reason
 
 
 def test_unknown_kernel_lists_the_known_ones():
