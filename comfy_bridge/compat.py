@@ -44,6 +44,13 @@ def set_inference_dtype(model_config: Any, dtype: Any, manual_cast_dtype: Any, d
         model_config.set_inference_dtype(dtype, manual_cast_dtype)
 
 
+def inference_dtype(model: Any) -> Any:
+    """The dtype that a model of the host is about to compute in; newer hosts have a name for it."""
+    if hasattr(model, "get_dtype_inference"):
+        return model.get_dtype_inference()
+    return model.manual_cast_dtype or model.get_dtype()
+
+
 @contextmanager
 def unlogged(text: str) -> Iterator[None]:
     """Leaves a line that has `text` in it, and would mislead users, out of the host's log; every other one is there."""

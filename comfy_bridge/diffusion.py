@@ -58,7 +58,7 @@ class _Official:
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
         options = kwargs.get("transformer_options") or (args[3] if len(args) > 3 else {})
         self._sigma, self._schedule = t, options.get("sample_sigmas")
-        dtype = self.manual_cast_dtype or self.get_dtype()  # type: ignore[attr-defined]
+        dtype = compat.inference_dtype(self)
         args = tuple(converted(value, dtype, x.device) for value in args)  # type: ignore[assignment]
         kwargs = {name: converted(value, dtype, x.device) for name, value in kwargs.items()}
         return super()._apply_model(x, t, *args, **kwargs)  # type: ignore[misc]
@@ -100,7 +100,7 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
             faces = out["face_pixel_values"].cond
             # a still face goes to the device as one picture, and all of them in the precision they are seen in
             faces = faces[:, :, :1] if bool((faces == faces[:, :, :1]).all()) else faces
-            out["face_pixel_values"] = KeptCond(tracked(faces.to(self.get_dtype_inference())))
+            out["face_pixel_values"] = KeptCond(tracked(faces.to(compat.inference_dtype(self))))
         if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
