@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import comfy.model_management
@@ -12,13 +13,14 @@ from torch import Tensor
 from ..wan_models import images
 from ..wan_models.config import RELEASES, FaceConfig
 from ..wan_models.sampling.clips import DrivenClip, back_and_forth, driven_clip_count, driven_clips
-from . import conditioning, latents, preflight, run
+from . import conditioning, identity, latents, preflight, run
 from .clip_run import ClipRun
 from .progress import without_progress
 
 FPS = RELEASES["Animate-14B"].fps
 FACE_SIZE = FaceConfig().size
 _MULTIPLE = 16
+_VAE = "Animate-14B works with the 2.1 VAE"
 _REFERENCE_FRAMES = 4  # as many more frames as the reference's latent frame stands for
 
 
@@ -86,7 +88,7 @@ class Scene:
     """The reference and what leads it, of which each clip's conditioning is made."""
 
     def __init__(self, vae: Any, clip_vision: Any, reference: Tensor, driving: Driving) -> None:
-        conditioning.check_vae(vae, 16, "Animate-14B works with the 2.1 VAE")
+        conditioning.check_vae(vae, 16, _VAE)
         driving.check()
         self.vae, self.driving = vae, driving
         self.picture = images.letterbox(images.rgb(reference)[:1], *driving.size)
@@ -184,26 +186,32 @@ def animate_video(
     preflight.check_family(model, "animate")
     frames = driving.frames
     clips = driven_clip_count(frames, frames_per_clip, carried)
+    conditioning.check_vae(vae, 16, _VAE)
+    driving.check()
+
+    @cache
+    def inputs() -> identity.Parts:
+        given = {
+            "reference_image": reference,
+            "pose_video": driving.pose,
+            "face_video": driving.face,
+            "background_video": driving.background,
+            "mask": driving.mask,
+            "face_strength": strength,
+            "seed": seed,
+            "noise_source": noise_source,
+            "frames_per_clip": frames_per_clip,
+            "carried_frames": carried,
+        }
+        parts = {name: identity.of_value(value, name) for name, value in given.items()}
+        parts["clip_vision"] = identity.of_loaded(clip_vision, "the CLIP vision model")
+        return parts | identity.of_vae(vae) | identity.of_settings(settings)
+
+    def described() -> identity.Parts:
+        return inputs() | identity.of_prompts(positive, negative)
+
+    whole = ClipRun(model, settings.steps, clips, frames, driving.size, folder, described, tell)
     scene = Scene(vae, clip_vision, reference, driving)
-    inputs = (
-        scene.picture,
-        driving.pose,
-        driving.face,
-        driving.background,
-        driving.mask,
-        positive,
-        negative,
-    )
-    described = (
-        settings,
-        seed,
-        noise_source,
-        frames_per_clip,
-        carried,
-        strength,
-        run.describe_model(model),
-    )
-    whole = ClipRun(model, settings.steps, clips, folder, inputs, described, tell)
 
     def show(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
         whole.step(step, denoised[:, :, 1:], x, total)  # what comes first is the reference
@@ -225,6 +233,6 @@ def animate_video(
         clips,
         whole.done,
     )
-    video = whole.collect(made)[:frames]
+    video = whole.collect(made)
     report = f"{frames} frames in {clips} clips of {frames_per_clip}, {carried} carried, {frames / FPS:.2f} s"
     return video, whole.report(report)

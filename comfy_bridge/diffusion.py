@@ -25,6 +25,7 @@ from ..wan_models.sampling.schedule import timestep_of
 from . import compat
 from .foreign_patches import warn_of_unused
 from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
+from .identity import files_of
 from .kept_conds import KeptCond, converted, kept
 from .other_models import road
 from .packed import PackedPatcher, ops, workspace_bytes
@@ -48,6 +49,7 @@ class _Official:
         super().__init__(model_config, comfy.model_base.ModelType.FLOW, **options)  # type: ignore[call-arg]
         self.diffusion_model = network
         self.source = source
+        self.checkpoint_files = files_of(source)  # as they were when they were read
         self.workspace_bytes = 0
         self.is_converted = False  # whether the weights are in another dtype than in the file
 

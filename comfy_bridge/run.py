@@ -71,12 +71,6 @@ def steps_of(settings: Settings, start_step: int = 0, end_step: int = 10000) -> 
     return Steps(whole, high, start_step, start_step + count)
 
 
-def describe_model(model: Any) -> str:
-    """What tells one MODEL from another by its weights: the file, and strengths of the patches on it."""
-    patches = {key: [(patch[0], patch[2]) for patch in model.patches[key]] for key in sorted(model.patches)}
-    return f"{getattr(model.model, 'source', model.model.__class__.__name__)} {patches}"
-
-
 def check_latent(latent: dict, model: Any) -> Tensor:
     """The samples of a LATENT, as the model takes them; ValueError where they were made for another model."""
     samples = latent["samples"]

@@ -1,6 +1,7 @@
 """Speech to video: the conditioning of one clip in the host's own keys, and the whole video, clip after clip."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import node_helpers
@@ -11,15 +12,19 @@ from ..wan_models import images
 from ..wan_models.audio.buckets import per_frame
 from ..wan_models.config import RELEASES
 from ..wan_models.sampling.clips import MOTION_FRAMES, Clip, clip_count, pose_clip, speech_clips
-from . import conditioning, latents, preflight, run
+from . import conditioning, identity, latents, preflight, run
+from .audio import check_sound, encodable
 from .clip_run import ClipRun
 from .progress import without_progress
 
 FPS = RELEASES["S2V-14B"].fps
 
 
+_VAE = "S2V-14B works with the 2.1 VAE"
+
+
 def _check(vae: Any, encoded: Any) -> None:
-    conditioning.check_vae(vae, 16, "S2V-14B works with the 2.1 VAE")
+    conditioning.check_vae(vae, 16, _VAE)
     if not encoded or "encoded_audio_all_layers" not in encoded:
         raise ValueError("no encoded audio is connected: load an audio encoder, and encode the audio with it")
 
@@ -110,7 +115,7 @@ def speech_video(
     audio_encoder: Any,
     audio: dict,
     reference: Tensor,
-    pose: Tensor | None,
+    pose_video: Tensor | None,
     pose_fps: float,
     width: int,
     height: int,
@@ -134,24 +139,45 @@ def speech_video(
         raise ValueError(
             "no audio encoder is connected: load wav2vec2-large-xlsr-53-english with WanAudioEncoderLoader"
         )
-    wanted = max(1, round(audio["waveform"].shape[-1] / audio["sample_rate"] * FPS))
+    conditioning.check_vae(vae, 16, _VAE)
+    waveform, rate = check_sound(audio)
+    wanted = max(1, round(waveform.shape[-1] / rate * FPS))
     needed = clip_count(wanted, frames_per_clip, from_reference)
     clips = min(clips, needed) if clips else needed
-    encoded = audio_encoder.encode_audio(audio["waveform"], audio["sample_rate"])
-    _check(vae, encoded)
+    frames = min(wanted, clips * frames_per_clip)
     reference = images.rgb(reference)[:1]
     size = video_size(reference, width, height, fit)
     picture = images.shortest_side_crop(reference, *size)
+
+    @cache
+    def inputs() -> identity.Parts:
+        given = {
+            "audio": (waveform, rate),
+            "reference_image, width, height or fit": picture,
+            "pose_video": pose_video,
+            "pose_fps": None if pose_video is None else pose_fps,
+            "seed": seed,
+            "noise_source": noise_source,
+            "frames_per_clip": frames_per_clip,
+            "start_from_reference": from_reference,
+        }
+        parts = {name: identity.of_value(value, name) for name, value in given.items()}
+        parts["audio_encoder"] = identity.of_loaded(audio_encoder, "the audio encoder")
+        return parts | identity.of_vae(vae) | identity.of_settings(settings)
+
+    def described() -> identity.Parts:
+        return inputs() | identity.of_prompts(positive, negative)
+
+    whole = ClipRun(model, settings.steps, clips, frames, size, folder, described, tell)
+    encoded = audio_encoder.encode_audio(waveform, rate)
+    _check(vae, encoded)
     with without_progress():
         reference_latent = vae.encode(picture)
     steps = audio_steps(encoded, frames_per_clip, clips * frames_per_clip)
-    if pose is not None:
+    pose = None
+    if pose_video is not None:
         every = max(1, round(pose_fps / FPS))
-        pose = images.pose_frames(images.rgb(pose[::every][: clips * frames_per_clip]), *size)
-
-    inputs = (steps, picture, pose, positive, negative)
-    described = (settings, seed, noise_source, frames_per_clip, from_reference, run.describe_model(model))
-    whole = ClipRun(model, settings.steps, clips, folder, inputs, described, tell)
+        pose = images.pose_frames(images.rgb(pose_video[::every][: clips * frames_per_clip]), *size)
 
     def denoise(clip: Clip) -> Tensor:
         whole.begin(clip.index)
@@ -183,10 +209,7 @@ def speech_video(
         from_reference,
         whole.done,
     )
-    video = whole.collect(made)[:wanted]
-    waveform = audio["waveform"][..., : round(video.shape[0] / FPS * audio["sample_rate"])]
-    if waveform.shape[1] > 2:  # more than the host's video files take
-        waveform = waveform.mean(dim=1, keepdim=True)
-    cut = {**audio, "waveform": waveform}
+    video = whole.collect(made)
+    sound = encodable(waveform, rate, video.shape[0] / FPS)
     report = f"{video.shape[0]} frames in {clips} clips of {frames_per_clip}, {video.shape[0] / FPS:.2f} s"
-    return video, cut, whole.report(report)
+    return video, sound, whole.report(report)

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import audio, folders
+from ..comfy_bridge import audio as bridge
+from ..comfy_bridge import folders
 from .schema import schema
 from .settings import seed_input
 
@@ -29,7 +30,7 @@ class WanAudioEncoderLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio_encoder_name: str) -> io.NodeOutput:
-        return io.NodeOutput(audio.load_audio_encoder(folders.resolve(audio_encoder_name, "audio_encoders")))
+        return io.NodeOutput(bridge.load_audio_encoder(folders.resolve(audio_encoder_name, "audio_encoders")))
 
 
 class WanAudioEncode(io.ComfyNode):
@@ -52,7 +53,7 @@ class WanAudioEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio_encoder: io.AudioEncoder.Type, audio: io.Audio.Type) -> io.NodeOutput:
-        return io.NodeOutput(audio_encoder.encode_audio(audio["waveform"], audio["sample_rate"]))
+        return io.NodeOutput(audio_encoder.encode_audio(*bridge.check_sound(audio)))
 
 
 class WanTextToSpeech(io.ComfyNode):
@@ -97,4 +98,4 @@ class WanTextToSpeech(io.ComfyNode):
         voice_sample: io.Audio.Type | None = None,
         voice_sample_text: str = "",
     ) -> io.NodeOutput:
-        return io.NodeOutput(audio.speak(voice, text, seed, voice_sample, voice_sample_text))
+        return io.NodeOutput(bridge.speak(voice, text, seed, voice_sample, voice_sample_text))

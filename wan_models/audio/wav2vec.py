@@ -5,6 +5,7 @@ result is that of one piece.
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,26 +31,35 @@ def mono(waveform: Tensor, rate: int) -> Tensor:
     """Sound [B, channels, N] or [channels, N] of any rate -> one channel [N] at 16 kHz, of the first of the batch.
 
     Raises ValueError on sound that is empty, too long, or no numbers."""
-    from scipy.signal import resample_poly
-
     sound = waveform[0] if waveform.dim() == 3 else waveform
     if sound.dim() != 2 or not sound.numel() or rate <= 0:
         raise ValueError(f"the audio of shape {list(waveform.shape)} at {rate} Hz holds no sound")
-    seconds = sound.shape[1] / rate
+    check_seconds(sound.shape[1] / rate)
+    single = sound.detach().cpu().float().mean(dim=0)
+    if not torch.isfinite(single).all():
+        raise ValueError("the audio holds values that are no numbers: load it again")
+    return resample(single, rate, SAMPLE_RATE)
+
+
+def check_seconds(seconds: float) -> None:
+    """ValueError on sound that is longer than can be encoded."""
     if seconds > MAX_SECONDS:
         raise ValueError(
             f"the audio is {seconds / 60:.0f} minutes long, and up to {MAX_SECONDS // 60} can be encoded at once: cut "
             "it into parts (Trim Audio Duration), and make a video of each"
         )
-    single = sound.detach().cpu().float().mean(dim=0)
-    if not torch.isfinite(single).all():
-        raise ValueError("the audio holds values that are no numbers: load it again")
-    if rate != SAMPLE_RATE:
-        divisor = np.gcd(rate, SAMPLE_RATE)
-        single = torch.from_numpy(
-            resample_poly(single.numpy(), SAMPLE_RATE // divisor, rate // divisor).copy()
-        )
-    return single.float()
+
+
+def resample(sound: Tensor, rate: int, wanted: int) -> Tensor:
+    """Sound [..., N], float32 on the CPU, of `rate` samples per second -> [..., N * wanted / rate]."""
+    from scipy.signal import resample_poly
+
+    if rate == wanted:
+        return sound
+    divisor = math.gcd(rate, wanted)
+    return torch.from_numpy(
+        resample_poly(sound.numpy(), wanted // divisor, rate // divisor, axis=-1).copy()
+    ).float()
 
 
 class Wav2Vec:
