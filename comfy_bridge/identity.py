@@ -30,6 +30,7 @@ _SAMPLED = {"weights": 4 * 2**20, "patches": 16 * 2**20}
 _NO_PIXEL_CALLS = {
     "on_cleanup", "on_detach_after", "on_eject_model", "on_deepclone_multigpu", "on_match_multigpu_clones",
 }  # fmt: skip
+_METHODS = {"forward", "extra_conds", "apply_model", "_apply_model", "concat_cond"}
 _DTYPES_OF_NETWORKS = {"dtype", "compute_dtype", "weight_comfy_model_dtype", "bias_comfy_model_dtype"}
 _COPIES = {"multigpu_clones", "ignore_multigpu"}  # of the same model, on other devices
 _WEIGHTS: "WeakKeyDictionary[nn.Module, bytes]" = WeakKeyDictionary()
@@ -221,19 +222,19 @@ def _options(patcher: Any, walk: Walk) -> list[bytes]:
 def _overrides(patcher: Any, modules: dict[str, nn.Module], walk: Walk) -> list[bytes]:
     """Digests of methods that were replaced on the model itself, by nothing that the patcher knows of."""
     out = []
-    own = getattr(patcher, "object_patches_backup", {})
+    known = getattr(patcher, "object_patches_backup", {})
     for path, module in modules.items():
         name = f"{path}." if path else ""
-        methods = {"forward", "extra_conds", "apply_model", "_apply_model", "concat_cond"} & vars(
-            module
-        ).keys()
-        for method in sorted(methods):
-            if name + method not in own:
-                out.append(walk.of([name, method, vars(module)[method]], f"{name}{method} of the model"))
+        for method in _METHODS & vars(module).keys():
+            found = vars(module)[method]
+            # what a patch was taken back from stays behind as the method of the class
+            is_own = hasattr(found, "__func__") and found.__func__ is getattr(type(module), method, None)
+            if name + method not in known and not is_own:
+                out.append(walk.of([name, method, found], f"{name}{method} of the model"))
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):
-            if found := list(getattr(module, hooks).values()):
-                out.append(walk.of([name, hooks, found], f"a hook on {path} of the model"))
-    return out
+            if given := list(getattr(module, hooks).values()):
+                out.append(walk.of([name, hooks, given], f"a hook on {path} of the model"))
+    return sorted(out)
 
 
 def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:

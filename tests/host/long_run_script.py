@@ -1,0 +1,237 @@
+"""Runs inside a ComfyUI's own Python process: `long_run_script.py COMFYUI PACK BASE`; prints one JSON object.
+
+What the checks before a long run say of sounds, folders, disks and memory, and what becomes of clips that cannot be
+written: by name, the message of each refusal, or what came of it.
+"""
+
+import errno
+import io
+import json
+import runpy
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+pack_name = runpy.run_path(str(Path(__file__).with_name("in_host.py")))["pack_name"]
+
+import av  # noqa: E402
+import folder_paths  # noqa: E402
+import torch  # noqa: E402
+from comfy_api.latest._input_impl.video_types import VideoFromComponents  # noqa: E402
+from comfy_api.latest._util import VideoComponents  # noqa: E402
+
+audio, clip_run, clip_store, identity = (
+    import_module(f"{pack_name}.comfy_bridge.{module}")
+    for module in ("audio", "clip_run", "clip_store", "identity")
+)
+OUTPUT = Path(tempfile.mkdtemp())
+folder_paths.set_output_directory(str(OUTPUT))
+PARTS = {"seed": "5", "audio": "a" * 64}
+
+
+def said(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except ValueError as error:
+        return str(error)
+    return "no refusal"
+
+
+def sound(*shape, dtype=torch.float32, rate=48000, value=0.1):
+    return {"waveform": torch.full(shape, value, dtype=torch.float32).to(dtype), "sample_rate": rate}
+
+
+SOUNDS = {
+    "none": None, "a path": "voice.wav", "no rate": {"waveform": torch.zeros(1, 1, 9)},
+    "int": sound(1, 1, 9, dtype=torch.int16), "bool": sound(1, 1, 9, dtype=torch.bool),
+    "numpy": {"waveform": torch.zeros(1, 1, 9).numpy(), "sample_rate": 8000}, "no samples": sound(1, 2, 0),
+    "no channels": sound(1, 0, 9), "no sounds": sound(0, 1, 9), "one number": sound(), "4-dim": sound(1, 1, 1, 9),
+    "batch": sound(2, 1, 9), "nan": sound(1, 1, 9, value=float("nan")), "inf": sound(1, 1, 9, value=float("inf")),
+    "rate 0": sound(1, 1, 9, rate=0), "rate -1": sound(1, 1, 9, rate=-1), "rate 0.5": sound(1, 1, 9, rate=0.5),
+    "rate none": sound(1, 1, 9, rate=None), "rate nan": sound(1, 1, 9, rate=float("nan")),
+    "an hour": sound(1, 1, 3600 * 100, rate=100),
+    "fine": sound(1, 2, 9), "fine half": sound(1, 2, 9, dtype=torch.float16), "fine bf16": sound(1, 2, 9, dtype=torch.bfloat16),
+    "fine double": sound(1, 2, 9, dtype=torch.float64), "fine flat": sound(2, 9), "fine rate": sound(1, 1, 9, rate=8000.0),
+    "fine tensor rate": sound(1, 1, 9, rate=torch.tensor(8000)),
+}  # fmt: skip
+
+
+def films():
+    """Writes a film with each kind of sound through the host, and reads what is heard: rate, seconds, loudness."""
+    out = {}
+    pictures = torch.rand(8, 64, 64, 3)
+    rates = (
+        100,
+        1000,
+        7350,
+        8000,
+        11025,
+        16000,
+        22050,
+        44100,
+        48000,
+        64000,
+        88200,
+        96000,
+        96001,
+        176400,
+        192000,
+        384000,
+    )
+    for rate in rates:
+        for channels in (1, 2, 3, 6, 8):
+            time = torch.arange(int(0.7 * rate)) / rate
+            tone = 0.5 * torch.sin(time * 2 * torch.pi * min(440, rate / 8)).expand(1, channels, -1)
+            given = audio.encodable(*audio.check_sound({"waveform": tone, "sample_rate": rate}), 0.5)
+            file = OUTPUT / f"{rate} {channels}.mp4"
+            VideoFromComponents(VideoComponents(images=pictures, audio=given, frame_rate=16)).save_to(
+                str(file)
+            )
+            with av.open(str(file)) as film:
+                heard = [frame.to_ndarray() for frame in film.decode(audio=0)]
+                loud = max(float(abs(part).max()) for part in heard)
+                seconds = sum(part.shape[1] for part in heard) / film.streams.audio[0].rate
+                out[f"{rate} {channels}"] = [
+                    film.streams.audio[0].rate,
+                    given["waveform"].shape[1],
+                    seconds,
+                    loud,
+                ]
+    return out
+
+
+def store(name="run", **changed):
+    return clip_store.ClipStore(name, {**PARTS, **changed})
+
+
+def note(folder, text):
+    (OUTPUT / folder / "run.json").write_text(text)
+
+
+def folders():
+    out = {}
+    frames = torch.rand(3, 4, 4, 3)
+    store().save(0, frames)
+    out["the same"], out["another seed"] = said(store), said(store, seed="6")
+    out["another audio"], out["a part more"] = said(store, audio="b" * 64), said(store, more="1")
+    (OUTPUT / "run" / "clip_0001.safetensors").write_bytes(b"cut short")
+    out["half written"] = len(store().load())
+    note("run", json.dumps({"run": "c" * 64, "settings": "x"}))
+    out["an old note"] = said(store)
+    note("run", "{")
+    out["a broken note"] = said(store)
+    note("run", "[]")
+    out["another note"] = said(store)
+    (OUTPUT / "run" / "run.json").unlink()
+    out["no note"] = said(store)
+    store("taken over").save(1, frames)
+    (OUTPUT / "taken over" / "clip_0001.safetensors").unlink()
+    out["no clip"] = said(store, "taken over", seed="6")
+    store("first lost").save(1, frames)
+    out["first clip lost"] = said(store, "first lost", seed="6")
+    (OUTPUT / "file").write_text("")
+    for name in (
+        "file",
+        "file/below",
+        "x" * 300,
+        "a\0b",
+        ".",
+        "..",
+        "../out",
+        "/elsewhere",
+        str(OUTPUT.parent),
+    ):
+        out[f"named {name[:20]!r}"] = said(store, name)
+    out["a folder below"] = said(store, "a/b")
+    (OUTPUT / "link").symlink_to(tempfile.mkdtemp(), target_is_directory=True)
+    out["a linked folder"] = said(store, "link")
+    for code in (errno.EACCES, errno.EROFS, errno.ENOSPC):
+        with failing(clip_store.tempfile, "NamedTemporaryFile", OSError(code, "x")):
+            out[f"a note with {errno.errorcode[code]}"] = said(store, "new")
+    return out
+
+
+class failing:
+    """Puts a call in the place of a module's function that raises, or `instead`."""
+
+    def __init__(self, module, name, error=None, instead=None):
+        self.module, self.name, self.real = module, name, getattr(module, name)
+        self.error, self.instead = error, instead
+
+    def __enter__(self):
+        def fail(*args, **kwargs):
+            if self.instead is not None:
+                return self.instead(self.real, *args, **kwargs)
+            raise self.error
+
+        setattr(self.module, self.name, fail)
+
+    def __exit__(self, *_):
+        setattr(self.module, self.name, self.real)
+
+
+MODEL = SimpleNamespace(model=SimpleNamespace(), get_model_object=lambda name: None)
+
+
+def clips(folder="", frames=8, size=(64, 48), clips=2):
+    return clip_run.ClipRun(MODEL, 1, clips, frames, size, folder, lambda: PARTS, print)
+
+
+def rooms():
+    out = {"fits": said(clips, "room")}
+    free = lambda bytes: lambda real, path: SimpleNamespace(free=bytes)  # noqa: E731
+    with failing(clip_store.shutil, "disk_usage", instead=free(100_000)):
+        out["small disk with folder"] = said(clips, "small")
+        out["small disk without"] = said(clips)
+    with failing(clip_store.shutil, "disk_usage", instead=free(100)):
+        out["full disk without"] = said(clips)
+    for code in (errno.EACCES, errno.EROFS, errno.ENOSPC):
+        with failing(clip_store.tempfile, "NamedTemporaryFile", OSError(code, "x")):
+            out[f"output with {errno.errorcode[code]}"] = said(clips)
+    folder_paths.set_output_directory(str(OUTPUT / "file"))
+    out["output is a file"] = said(clips)
+    folder_paths.set_output_directory(str(OUTPUT))
+    with failing(clip_run, "check_room", instead=lambda *_: None):
+        out["memory"] = said(clips, frames=10**9, size=(1280, 720))
+    return out
+
+
+def lost():
+    """Clips of which the second cannot be written when it is made; the third is written with it."""
+    parts = [torch.full((3, 4, 4, 3), float(n)) for n in range(4)]
+    out = {}
+    for what, times in (("once", 1), ("ever", 99)):
+        left = [times]
+
+        def full(real, tensors, path, left=left):
+            if "clip_0001" in str(path) and left[0]:
+                left[0] -= 1
+                Path(path).write_bytes(b"part")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(tensors, path)
+
+        made = clips(what, frames=11, clips=4)
+        with failing(clip_store, "save_file", instead=full):
+            video = made.collect(iter(parts))
+        again = clips(what, frames=11, clips=4)
+        out[what] = {
+            "whole": torch.equal(video, torch.cat(parts)[:11]), "report": made.report("made"),
+            "kept": sorted(file.name for file in (OUTPUT / what).iterdir()), "found": len(again.done),
+        }  # fmt: skip
+    return out
+
+
+with (
+    torch.inference_mode(),
+    failing(identity, "of_model", instead=lambda real, model: {}),
+    failing(clip_run.preview, "callback", instead=lambda *_: print),
+):
+    real, sys.stdout = sys.stdout, io.StringIO()
+    found = {
+        "sounds": {what: said(audio.check_sound, given) for what, given in SOUNDS.items()}, "films": films(),
+        "folders": folders(), "rooms": rooms(), "lost": lost(),
+    }  # fmt: skip
+    sys.stdout = real
+    print(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))

@@ -1,0 +1,98 @@
+"""What would fail at the end of a long run is refused before it, and what was made is not lost."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from demo.host import ROOT
+
+
+@pytest.fixture(scope="module")
+def found(comfyui, tmp_path_factory):
+    script = str(ROOT / "tests/host/long_run_script.py")
+    command = [sys.executable, script, str(comfyui), str(ROOT), str(tmp_path_factory.mktemp("long"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=comfyui)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+SAID = {
+    "sounds": {
+        "none": "needs audio, and none is connected",
+        "a path": "there is a str",
+        "no rate": "there is a dict",
+        "(int|bool)": "floating-point numbers from -1 to 1",
+        "numpy": "the audio holds float32, where",
+        "no .*|one number|4-dim|rate .*": "holds no sound",
+        "batch": "a batch of 2 sounds",
+        "nan|inf": "no numbers",
+        "an hour": "60 minutes long, and up to 15",
+        "fine.*": "no refusal",
+    },
+    "folders": {
+        "the same|no clip|a folder below|a linked folder": "no refusal",
+        "another seed": r"what differs is seed \(5 then, 6 now\): set that back, or choose another name",
+        "another audio": "what differs is audio: set",
+        "a part more": r"what differs is more \(none then, 1 now\)",
+        "first clip lost": "what differs is seed",
+        "an old note": "an older version of these nodes.*choose another name, or delete",
+        "a broken note|another note|no note": "no run.json that says of which run",
+        "named 'file'": "cannot be used, there is a file of that name",
+        "named 'file/below'": "cannot be used, a part of its path is a file",
+        "named 'x+'": "cannot be used, its name is too long",
+        r"named 'a\\x00b'": "cannot be used",
+        r"named '(\.|\.\.|\.\./out|/.*)'": "outside the output folder",
+        "a note with EACCES": "ComfyUI may not write there",
+        "a note with EROFS": "its disk is read-only",
+        "a note with ENOSPC": "its disk is full",
+    },
+    "rooms": {
+        "fits": "no refusal",
+        "small disk with folder": r"8 frames in checkpoint_folder and their film need about 0.3 MiB .* has 0.1 MiB free",
+        "small disk without": "no refusal",
+        "full disk without": "8 frames as a film need about",
+        "output with EACCES": "OUTPUT cannot be written to, ComfyUI may not write there",
+        "output with EROFS": "its disk is read-only",
+        "output with ENOSPC": "its disk is full",
+        "output is a file": "OUTPUT/file cannot be written to, there is a file of that name",
+        "memory": "GiB of memory as IMAGE",
+    },
+}
+
+
+@pytest.mark.parametrize("part", SAID)
+def test_what_would_fail_late_is_said_before(found, part):
+    messages = {what: text for what, text in found[part].items() if isinstance(text, str)}
+    expected = {what: [m for name, m in SAID[part].items() if re.fullmatch(name, what)] for what in messages}
+    wrong = [
+        (what, text) for what, text in messages.items()
+        if not expected[what] or not re.search(expected[what][0], text, re.DOTALL)
+    ]  # fmt: skip
+    assert not wrong
+    assert all(any(re.fullmatch(name, what) for what in messages) for name in SAID[part])
+
+
+def test_a_half_written_clip_is_made_again(found):
+    assert found["folders"]["half written"] == 1
+
+
+def test_every_sound_goes_into_a_film_of_the_host(found):
+    for what, (rate, channels, seconds, loud) in found["films"].items():
+        given_rate, given_channels = map(int, what.split())
+        known = given_rate in (7350, 8000, 11025, 16000, 22050, 44100, 48000, 64000, 88200, 96000)
+        assert rate == (given_rate if known else 48000), what
+        assert channels == (given_channels if given_channels <= 2 else 1), what
+        assert abs(seconds - 0.5) < 2 * 1024 / rate + 1e-3, what  # whole blocks of the codec
+        assert 0.25 < loud < 0.8, what
+    assert len(found["films"]) == 80
+
+
+def test_a_clip_that_cannot_be_written_does_not_end_the_run(found):
+    once, ever = found["lost"]["once"], found["lost"]["ever"]
+    assert once["whole"] and ever["whole"]
+    assert once["report"] == "made" and once["found"] == 4
+    assert ever["report"] == "made; 3 clips could not be kept in checkpoint_folder (the log says why)"
+    assert ever["kept"] == ["clip_0000.safetensors", "run.json"] and ever["found"] == 1
