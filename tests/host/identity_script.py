@@ -34,6 +34,7 @@ from comfy.clip_vision import Output  # noqa: E402
 identity = importlib.import_module(f"{pack_name}.comfy_bridge.identity")
 fingerprint = importlib.import_module(f"{pack_name}.comfy_bridge.fingerprint")
 R = "wan/T2V-A14B/"
+Q = "diffusion_model.blocks.0.self_attn.q"
 HOST = [importlib.import_module(f"comfy_extras.nodes_{m}") for m in (
     "apg", "context_windows", "easycache", "model_advanced", "model_merging", "rope", "slg",
 )] + [host_nodes]  # fmt: skip
@@ -170,12 +171,14 @@ VALUES = {
         torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8,
         torch.int64, torch.uint8,
     )},
-    "bool tensor": (lambda s: t(9, seed=s) > 0, 0, 1), "complex tensor": (lambda s: torch.complex(t(3, seed=s), t(3)), 0, 1),
+    "bool tensor": (lambda s: t(9, seed=s) > 0, 0, 1),
+    "complex tensor": (lambda s: torch.complex(t(3, seed=s), t(3)), 0, 1),
     "conjugate": (lambda s: torch.complex(t(3), t(3, seed=9)).conj() if s else torch.complex(t(3), t(3, seed=9)), 0, 1),
     "0-dim": (lambda s: t(seed=s), 0, 1), "0-dim bf16": (lambda s: t(seed=s, dtype=torch.bfloat16), 0, 1),
     "no values": (lambda n: torch.empty(n, 3, 0), 0, 1), "shape": (lambda s: t(6).reshape(s), (2, 3), (3, 2)),
     "tensor dtype": (lambda d: torch.zeros(3, dtype=d), torch.int32, torch.float32), "strided": (strided, 0, 1),
-    "sparse": (lambda s: torch.eye(3).mul(s).to_sparse(), 1, 2), "subclass": (lambda s: t(3, seed=s).as_subclass(Subclass), 0, 1),
+    "sparse": (lambda s: torch.eye(3).mul(s).to_sparse(), 1, 2),
+    "subclass": (lambda s: t(3, seed=s).as_subclass(Subclass), 0, 1),
     "parameter": (lambda s: torch.nn.Parameter(t(3, seed=s)), 0, 1), "last of many": (
         lambda x: torch.cat([torch.zeros(3_000_000), torch.tensor([float(x)])]), 1, 2),
     "numpy": (lambda s: t(3, seed=s).numpy(), 0, 1), "numpy scalar": (np.int64, 1, 2), "numpy dtype": (
@@ -226,7 +229,7 @@ def unknown():
 
 def lora(seed, scale=1.0, kind="lora"):
     """Weight patches of the same keys and strengths, with other values."""
-    key = "diffusion_model.blocks.0.self_attn.q.weight"
+    key = f"{Q}.weight"
 
     def patch(model):
         out = model.clone()
@@ -340,15 +343,17 @@ PATCHES = {
     "alpha": (lora(0), lora(0, 2.0)), "another patch on top": (lora(0), lambda m: lora(0)(lora(0)(m))),
     "SLG": [host("SkipLayerGuidanceDiT", scale=s, start_percent=0.0, end_percent=1.0, double_layers=d, single_layers="")
         for s, d in ((1.0, "1"), (2.0, "1"), (1.0, "2"))],
-    "SLG simple": [host("SkipLayerGuidanceDiTSimple", start_percent=0.0, end_percent=e, double_layers=d, single_layers="")
-        for d, e in (("1", 1.0), ("2", 1.0), ("1", 0.5))],
+    "SLG simple": [
+        host("SkipLayerGuidanceDiTSimple", start_percent=0.0, end_percent=e, double_layers=d, single_layers="") for d, e in (("1", 1.0), ("2", 1.0), ("1", 0.5))
+    ],
     "RescaleCFG": [host("RescaleCFG", multiplier=x) for x in (0.5, 0.7)],
     "APG": [host("APG", eta=1.0, norm_threshold=5.0, momentum=x) for x in (0.5, 0.7)],
     "shift": [host("ModelSamplingSD3", shift=x) for x in (3.0, 5.0)],
     "compute dtype": [host("ModelComputeDtype", dtype=x) for x in ("fp32", "bf16")],
-    "EasyCache": [host("EasyCache", reuse_threshold=x, start_percent=0.1, end_percent=0.9, verbose=False) for x in (0.1, 0.2)],
-    "LazyCache": [host("LazyCache", reuse_threshold=x, start_percent=0.1, end_percent=0.9, verbose=False) for x in (0.1, 0.2)],
-    "rope": [host("ScaleROPE", scale_x=x, shift_x=0.0, scale_y=1.0, shift_y=0.0, scale_t=1.0, shift_t=0.0) for x in (1.0, 2.0)],
+    **{node: [host(node, reuse_threshold=x, start_percent=0.1, end_percent=0.9, verbose=False) for x in (0.1, 0.2)]
+        for node in ("EasyCache", "LazyCache")},
+    "rope": [host("ScaleROPE", scale_x=x, scale_y=1.0, scale_t=1.0, **{f"shift_{axis}": 0.0 for axis in "xyt"})
+        for x in (1.0, 2.0)],
     "merge": [lambda m, r=r: first("ModelMergeSimple", model1=m, model2=load("low"), ratio=r) for r in (0.5, 0.7)],
     "windows": [windows(x) for x in (5, 9)],
     "bound to a layer": (bound(1.0), bound(2.0)), "holds its model": (capture(1), capture(2)),
@@ -362,7 +367,7 @@ PATCHES = {
         put("add_wrapper_with_key", ["outer_sample", o[1], closure(1)])(m)) for o in ("ab", "ba")],
     "callback": [put("add_callback", ["on_pre_run", closure(x)]) for x in (1, 2)],
     "attachment": [put("set_attachments", ["k", x]) for x in (1, 2)],
-    "weight wrapper": [put("add_weight_wrapper", ["diffusion_model.blocks.0.self_attn.q.weight", closure(x)]) for x in (1, 2)],
+    "weight wrapper": [put("add_weight_wrapper", [f"{Q}.weight", closure(x)]) for x in (1, 2)],
     "injection": [put("set_injections", ["k", [Patch(x)]]) for x in (1, 2)],
     "option": [options(grow=x) for x in (1, 2)],
     "additional model": [lambda m, w=w: put("set_additional_models", ["k", [load(w)]])(m) for w in ("high", "low")],
@@ -442,7 +447,8 @@ def main():
         "host's high fp8": hosts("high", "fp8_e4m3fn"), "host's edited": hosts("edited"),
     }  # fmt: skip
     vaes = {
-        "ours": vae(R + "Wan2.1_VAE.pth"), "again": vae(R + "Wan2.1_VAE.pth"), "bf16": vae(R + "Wan2.1_VAE.pth", "bf16"),
+        "ours": vae(R + "Wan2.1_VAE.pth"), "again": vae(R + "Wan2.1_VAE.pth"),
+        "bf16": vae(R + "Wan2.1_VAE.pth", "bf16"),
         "other": vae("other_vae.safetensors"), "host's": first("VAELoader", vae_name="vae.safetensors"),
     }  # fmt: skip
     used = vae(R + "Wan2.1_VAE.pth")
@@ -455,4 +461,4 @@ def main():
 
 
 with torch.inference_mode():
-    print(json.dumps(main()))
+    sys.stdout.write(json.dumps(main()))

@@ -52,8 +52,9 @@ SOUNDS = {
     "rate 0": sound(1, 1, 9, rate=0), "rate -1": sound(1, 1, 9, rate=-1), "rate 0.5": sound(1, 1, 9, rate=0.5),
     "rate none": sound(1, 1, 9, rate=None), "rate nan": sound(1, 1, 9, rate=float("nan")),
     "an hour": sound(1, 1, 3600 * 100, rate=100),
-    "fine": sound(1, 2, 9), "fine half": sound(1, 2, 9, dtype=torch.float16), "fine bf16": sound(1, 2, 9, dtype=torch.bfloat16),
-    "fine double": sound(1, 2, 9, dtype=torch.float64), "fine flat": sound(2, 9), "fine rate": sound(1, 1, 9, rate=8000.0),
+    "fine": sound(1, 2, 9), "fine half": sound(1, 2, 9, dtype=torch.float16),
+    "fine bf16": sound(1, 2, 9, dtype=torch.bfloat16), "fine double": sound(1, 2, 9, dtype=torch.float64),
+    "fine flat": sound(2, 9), "fine rate": sound(1, 1, 9, rate=8000.0),
     "fine tensor rate": sound(1, 1, 9, rate=torch.tensor(8000)),
 }  # fmt: skip
 
@@ -234,4 +235,4 @@ with (
         "folders": folders(), "rooms": rooms(), "lost": lost(),
     }  # fmt: skip
     sys.stdout = real
-    print(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))
+    sys.stdout.write(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))

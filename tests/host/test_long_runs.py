@@ -51,7 +51,7 @@ SAID = {
     },
     "rooms": {
         "fits": "no refusal",
-        "small disk with folder": r"8 frames in checkpoint_folder and their film need about 0.3 MiB .* has 0.1 MiB free",
+        "small disk with folder": r"8 frames in checkpoint_folder and their film need about 0.3 MiB .* has 0.1 MiB",
         "small disk without": "no refusal",
         "full disk without": "8 frames as a film need about",
         "output with EACCES": "OUTPUT cannot be written to, ComfyUI may not write there",
