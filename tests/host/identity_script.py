@@ -26,10 +26,11 @@ import comfy.hooks  # noqa: E402
 import comfy.model_management as management  # noqa: E402
 import comfy.utils  # noqa: E402
 import comfy.weight_adapter  # noqa: E402
-import nodes as host_nodes  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.clip_vision import Output  # noqa: E402
+
+import nodes as host_nodes  # noqa: E402
 
 identity = importlib.import_module(f"{pack_name}.comfy_bridge.identity")
 fingerprint = importlib.import_module(f"{pack_name}.comfy_bridge.fingerprint")
@@ -344,7 +345,8 @@ PATCHES = {
     "SLG": [host("SkipLayerGuidanceDiT", scale=s, start_percent=0.0, end_percent=1.0, double_layers=d, single_layers="")
         for s, d in ((1.0, "1"), (2.0, "1"), (1.0, "2"))],
     "SLG simple": [
-        host("SkipLayerGuidanceDiTSimple", start_percent=0.0, end_percent=e, double_layers=d, single_layers="") for d, e in (("1", 1.0), ("2", 1.0), ("1", 0.5))
+        host("SkipLayerGuidanceDiTSimple", start_percent=0.0, end_percent=e, double_layers=d, single_layers="")
+        for d, e in (("1", 1.0), ("2", 1.0), ("1", 0.5))
     ],
     "RescaleCFG": [host("RescaleCFG", multiplier=x) for x in (0.5, 0.7)],
     "APG": [host("APG", eta=1.0, norm_threshold=5.0, momentum=x) for x in (0.5, 0.7)],

@@ -191,6 +191,46 @@ def test_a_cancelled_run_goes_on_with_the_same_result(host, folder):
         host.run(graph(checkpoint_folder="animate_part", seed=5, face_strength=0.5))
 
 
+def test_another_lora_patch_precision_or_file_is_another_run(host, folder):
+    """The same names and strengths, other values: what differs is said, and what is set back is known again."""
+    models = folder / "models"
+    shapes = open_model(models / "wan" / "Animate-14B").shapes
+    for seed, name in enumerate(("one", "two")):
+        generator = torch.Generator().manual_seed(seed)
+        lora = {}
+        for block in range(2):
+            key = f"blocks.{block}.self_attn.q"
+            rows, columns = shapes[f"{key}.weight"]
+            lora[f"diffusion_model.{key}.lora_A.weight"] = torch.randn(4, columns, generator=generator) / 16
+            lora[f"diffusion_model.{key}.lora_B.weight"] = torch.randn(rows, 4, generator=generator)
+        save_file(lora, models / "loras" / f"animate_{name}.safetensors")
+
+    def run(lora="one", guided=None, picture="character.png", **nodes):
+        out = graph(checkpoint_folder="identity", steps=1)
+        out["lora"] = node("WanLoRA", model_high=("high", 0), lora_name=f"animate_{lora}.safetensors")
+        out["guided"] = node(
+            "SkipLayerGuidanceDiTSimple", model=("lora", 0), double_layers=guided or "", single_layers="",
+            start_percent=0.0, end_percent=1.0,
+        )  # fmt: skip
+        out["video"]["inputs"]["model"] = ["guided", 0]
+        out["character"]["inputs"]["image"] = picture
+        for name, inputs in nodes.items():
+            out[name]["inputs"] |= inputs
+        return host.run(out)["outputs"]["video"]["text"][0]
+
+    assert "there already" not in run()
+    for changed, part in (
+        ({"lora": "two"}, "the LoRAs of the model:"), ({"guided": "1"}, r"the patches of the model \(guidance"),
+        ({"vae": {"weight_dtype": "bf16"}}, r"the precision of the VAE \(torch.float32 then"),
+        ({"high": {"weight_dtype": "bf16"}}, r"the precision of the model \("),
+        ({"picture": "black.png"}, "reference_image:"), ({"face": {"start": 0.2, "length": 1}}, "face_video:"),
+        ({"text": {"positive": "a dog"}}, "positive:"),
+    ):  # fmt: skip
+        with pytest.raises(HostError, match=f"other inputs or settings, and what differs is .*{part}"):
+            run(**changed)
+    assert run().endswith("; 4 clips were there already")
+
+
 def test_the_face_counts_as_much_as_it_should(host, folder):
     for name, strength in (("off", 0.0), ("half", 0.5), ("full", 1.0)):
         host.run(graph(checkpoint_folder=f"face_{name}", face_strength=strength, steps=2, cfg=1.0))

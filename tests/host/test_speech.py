@@ -45,6 +45,7 @@ def folder(base):
         Image.fromarray(pose.numpy()).save(inputs / f"pose_{n}.png")
     write_sound(inputs / "voice.wav", SECONDS)
     write_sound(inputs / "eight.wav", 0.5, channels=8)
+    write_sound(inputs / "fast.wav", 0.5, rate=192000)  # a rate that films cannot have
     write_sound(inputs / "silence.wav", 0.5, loud=0)
     write_sound(inputs / "short.wav", 0.01)
     write_sound(inputs / "long.wav", 3 * 3600, rate=1000, channels=1)
@@ -171,8 +172,24 @@ def test_a_cancelled_run_goes_on_with_the_same_result(host, folder):
     made = clips_of(folder, "part")
     assert len(made) == 2 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
     assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
-    with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
-        host.run(graph(checkpoint_folder="part", seed=6))
+    for inputs, what in (
+        ({"seed": 6}, r"seed \(5 then, 6 now\):"), ({"seed": 5, "voice": "silence.wav"}, "audio:"),
+        ({"seed": 5, "pose": 1}, "pose_video"), ({"seed": 5, "frames_per_clip": 16}, "frames_per_clip"),
+        ({"seed": 5, "picture": "dot.png"}, "reference_image"),
+        ({"seed": 5, "steps": 7, "cfg": 4.0}, r"steps \(6 then, 7 now\), cfg_high"),
+    ):  # fmt: skip
+        with pytest.raises(HostError, match=f"other inputs or settings, and what differs is {what}"):
+            host.run(graph(checkpoint_folder="part", **inputs))
+
+
+def test_a_video_of_one_clip_is_gone_on_with(host, folder):
+    host.run(graph(checkpoint_folder="grows", clips=1))
+    (first,) = clips_of(folder, "grows")
+    entry = host.run(graph(checkpoint_folder="grows"))
+    host.run(graph(checkpoint_folder="grown"))
+    made, expected = clips_of(folder, "grows"), clips_of(folder, "grown")
+    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
+    assert torch.equal(first, made[0]) and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
 
 def test_starting_from_the_reference_makes_another_video(host, folder):
@@ -186,6 +203,7 @@ def test_starting_from_the_reference_makes_another_video(host, folder):
     "inputs",
     [
         {"voice": "eight.wav"},
+        {"voice": "fast.wav"},
         {"voice": "silence.wav"},
         *({"picture": f"{p}.png", "clips": 1} for p in ("dot", "huge")),
     ],
