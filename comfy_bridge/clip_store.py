@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -165,6 +166,6 @@ def _reason(error: Exception) -> str:
 def _change(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """A part that differs, with its values where they are such as can be read."""
     values = [parts.get(name, "none") for parts in (before, now)]
-    if any(len(value) >= 64 for value in values):
+    if any(re.fullmatch("[0-9a-f]{64}", value) for value in values):
         return name
     return f"{name} ({values[0]} then, {values[1]} now)"
