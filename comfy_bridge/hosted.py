@@ -83,23 +83,27 @@ class Hosted(StepModel):
         if time_dim_concat is not None:
             x = torch.cat([x, time_dim_concat.to(x)], dim=2)
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch_size)
-        self.compute_dtype = x.dtype  # the host has cast to what it wants computed in
         options["grid_sizes"] = self._grid(x)
 
         @cache
         def vec() -> Tensor:
             return self._embedding(timestep, x.shape[2], kwargs)
 
-        out = self.velocity(
-            x,
-            timestep,
-            context,
-            clip_fea=clip_fea,
-            attention=host_attention(options),
-            rotary=self._rotary(x, options),
-            run_block=block_runner(options, len(self.blocks), x, vec),
-            **kwargs,
-        )
+        # the host has cast x to what it wants computed in
+        before, self.compute_dtype = self.compute_dtype, x.dtype
+        try:
+            out = self.velocity(
+                x,
+                timestep,
+                context,
+                clip_fea=clip_fea,
+                attention=host_attention(options),
+                rotary=self._rotary(x, options),
+                run_block=block_runner(options, len(self.blocks), x, vec),
+                **kwargs,
+            )
+        finally:
+            self.compute_dtype = before
         return out[:, :, :frames, :height, :width]
 
     def forward_orig(self, *_: Any, **__: Any) -> Tensor:

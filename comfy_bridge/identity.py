@@ -18,6 +18,8 @@ import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 
+from ..wan_models.checkpoints.formats import SUFFIXES
+from ..wan_models.checkpoints.reader import shard_of
 from .fingerprint import Walk, hash_of, name_of
 from .lora import ATTACHMENT
 
@@ -107,8 +109,11 @@ def files_of(path: str | Path) -> list[tuple[str, int, int]]:
     """(path, bytes, time of the last change in ns) of a checkpoint's files: one, or a folder's shards and notes."""
     path = Path(path).resolve()
     found = {path}
+    if shard := shard_of(path.name):  # which stands for its whole set
+        beside = {file: shard_of(file.name) for file in path.parent.iterdir()}
+        found = {file for file, other in beside.items() if other and other["stem"] == shard["stem"]}
     if path.is_dir():
-        found = {file for file in path.iterdir() if file.suffix.lower() in (".safetensors", ".sft")}
+        found = {file for file in path.iterdir() if file.suffix.lower() in SUFFIXES}
         notes = list(path.glob("*.safetensors.index.json"))
         for note in notes:  # other models may lie beside the shards that an index names
             with suppress(OSError, ValueError, LookupError, AttributeError, TypeError):
@@ -243,7 +248,7 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
     network = modules.get("diffusion_model", model)
     recipe: Callable | None = getattr(network, "recipe", None)
     if hasattr(model, "is_converted"):  # ours; workers are told the same in a recipe
-        as_in_file = not (recipe(None).stored if recipe else model.is_converted)
+        as_in_file = not (recipe(None, "").stored if recipe else model.is_converted)
         stored = "as in the file" if as_in_file else str(network.dtype)
         found = f"{stored}, computed in {network.compute_dtype}"
     else:
