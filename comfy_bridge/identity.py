@@ -33,7 +33,9 @@ _NO_PIXEL_CALLS = {
     "on_cleanup", "on_detach_after", "on_eject_model", "on_deepclone_multigpu", "on_match_multigpu_clones",
 }  # fmt: skip
 _METHODS = {"forward", "extra_conds", "apply_model", "_apply_model", "concat_cond"}
-_DTYPES_OF_NETWORKS = {"dtype", "compute_dtype", "weight_comfy_model_dtype", "bias_comfy_model_dtype"}
+_DTYPES_OF_NETWORKS = {
+    "dtype", "compute_dtype", "manual_cast_dtype", "weight_comfy_model_dtype", "bias_comfy_model_dtype",
+}  # fmt: skip
 _COPIES = {"multigpu_clones", "ignore_multigpu"}  # of the same model, on other devices
 _WEIGHTS: "WeakKeyDictionary[nn.Module, bytes]" = WeakKeyDictionary()
 _settled: dict[str, str] = {}
@@ -253,7 +255,11 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
         found = f"{stored}, computed in {network.compute_dtype}"
     else:
         stored = getattr(network, "dtype", None)
-        found = f"{stored}, computed in {getattr(model, 'manual_cast_dtype', None)}"
+        replaced = getattr(
+            patcher, "object_patches_backup", {}
+        )  # while another clone's patch is in its place
+        cast = replaced.get("manual_cast_dtype", getattr(model, "manual_cast_dtype", None))
+        found = f"{stored}, computed in {cast}"
     if "manual_cast_dtype" in patcher.object_patches:
         found += f", set to {patcher.object_patches['manual_cast_dtype']}"
     # packs keep such settings on their layers, or the classes of them

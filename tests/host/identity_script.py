@@ -408,6 +408,7 @@ def loaded():
     for what, patch in (
         ("plain", lambda m: m), ("lora", lora(0)), ("slg", PATCHES["SLG"][0]), ("bound", bound(2.0)),
         ("shift", PATCHES["shift"][0]), ("captures", capture(1)), ("cache", PATCHES["EasyCache"][0]),
+        ("compute", PATCHES["compute dtype"][1]),
     ):  # fmt: skip
         for loader in (load, hosts):
             model = patch(loader("high"))

@@ -101,7 +101,7 @@ def test_models_are_told_apart(found):
 
 
 def test_loading_and_running_change_nothing(found):
-    assert len(found["loaded"]) == 14
+    assert len(found["loaded"]) == 16
     for what, seen in found["loaded"].items():
         assert [differ(seen[0], other) for other in seen] == [[]] * 5, what
 
