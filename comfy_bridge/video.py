@@ -13,6 +13,7 @@ from torch import Tensor
 from ..wan_models import images
 from ..wan_models.video import read_frames, read_index, read_sound
 from . import conditioning
+from .audio import encodable
 from .listing import or_else
 from .progress import progress
 
@@ -88,7 +89,7 @@ class Video:
 
 
 def load(name: str, fps: float, start: float, length: int, width: int, height: int, fit: str) -> Video:
-    """A video at another rate and size, with its first sound track; silence where there is none.
+    """A video at another rate and size, with its first sound track (silence where there is none) as a film can hold it.
 
     fps 0: the file's own. length 0: to the end. Raises ValueError where the file is no video, is broken, or ends before
     `start`. What is wrong with a file that can be used is logged too."""
@@ -121,4 +122,4 @@ def load(name: str, fps: float, start: float, length: int, width: int, height: i
     waveform, rate = read_sound(path, index, start, seconds, note)
     padding = (0, round(seconds * rate) - waveform.shape[-1])
     sound = torch.nn.functional.pad(torch.from_numpy(waveform)[None], padding)
-    return Video(out, fps, {"waveform": sound, "sample_rate": rate}, notes)
+    return Video(out, fps, encodable(sound, rate, seconds), notes)

@@ -9,7 +9,7 @@ from graphs import base_graph, node
 from official_preprocessing import people
 from onnx_files import write_detector, write_pose
 from PIL import Image
-from tests_media import write_video
+from tests_media import write_film_with_sound, write_video
 from tiny_sam2 import write_sam2
 
 from demo.host import HostError
@@ -203,6 +203,21 @@ def test_loading_takes_what_is_asked_for(host, folder):
     assert np.array_equal(part, whole[5:8])
     exact = stage(host, only(host, graph(fit="exact", width=48, height=48, length=1), "video"), "video")
     assert exact.shape == (1, 48, 48, 3)
+
+
+@pytest.mark.parametrize(("rate", "layout"), [(192000, "stereo"), (11000, "mono"), (48000, "5.1")])
+def test_any_sound_can_be_saved_with_the_video(host, folder, rate, layout):
+    write_film_with_sound(folder / "input" / f"{rate}.mkv", rate, layout)
+    film = {
+        "video": video(f"{rate}.mkv", fit="original"),
+        "film": node("CreateVideo", images=("video", 0), audio=("video", 1), fps=25.0),
+        "save": node("SaveVideo", video=("film", 0), filename_prefix="sound", format="auto", codec="auto"),
+    }
+    (saved,) = [file for file in host.outputs(host.run(film)) if file.suffix == ".mp4"]
+    with av.open(str(saved)) as made:
+        parts = [frame.to_ndarray() for frame in made.decode(audio=0)]
+        assert abs(sum(part.shape[1] for part in parts) / made.streams.audio[0].rate - 0.4) < 0.05
+        assert np.abs(np.concatenate(parts, axis=1)).max() > 0.05
 
 
 def test_a_damaged_frame_is_named_on_the_node(host, folder):

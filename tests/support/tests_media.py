@@ -126,3 +126,20 @@ def write_click(path: Path, codec, offset, late=0.0, gap=0.0):
         packets += track.encode()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             film.mux(packet)
+
+
+def write_film_with_sound(path: Path, rate: int, layout: str):
+    """A film of 0.4 s with uncompressed sound, of any rate and number of channels."""
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        track = film.add_stream("pcm_s16le", rate=rate, layout=layout)
+        for n in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * n, np.uint8), format="rgb24")
+            film.mux(stream.encode(frame.reformat(format="yuv420p")))
+        film.mux(stream.encode())
+        samples = np.full((1, 2 * rate // 5 * track.codec_context.channels), 3000, np.int16)
+        sound = av.AudioFrame.from_ndarray(samples, "s16", layout)
+        sound.sample_rate, sound.time_base, sound.pts = rate, Fraction(1, rate), 0
+        film.mux(track.encode(sound))
+        film.mux(track.encode())
