@@ -293,10 +293,19 @@ def test_the_hosts_own_node_drives_our_model(host, folder):
         length=5, batch_size=1, clip_vision_output=("seen", 0), reference_image=("character", 0),
         face_video=("face", 0), pose_video=("pose", 0), continue_motion_max_frames=5, video_frame_offset=0,
     )  # fmt: skip
-    found = latents(host, out)
-    assert found.shape == (1, 16, 3, HEIGHT // 8, WIDTH // 8)
-    # the reference is not fitted into the size as the official code does it, so this is near our own and no more
-    assert 0 < rel_l2(found, latents(host, by_hand())) < 1.5
+    # of another size it would not be fitted as the official code does it
+    pixels = np.random.default_rng(9).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "input" / "sized.png")
+    ours = by_hand()
+    for one in (out, ours):
+        one["character"]["inputs"]["image"] = "sized.png"
+    expected = latents(host, ours)
+    assert expected.shape == (1, 16, 3, HEIGHT // 8, WIDTH // 8)
+    assert rel_l2(latents(host, out), expected) < 1e-5
+    for name in ("face_video", "pose_video", "clip_vision_output", "reference_image"):  # each of them is seen
+        without = {**out, "one": node("WanAnimateToVideo", **out["one"]["inputs"])}
+        del without["one"]["inputs"][name]
+        assert rel_l2(latents(host, without), expected) > 0.01, name  # measured: 0.03 to 0.4
 
 
 def test_the_hosts_model_is_driven_by_our_node(host, folder):
