@@ -75,7 +75,7 @@ class WanTokenizer:
         unknown, end = (field(f"tokenizer.ggml.{name}_token_id") for name in ("unknown", "eos"))
         has_bytes = _BYTE_TOKEN in kinds
         tokenizer = Tokenizer(models.Unigram(pieces, unk_id=_or(unknown, 2), byte_fallback=has_bytes))
-        steps = [normalizers.Replace(Regex(" {2,}"), " ")]
+        steps: list[Any] = [normalizers.Replace(Regex(" {2,}"), " ")]
         if charsmap := field("tokenizer.ggml.precompiled_charsmap"):
             steps.insert(0, normalizers.Precompiled(bytes(value & 255 for value in charsmap)))
         tokenizer.normalizer = normalizers.Sequence(steps)
