@@ -45,7 +45,6 @@ module = importlib.util.module_from_spec(spec)
 sys.modules[name] = module
 spec.loader.exec_module(module)
 wan = {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
-diffusion = sys.modules[f"{name}.comfy_bridge.diffusion"]
 
 torch.set_num_threads(1)
 PREFIX = "diffusion_model."
@@ -114,15 +113,19 @@ def main() -> dict:
         )
 
     encoders = ("t5 scaled.safetensors", "t5 Q8_0.gguf")
-    return {
+    results = {
         "saved": each(PACKED, lambda kind: saving(kind, run, clip, vae)),
         "merged": each(PACKED, lambda kind: merging(kind, run)),
         "readers": each(PACKED, readers),
         "prompt LoRA": each(("scaled", "Q8_0"), lambda kind: prompt_lora(kind, sample, texts[0])),
         "text encoder": each(encoders, text_encoder),
-        "released": each(("bf16", "fp8_e4m3fn", "fp32"), lambda dtype: released(dtype, run)),
+        "released": each(
+            ("bf16", "fp8_e4m3fn"), lambda dtype: released(dtype, run, lambda m: sample(m, texts[0]))
+        ),
         "foreign": each(loaders(), lambda what: foreign(what, run)),
     }
+    management.unload_all_models()  # which ends the workers
+    return results
 
 
 def each(whats: object, measure: object) -> dict:
@@ -244,6 +247,10 @@ def readers(kind: str) -> dict:
     torch.save({"x": view}, base / "view.pt")
     roads["safetensors"] = load_file(base / "view.safetensors")["x"]
     roads["torch.save"] = torch.load(base / "view.pt", weights_only=True)["x"]
+    change = comfy.model_patcher.LowVramPatch(Q, {Q: [(0.5, key_patches[Q], 0.5, None, None)]})
+    if hasattr(change, "prepare"):  # of hosts with dynamic VRAM: a merge copied to the device beforehand
+        change.prepare(torch.empty(change.memory_required(), dtype=torch.uint8), None)
+    roads["merged with itself on the fly"] = change(right.clone())
     try:
         view.mul_(2)
         refused = False
@@ -321,17 +328,21 @@ def text_encoder(file: str) -> dict:
     }
 
 
-def released(dtype: str, run: object) -> dict:
+def released(dtype: str, run: object, sample: object) -> dict:
     """A packed file that was unpacked to a chosen precision, given over to the workers of several GPUs."""
     model = dit("Q8_0.gguf", dtype)
 
     def held() -> int:
         return sum(p.numel() * p.element_size() for p in model.model.parameters())
 
-    before, expected = held(), run(lora(model, 0.5))
+    before, expected, latent = held(), run(lora(model, 0.5)), sample(model)
     management.unload_all_models()
-    diffusion.release_copy(model)
-    return {"bytes": held() / before, "difference": difference(run(lora(model, 0.5)), expected)}
+    shared = wan["WanMultiGPU"].execute(model, gpus=2, timeout=60).args[0]
+    return {
+        "bytes": held() / before,
+        "difference": difference(run(lora(model, 0.5)), expected),
+        "workers": difference(sample(shared), latent),
+    }
 
 
 class OtherPackTensor(torch.Tensor):

@@ -123,7 +123,7 @@ def test_packed_text_encoders_are_merged_and_saved_unpacked(results, file):
 def test_handing_an_unpacked_model_to_the_workers_takes_no_memory(results):
     for dtype, found in results["released"].items():
         assert found["bytes"] <= 1, dtype
-        assert found["difference"] < 1e-6, dtype
+        assert found["difference"] < 1e-6 and found["workers"] < 1e-4, dtype
 
 
 def test_lora_on_quantised_models_of_others(results):
