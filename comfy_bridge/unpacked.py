@@ -59,10 +59,7 @@ class Unpacked(torch.Tensor):
             wanted = {name: kwargs.get(name) or getattr(args[0], name) for name in ("dtype", "device")}
             return torch.empty(args[0].shape, **wanted)
         if func is _TO:
-            out = args[0].plain(kwargs.get("dtype"), kwargs.get("device"))
-            return (
-                func(out, **{**kwargs, "dtype": None, "device": None}) if kwargs.get("memory_format") else out
-            )
+            return args[0].plain(kwargs.get("dtype"), kwargs.get("device"))
         if func is _COPY and args[1].shape == args[0].shape:
             return func(args[0], args[1].plain(args[0].dtype, args[0].device), *args[2:], **kwargs)
         return func(*tree_map(_plain, args), **tree_map(_plain, kwargs))

@@ -181,8 +181,7 @@ def test_faults_are_told_without_the_key_and_kept_by_no_cache(host, chat, name):
     errors, seed = [], 1000 + list(FAULTS).index(name)
     with pytest.raises(HostError, match=message):
         host.run(
-            through_endpoint(seed=seed),
-            lambda kind, data: errors.append(data) if kind == "execution_error" else None,
+            through_endpoint(seed=seed), lambda kind, data: errors.append(data) if kind == "execution_error" else None
         )
     assert errors and KEY not in str(errors)
     chat.replies = [completion("A cat surfs.")]
