@@ -19,8 +19,9 @@ from collections import OrderedDict, deque
 from fractions import Fraction
 from pathlib import Path
 
-_boot = runpy.run_path(str(Path(__file__).with_name("in_host.py")))
-nodes, pack_name = _boot["nodes"], _boot["pack_name"]
+inside = runpy.run_path(str(Path(__file__).parents[1] / "support" / "inside_host.py"))
+pack_name = inside["import_name"](Path(sys.argv[2]))
+nodes = inside["enter"](*map(Path, sys.argv[1:4]))
 
 import comfy.hooks  # noqa: E402
 import comfy.model_management as management  # noqa: E402

@@ -14,7 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-pack_name = runpy.run_path(str(Path(__file__).with_name("in_host.py")))["pack_name"]
+inside = runpy.run_path(str(Path(__file__).parents[1] / "support" / "inside_host.py"))
+pack_name = inside["import_name"](Path(sys.argv[2]))
+inside["enter"](*map(Path, sys.argv[1:4]))
 
 import av  # noqa: E402
 import folder_paths  # noqa: E402

@@ -5,8 +5,6 @@ a float32 file, and what Wan LoRA makes of quantised models of other loaders, ag
 Numbers are relative L2 differences.
 """
 
-import asyncio
-import importlib.util
 import json
 import runpy
 import sys
@@ -14,17 +12,10 @@ import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
+inside = runpy.run_path(str(Path(__file__).parents[1] / "support" / "inside_host.py"))
 comfyui, pack, base = map(Path, sys.argv[1:4])
-sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
-sys.path[:] = [
-    str(comfyui),
-    *(p for p in sys.path if Path(p or ".").resolve() not in (pack, pack / "tests" / "host")),
-]
-runpy.run_path(str(pack / "demo" / "cpu_torch.py"))["repair_torchvision"]()
+wan = inside["enter"](comfyui, pack, base)
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
 import comfy.hooks  # noqa: E402
 import comfy.model_management as management  # noqa: E402
 import comfy.model_patcher  # noqa: E402
@@ -35,16 +26,6 @@ from comfy_extras import nodes_lora_extract, nodes_model_merging, nodes_model_me
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 import nodes as host_nodes  # noqa: E402
-
-# the host imports a pack by its path, under a name made of it
-name = str(pack).replace(".", "_x_")
-spec = importlib.util.spec_from_file_location(
-    name, pack / "__init__.py", submodule_search_locations=[str(pack)]
-)
-module = importlib.util.module_from_spec(spec)
-sys.modules[name] = module
-spec.loader.exec_module(module)
-wan = {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
 
 torch.set_num_threads(1)
 PREFIX = "diffusion_model."

@@ -23,8 +23,8 @@ def enter(comfyui: Path, pack: Path, base: Path) -> dict[str, type]:
 
 
 def load_pack(folder: Path) -> object:
-    """A pack of nodes, imported as the host does it: by its path, under a name made of it."""
-    name = str(folder).replace(".", "_x_")
+    """A pack of nodes, imported as the host does it: by its path."""
+    name = import_name(folder)
     places = [str(folder)]
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=places
@@ -33,3 +33,8 @@ def load_pack(folder: Path) -> object:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def import_name(folder: Path) -> str:
+    """The name under which the host imports a pack, made of its path."""
+    return str(folder).replace(".", "_x_")
