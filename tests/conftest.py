@@ -27,8 +27,10 @@ def comfyui() -> Path:
 
 @pytest.fixture
 def seed() -> int:
-    """A seed drawn anew each run and set as torch's; pytest shows the print where a test fails."""
-    value = random.SystemRandom().randrange(2**31)
+    """A seed drawn anew each run and set as torch's; pytest shows the print where a test fails.
+
+    TEST_SEED in the environment sets it, so that a failure can be looked at again."""
+    value = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**31))
     print(f"seed = {value}")  # noqa: T201
     torch.manual_seed(value)
     return value
@@ -50,14 +52,14 @@ def _plain_attention(
     )
 
 
-@pytest.fixture(scope="session")
-def official() -> ModuleType:
-    """The official Wan2.2 package `wan`, with the changes that let it run without a GPU."""
+@pytest.fixture
+def official(monkeypatch) -> ModuleType:
+    """The official Wan2.2 package `wan`, with the changes that let it run without a GPU; undone after a test."""
     if importlib.util.find_spec("wan") is None:
         pytest.skip("the official code is not installed: pip install --no-deps wan22==2.2.11")
-    torch.cuda.current_device = lambda: 0
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     wan = importlib.import_module("wan")
     for name, module in list(sys.modules.items()):
         if name.startswith("wan.") and hasattr(module, "flash_attention"):
-            module.flash_attention = _plain_attention
+            monkeypatch.setattr(module, "flash_attention", _plain_attention)
     return wan

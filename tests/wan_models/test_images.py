@@ -22,10 +22,9 @@ def see(*given, **options):
 
 def official_size(run, monkeypatch, width, height, area):
     """Width and height in pixels of the latents that the official I2V makes for an image."""
-    monkeypatch.setattr(torch, "randn", see)  # the noise is the first thing drawn
-    with pytest.raises(Seen) as seen:
+    with monkeypatch.context() as patch, pytest.raises(Seen) as seen:
+        patch.setattr(torch, "randn", see)  # the noise is the first thing drawn
         run.generate("", Image.new("RGB", (width, height)), max_area=area, frame_num=5, seed=1)
-    monkeypatch.undo()
     _, _, high, wide = seen.value.args
     return wide * 8, high * 8
 
