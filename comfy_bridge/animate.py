@@ -203,9 +203,8 @@ def animate_video(
             "frames_per_clip": frames_per_clip,
             "carried_frames": carried,
         }
-        parts = {name: identity.of_value(value, name) for name, value in given.items()}
-        parts["clip_vision"] = identity.of_loaded(clip_vision, "the CLIP vision model")
-        return parts | identity.of_vae(vae) | identity.of_settings(settings)
+        seen = {"clip_vision": identity.of_loaded(clip_vision, "the CLIP vision model")}
+        return identity.of_inputs(given, vae, settings) | seen
 
     def described() -> identity.Parts:
         return inputs() | identity.of_prompts(positive, negative)

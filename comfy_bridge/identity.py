@@ -73,6 +73,11 @@ def of_vae(vae: Any) -> Parts:
     }
 
 
+def of_inputs(given: Mapping[str, Any], vae: Any, settings: Any) -> Parts:
+    """The parts of a video that is made clip by clip, beside its models and prompts: `given` by name, VAE, settings."""
+    return {name: of_value(value, name) for name, value in given.items()} | of_vae(vae) | of_settings(settings)
+
+
 def of_host() -> Parts:
     """What the host was started with that reaches the numbers of every model."""
     fast = sorted(str(feature) for feature in getattr(comfy.cli_args.args, "fast", None) or ())

@@ -161,9 +161,8 @@ def speech_video(
             "frames_per_clip": frames_per_clip,
             "start_from_reference": from_reference,
         }
-        parts = {name: identity.of_value(value, name) for name, value in given.items()}
-        parts["audio_encoder"] = identity.of_loaded(audio_encoder, "the audio encoder")
-        return parts | identity.of_vae(vae) | identity.of_settings(settings)
+        seen = {"audio_encoder": identity.of_loaded(audio_encoder, "the audio encoder")}
+        return identity.of_inputs(given, vae, settings) | seen
 
     def described() -> identity.Parts:
         return inputs() | identity.of_prompts(positive, negative)
