@@ -32,7 +32,11 @@ def main(rounds=1):
     frames = 4 * (LATENT[0] - 1) - 3
     x, y = torch.randn(1, 16, *LATENT), torch.randn(1, 20, *LATENT)
     pose = torch.randn(1, 16, LATENT[0] - 1, *LATENT[1:])
-    faces, image, text = torch.rand(1, 3, frames, 512, 512) * 2 - 1, torch.randn(1, 257, 1280), torch.randn(64, 64)
+    faces, image, text = (
+        torch.rand(1, 3, frames, 512, 512) * 2 - 1,
+        torch.randn(1, 257, 1280),
+        torch.randn(64, 64),
+    )
     times = [torch.tensor([900 - 100 * i]) for i in range(STEPS)]
     tokens = LATENT[0] * LATENT[1] * LATENT[2] // 4
 
@@ -48,7 +52,9 @@ def main(rounds=1):
         name: lambda name=name, run=run: last.update({name: run()})
         for name, run in (("ours", run_ours), ("official", run_official))
     }
-    print(f"Animate, fp32, {STEPS} steps of {tokens} tokens, {frames} faces ({torch.get_num_threads()} threads)")
+    print(
+        f"Animate, fp32, {STEPS} steps of {tokens} tokens, {frames} faces ({torch.get_num_threads()} threads)"
+    )
     found = interleaved(contestants, rounds)
     for name, seconds in found.items():
         print(

@@ -12,7 +12,7 @@ import folder_paths
 from ..wan_models.audio.speech_synthesis import is_voice
 from ..wan_models.checkpoints.reader import shard_of
 from ..wan_models.files import is_hidden, walk_files
-from ..wan_models.text.language_model import is_language_model
+from ..wan_models.prompt.language_model import is_language_model
 from .listing import files_of, or_else, warn_once
 
 CATEGORY = "wan"

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..wan_models import images
-from ..wan_models.text import chat_endpoint, prompt_extension
-from ..wan_models.text.language_model import MAX_TOKENS, LanguageModel
-from ..wan_models.text.prompt_extension import LANGUAGES, TASKS, Question, clean_answer
+from ..wan_models.prompt import chat_endpoint
+from ..wan_models.prompt import extension as prompt_extension
+from ..wan_models.prompt.extension import LANGUAGES, TASKS, Question, clean_answer
+from ..wan_models.prompt.language_model import MAX_TOKENS, LanguageModel
 from . import compat, folders
 from .progress import progress
 

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..wan_models.sampling.guidance import check_boundary
-from . import compat, run
+from . import compat
+from .sampling import run
 
 SCHEDULE = "/wan22/schedule"
 MAX_STEPS = 1000
@@ -27,7 +28,8 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
     if settings.steps > MAX_STEPS:
         raise ValueError(f"steps must be {MAX_STEPS} or less, not {settings.steps}")
     first, last = (
-        _read(name, query.get(name, default), int) for name, default in (("start_step", 0), ("end_step", MAX_STEPS))
+        _read(name, query.get(name, default), int)
+        for name, default in (("start_step", 0), ("end_step", MAX_STEPS))
     )
     if first < 0:
         raise ValueError(f"start_step must be 0 or more, not {first}")

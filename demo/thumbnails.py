@@ -70,7 +70,9 @@ def picture(t: float = 0.0, size: tuple[int, int] = (640, 400)) -> Image.Image:
     draw = ImageDraw.Draw(out)
     for y in range(height):
         part = y / height
-        draw.line([(0, y), (width, y)], fill=(int(250 - 120 * part), int(150 - 60 * part), int(90 + 110 * part)))
+        draw.line(
+            [(0, y), (width, y)], fill=(int(250 - 120 * part), int(150 - 60 * part), int(90 + 110 * part))
+        )
     draw.ellipse([width * 0.68, height * 0.18, width * 0.82, height * 0.4], fill=(255, 226, 150))
     draw.rectangle([0, height * 0.75, width, height], fill=(214, 178, 120))
     swing, x, top = math.sin(t * 2 * math.pi), width * 0.42, height * 0.2
@@ -166,7 +168,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="wan22-pictures-") as folder:
         base = Path(folder)
         prepare(base)
-        with Host(HOST if HOST.is_dir() else install_host(), base=base) as host, sync_playwright() as playwright:
+        with (
+            Host(HOST if HOST.is_dir() else install_host(), base=base) as host,
+            sync_playwright() as playwright,
+        ):
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             for name in names:
                 page = browser.new_page(viewport={"width": 1600, "height": 1000})

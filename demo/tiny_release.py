@@ -105,7 +105,10 @@ def write_image_tower(file: Path, seed: int, config: CLIPConfig = CLIP) -> None:
     """The open-clip checkpoint that the official release brings: the text half is there, and not used."""
     tower = random_state(lambda device: VisionTransformer(config, device=device), seed)
     torch.save(
-        {**{f"visual.{k}": v.half() for k, v in tower.items()}, "textual.norm.weight": torch.ones(8, dtype=torch.half)},
+        {
+            **{f"visual.{k}": v.half() for k, v in tower.items()},
+            "textual.norm.weight": torch.ones(8, dtype=torch.half),
+        },
         file,
     )
 
@@ -117,7 +120,9 @@ def write_relighting_lora(file: Path, seed: int, rank: int = 2) -> None:
     for layer in range(DITS["Animate-14B"].num_layers):
         for part in ("self_attn.q", "self_attn.o", "cross_attn.k_img"):
             stem = f"base_model.model.blocks.{layer}.{part}"
-            state[f"{stem}.lora_A.default.weight"] = torch.randn(rank, DIT.dim, generator=generator) * DIT.dim**-0.5
+            state[f"{stem}.lora_A.default.weight"] = (
+                torch.randn(rank, DIT.dim, generator=generator) * DIT.dim**-0.5
+            )
             state[f"{stem}.lora_B.default.weight"] = torch.randn(DIT.dim, rank, generator=generator) * 0.3
     torch.save({"state_dict": state, "epoch": 1}, file)
 

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import animate, compat, run
+from ..comfy_bridge import compat
+from ..comfy_bridge.sampling import animate, run
 from .schema import NEGATIVE, POSITIVE, schema
 from .settings import preset_input, seed_input, setting_inputs
 
@@ -16,7 +17,9 @@ def _scene() -> list:
         io.Conditioning.Input("negative", tooltip=NEGATIVE),
         io.Vae.Input("vae", tooltip="The 2.1 VAE."),
         io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-H/14, from WanCLIPVisionLoader."),
-        io.Image.Input("reference_image", tooltip="The character. Fitted into the video's size, black around it."),
+        io.Image.Input(
+            "reference_image", tooltip="The character. Fitted into the video's size, black around it."
+        ),
         io.Image.Input(
             "pose_video", tooltip="Drawn skeletons, from WanDrawPose. The video gets its size and length."
         ),

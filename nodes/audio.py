@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import audio as bridge
 from ..comfy_bridge import folders
+from ..comfy_bridge.media import audio as bridge
 from .schema import schema
 from .settings import seed_input
 

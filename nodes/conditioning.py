@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import conditioning
+from ..comfy_bridge.media import conditioning
 from .schema import NEGATIVE, POSITIVE, schema
 
 

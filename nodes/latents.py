@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import latents
+from ..comfy_bridge.media import latents
 from .schema import schema
 
 

@@ -2,7 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import autoencoder, diffusion, folders, model_info, multi_gpu, text_encoder, vision
+from ..comfy_bridge import folders
+from ..comfy_bridge.models import autoencoder, diffusion, model_info, text_encoder, vision
+from ..comfy_bridge.multi_gpu import model as multi_gpu
 from .schema import schema
 
 

@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import folders, lora
+from ..comfy_bridge import folders
+from ..comfy_bridge.models import lora
 from .schema import schema
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import comfy_api.latest
 from comfy_api.latest import io
 
-from ..comfy_bridge import multi_gpu
+from ..comfy_bridge.multi_gpu import model as multi_gpu
 from .sampling import WanMoESampler, sampler_inputs
 from .schema import schema
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import folders, pose, video
+from ..comfy_bridge import folders
+from ..comfy_bridge.media import pose, video
 from .schema import schema
 
 Keypoints = io.Custom("POSE_KEYPOINT")
@@ -47,7 +48,10 @@ class WanPoseDetect(io.ComfyNode):
                     "the body only.",
                 ),
                 io.Combo.Input(
-                    "person", options=pose.PEOPLE, default=pose.PEOPLE[0], tooltip="Who, where there are several."
+                    "person",
+                    options=pose.PEOPLE,
+                    default=pose.PEOPLE[0],
+                    tooltip="Who, where there are several.",
                 ),
                 io.Boolean.Input(
                     "follow",
@@ -197,7 +201,12 @@ class WanSubjectMask(io.ComfyNode):
                     tooltip="The folder of facebook/sam2.1-hiera-large in models/sam2.",
                 ),
                 io.Int.Input(
-                    "grow", default=7, min=1, max=255, step=2, tooltip="Pixels that the mask grows by at a time, odd."
+                    "grow",
+                    default=7,
+                    min=1,
+                    max=255,
+                    step=2,
+                    tooltip="Pixels that the mask grows by at a time, odd.",
                 ),
                 io.Int.Input("grow_times", default=3, min=0, max=100, tooltip="How often it grows."),
                 io.Int.Input(
@@ -215,7 +224,9 @@ class WanSubjectMask(io.ComfyNode):
                     tooltip="Blocks that the mask's box is cut into; 1 is a plain box, 0 keeps the outline.",
                 ),
                 _keypoints("Detected in these very frames; for SAM2.", optional=True),
-                io.Mask.Input("mask", optional=True, tooltip="In the place of SAM2: of all frames, or one for all."),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="In the place of SAM2: of all frames, or one for all."
+                ),
             ],
             outputs=[io.Mask.Output()],
         )

@@ -78,7 +78,8 @@ class WanPromptExtend(io.ComfyNode):
                     "endpoint_model",
                     default="qwen-plus",
                     optional=True,
-                    tooltip="The server's name of the model: qwen-plus, or qwen-vl-max to see the image." + endpoint,
+                    tooltip="The server's name of the model: qwen-plus, or qwen-vl-max to see the image."
+                    + endpoint,
                 ),
                 io.Int.Input(
                     "max_tokens",

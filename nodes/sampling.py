@@ -5,7 +5,8 @@ import logging
 import comfy_api.latest
 from comfy_api.latest import io
 
-from ..comfy_bridge import experts, preflight, run, sampling
+from ..comfy_bridge.sampling import experts, preflight, run
+from ..comfy_bridge.sampling import samplers as sampling
 from .schema import NEGATIVE, POSITIVE, schema
 
 _DEFAULT = run.Settings.of_release("T2V-A14B")

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..comfy_bridge import run
+from ..comfy_bridge.sampling import run
 
 
 def preset_input(release: str) -> io.Combo.Input:

@@ -2,7 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import compat, conditioning, run, speech
+from ..comfy_bridge import compat
+from ..comfy_bridge.media import conditioning
+from ..comfy_bridge.sampling import run, speech
 from .schema import NEGATIVE, POSITIVE, schema
 from .settings import preset_input, seed_input, setting_inputs
 

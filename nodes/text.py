@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..comfy_bridge.text_encoder import encode_prompt
+from ..comfy_bridge.models.text_encoder import encode_prompt
 from ..wan_models.config import NEGATIVE_PROMPT
 from .schema import schema
 

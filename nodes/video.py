@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..comfy_bridge import video
+from ..comfy_bridge.media import video
 from .schema import schema
 
 

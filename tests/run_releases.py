@@ -63,7 +63,16 @@ class Memory(threading.Thread):
 
 def arguments_of(task, folder, chosen, inputs, output):
     """The command line of one release."""
-    out = ["--task", task, "--ckpt_dir", str(folder), "--save_file", str(output / f"{task}.mp4"), "--base_seed", "42"]
+    out = [
+        "--task",
+        task,
+        "--ckpt_dir",
+        str(folder),
+        "--save_file",
+        str(output / f"{task}.mp4"),
+        "--base_seed",
+        "42",
+    ]
     for name in ("size", "frame_num", "sample_steps", "comfyui"):
         if getattr(chosen, name) is not None:
             out += [f"--{name}", str(getattr(chosen, name))]
@@ -108,7 +117,9 @@ def make_inputs(chosen, folder):
 
 def find(models, task):
     """The folder of a release below `models`, by the end of its name; None where it is not there."""
-    found = [f for f in sorted(models.iterdir()) if f.is_dir() and f.name.lower().endswith(TASKS[task].lower())]
+    found = [
+        f for f in sorted(models.iterdir()) if f.is_dir() and f.name.lower().endswith(TASKS[task].lower())
+    ]
     return found[0] if found else None
 
 
@@ -143,7 +154,9 @@ def main():
         parser.add_argument(f"--{name}", help="as in generate.py")
     for name in ("frame_num", "sample_steps"):
         parser.add_argument(f"--{name}", type=int, help="as in generate.py; the official number if left out")
-    parser.add_argument("--output", type=Path, default=Path("output/releases"), help="for videos and releases.jpg")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/releases"), help="for videos and releases.jpg"
+    )
     chosen = parser.parse_args()
     if not chosen.model_dir.is_dir():
         parser.error(f"there is no folder {chosen.model_dir}")

@@ -54,7 +54,12 @@ def test_settings_are_the_codes(release):
     row = [str(r.steps), f"{r.shift:g}", scale, *boundary, r.solver, f"{r.frames}, {r.fps}"]
     assert f"| {' | '.join(row)} |" in page(release)
     (line,) = (line for line in README.splitlines() if line.startswith(f"| [{release}]"))
-    for value in (f"{r.steps} steps", f"shift {r.shift:g}", f"CFG {scale.replace(', ', ' / ')}", f"{r.fps} fps"):
+    for value in (
+        f"{r.steps} steps",
+        f"shift {r.shift:g}",
+        f"CFG {scale.replace(', ', ' / ')}",
+        f"{r.fps} fps",
+    ):
         assert value in line, value
 
 

@@ -229,7 +229,9 @@ def linear_8bit(images: Tensor, width: int, height: int) -> Tensor:
     whole = images.detach().cpu().float().mul(255).round().long()
     left, right, a, b = taps(images.shape[2], width)
     rows = (whole[:, :, left] * a[:, None] + whole[:, :, right] * b[:, None]) >> 4
-    top, bottom, a, b = (x.view(-1, 1, 1) if i > 1 else x for i, x in enumerate(taps(images.shape[1], height)))
+    top, bottom, a, b = (
+        x.view(-1, 1, 1) if i > 1 else x for i, x in enumerate(taps(images.shape[1], height))
+    )
     scaled = ((rows[:, top] * a >> 16) + (rows[:, bottom] * b >> 16) + 2) >> 2
     return scaled.to(images).div_(255)
 

@@ -18,7 +18,9 @@ def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, tmp_pa
     with Host(comfyui, base=tmp_path) as host:
         page = chromium.new_page(viewport={"width": 1500, "height": 900})
         page.goto(f"http://{host.address}")
-        page.wait_for_function("window.app?.graph && window.app.extensionManager?.setting.get('Comfy.Locale') === 'zh'")
+        page.wait_for_function(
+            "window.app?.graph && window.app.extensionManager?.setting.get('Comfy.Locale') === 'zh'"
+        )
         page.wait_for_timeout(2000)
         page.evaluate("drawing => app.loadGraphData(drawing)", drawing)
         shown = page.evaluate("""() => {
@@ -33,7 +35,9 @@ def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, tmp_pa
         }""")
         assert shown["title"] == words["display_name"]
         names = {name: entry["name"] for name, entry in words["inputs"].items()}
-        assert {name: label for name, label in shown["widgets"].items() if name in names}.items() <= names.items()
+        assert {
+            name: label for name, label in shown["widgets"].items() if name in names
+        }.items() <= names.items()
         assert shown["slots"].items() <= names.items() and len(shown["slots"]) >= 5
         page.get_by_test_id("info-button").click()
         opening = (DOCS / "WanMoESampler" / "zh.md").read_text(encoding="utf-8").splitlines()[2]

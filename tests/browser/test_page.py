@@ -76,7 +76,13 @@ def test_the_chart_follows_the_widgets(canvas):
     expect_text(chart(canvas), "50 steps")
     custom = {"steps": 20, "shift": 12.0, "boundary": 0.875}
     seen = []
-    for change in ({"preset": "custom"}, {"shift": 3.0}, {"boundary": 0.5}, {"steps": 11}, {"sampler": "wan dpm++"}):
+    for change in (
+        {"preset": "custom"},
+        {"shift": 3.0},
+        {"boundary": 0.5},
+        {"steps": 11},
+        {"sampler": "wan dpm++"},
+    ):
         custom |= change
         canvas.set("WanMoESampler", **custom)
         answer = canvas.server.get("/wan22/schedule", **custom)

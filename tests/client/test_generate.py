@@ -143,7 +143,9 @@ def test_a_server_of_its_own_that_does_not_get_done(start, comfyui, releases, tm
     work.mkdir()
     long = ("--size", "256*256", "--frame_num", 33, "--sample_steps", 500, "--comfyui", comfyui)
     process = start(*TEXT[:2], "--ckpt_dir", releases / "Wan2.2-T2V-A14B", *long, TMPDIR=str(work))
-    seen = process.stderr.readline() + process.stderr.readline()  # the bar's first picture is there when work begins
+    seen = (
+        process.stderr.readline() + process.stderr.readline()
+    )  # the bar's first picture is there when work begins
     assert seen.startswith("starting ComfyUI ...") and process.poll() is None
     (server,) = servers(work)
     end(process, server)
@@ -180,11 +182,26 @@ def test_official_defaults_are_the_preset_and_nothing_is_asked(run):
         (
             ("--sample_shift", 3),
             "WanMoESampler",
-            {"preset": "custom", "shift": 3.0, "steps": 40, "cfg_high": 4.0, "cfg_low": 3.0, "boundary": 0.875},
+            {
+                "preset": "custom",
+                "shift": 3.0,
+                "steps": 40,
+                "cfg_high": 4.0,
+                "cfg_low": 3.0,
+                "boundary": 0.875,
+            },
         ),
-        (("--sample_guide_scale", 1), "WanMoESampler", {"cfg_high": 1.0, "cfg_low": 1.0, "sampler": "wan unipc"}),
+        (
+            ("--sample_guide_scale", 1),
+            "WanMoESampler",
+            {"cfg_high": 1.0, "cfg_low": 1.0, "sampler": "wan unipc"},
+        ),
         (("--sample_solver", "dpm++"), "WanMoESampler", {"sampler": "wan dpm++", "steps": 40, "shift": 12.0}),
-        (("--size", "480*832", "--frame_num", 5), "WanEmptyLatent", {"width": 480, "height": 832, "frames": 5}),
+        (
+            ("--size", "480*832", "--frame_num", 5),
+            "WanEmptyLatent",
+            {"width": 480, "height": 832, "frames": 5},
+        ),
         (("--prompt", "a dog"), "WanT5Encode", {"positive": "a dog"}),
         (("--convert_model_dtype",), "WanDiTLoader", {"weight_dtype": "bf16"}),
         (("--t5_cpu",), "WanT5Loader", {"device": "cpu"}),
@@ -194,7 +211,11 @@ def test_official_defaults_are_the_preset_and_nothing_is_asked(run):
             "WanMultiGPU",
             {"gpus": 4, "mode": "explicit", "ulysses": 4, "cfg_parallel": 1, "fsdp": "off"},
         ),
-        (("--dit_fsdp", "--offload_model", "true"), "WanMultiGPU", {"mode": "auto", "fsdp": "on", "offload": True}),
+        (
+            ("--dit_fsdp", "--offload_model", "true"),
+            "WanMultiGPU",
+            {"mode": "auto", "fsdp": "on", "offload": True},
+        ),
         (
             ("--use_prompt_extend", "--prompt_extend_target_lang", "en", "--prompt", "a dog"),
             "WanPromptExtend",
@@ -221,7 +242,9 @@ def test_flags_of_speech_and_animation_reach_the_nodes(run, media):
     assert found["LoadAudio"] == [{"audio": str(media / "talk.wav")}]
 
     sample = ("--tts_prompt_audio", media / "talk.wav", "--tts_prompt_text", "hm")
-    found = planned(run, *speech, "--enable_tts", "--tts_text", "hello", *sample, "--tts_voice", "mms-tts-eng")
+    found = planned(
+        run, *speech, "--enable_tts", "--tts_text", "hello", *sample, "--tts_voice", "mms-tts-eng"
+    )
     (voice,) = found["WanTextToSpeech"]
     assert (voice["text"], voice["voice"], voice["voice_sample_text"]) == ("hello", "mms-tts-eng", "hm")
     assert found["WanSpeechToVideo"][0]["audio"] == ["speech", 0]
@@ -229,7 +252,11 @@ def test_flags_of_speech_and_animation_reach_the_nodes(run, media):
     animate = ("--task", "animate-14B", "--ckpt_dir", "Animate", "--src_root_path", media)
     (work,) = planned(run, *animate)["WanPoseAnimate"]
     # the official command's solver is UniPC, where the release's preset has DPM++
-    assert work["preset"] == "custom" and work["sampler"] == "wan unipc" and (work["steps"], work["cfg"]) == (20, 1.0)
+    assert (
+        work["preset"] == "custom"
+        and work["sampler"] == "wan unipc"
+        and (work["steps"], work["cfg"]) == (20, 1.0)
+    )
     assert (work["frames_per_clip"], work["carried_frames"]) == (77, "1") and "mask" not in work
     found = planned(run, *animate, "--replace_flag", "--use_relighting_lora", "--sample_solver", "dpm++")
     assert found["WanPoseAnimate"][0]["preset"] == "Animate-14B"
@@ -285,7 +312,9 @@ def fails(result, code, message):
 
 def test_a_folder_that_is_no_release(run, releases, tmp_path):
     fails(run("--ckpt_dir", "gone"), 2, "--ckpt_dir: there is no folder")
-    fails(run("--ckpt_dir", releases / "Wan2.2-TI2V-5B"), 2, "has no high_noise_model: it is no official folder")
+    fails(
+        run("--ckpt_dir", releases / "Wan2.2-TI2V-5B"), 2, "has no high_noise_model: it is no official folder"
+    )
 
 
 def test_server_down_or_something_else(run):
@@ -395,7 +424,9 @@ def test_interrupting_ends_this_run_and_no_other(start, host, end):
     # while it runs, with somebody else waiting
     host.interrupt()
     wait_for(lambda: queue(host) == [[], []])
-    process = start(*TEXT, "--size", "256*256", "--frame_num", 33, "--sample_steps", 500, "--server", host.address)
+    process = start(
+        *TEXT, "--size", "256*256", "--frame_num", 33, "--sample_steps", 500, "--server", host.address
+    )
     wait_for(lambda: len(queue(host)[0]) == 1)
     mine, other = queue(host)[0][0], long_run(host)
     process.send_signal(end)
@@ -408,7 +439,9 @@ def test_interrupting_ends_this_run_and_no_other(start, host, end):
 
 
 def test_a_run_ended_on_the_server_says_so(start, host):
-    process = start(*TEXT, "--size", "256*256", "--frame_num", 33, "--sample_steps", 500, "--server", host.address)
+    process = start(
+        *TEXT, "--size", "256*256", "--frame_num", 33, "--sample_steps", 500, "--server", host.address
+    )
     wait_for(lambda: len(queue(host)[0]) == 1)
     host.interrupt()
     out, err = process.communicate(timeout=20)

@@ -14,7 +14,18 @@ def test_report_and_contact_sheet(releases, comfyui, tmp_path):
     models.mkdir()
     (models / "Wan2.2-TI2V-5B").symlink_to(releases / "Wan2.2-TI2V-5B")
     (models / "Wan2.2-Animate-14B").symlink_to(releases / "Wan2.2-Animate-14B")
-    tiny = ["--size", "64*64", "--frame_num", "9", "--sample_steps", "2", "--comfyui", comfyui, "--output", "made"]
+    tiny = [
+        "--size",
+        "64*64",
+        "--frame_num",
+        "9",
+        "--sample_steps",
+        "2",
+        "--comfyui",
+        comfyui,
+        "--output",
+        "made",
+    ]
     only = ["--only", "ti2v-5B", "animate-14B", "t2v-A14B"]
     command = [sys.executable, ROOT / "tests" / "run_releases.py", models, "1", *tiny, *only]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=150)

@@ -33,8 +33,8 @@ from comfy.clip_vision import Output  # noqa: E402
 
 import nodes as host_nodes  # noqa: E402
 
-identity = importlib.import_module(f"{pack_name}.comfy_bridge.identity")
-fingerprint = importlib.import_module(f"{pack_name}.comfy_bridge.fingerprint")
+identity = importlib.import_module(f"{pack_name}.comfy_bridge.models.identity")
+fingerprint = importlib.import_module(f"{pack_name}.comfy_bridge.models.fingerprint")
 R = "wan/T2V-A14B/"
 Q = "diffusion_model.blocks.0.self_attn.q"
 HOST = [importlib.import_module(f"comfy_extras.nodes_{m}") for m in (

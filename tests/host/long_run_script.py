@@ -26,7 +26,7 @@ from comfy_api.latest._util import VideoComponents  # noqa: E402
 
 audio, clip_run, clip_store, identity = (
     import_module(f"{pack_name}.comfy_bridge.{module}")
-    for module in ("audio", "clip_run", "clip_store", "identity")
+    for module in ("media.audio", "sampling.clip_run", "sampling.clip_store", "models.identity")
 )
 OUTPUT = Path(tempfile.mkdtemp())
 folder_paths.set_output_directory(str(OUTPUT))

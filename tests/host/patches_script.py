@@ -461,7 +461,9 @@ def compute_dtypes(family: Family) -> dict[str, float]:
 
 def refusals(family: Family) -> dict[str, str]:
     """What is said of patches that one process or no model can honour."""
-    bridge = next(m for name, m in sys.modules.items() if name.endswith("comfy_bridge.foreign_patches"))
+    bridge = next(
+        m for name, m in sys.modules.items() if name.endswith("comfy_bridge.models.foreign_patches")
+    )
 
     def on_workers(change: object) -> str:
         return said(lambda: bridge.refuse_on_workers(change(family.ours)))

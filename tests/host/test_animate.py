@@ -139,14 +139,20 @@ def pure(folder, replace, per_clip, carried):
 
 
 @pytest.mark.parametrize(("replace", "per_clip", "carried"), [(False, 5, 1), (True, 9, 5)])
-def test_video_equals_the_pure_pipeline_and_is_as_long_as_the_driving_one(host, folder, replace, per_clip, carried):
+def test_video_equals_the_pure_pipeline_and_is_as_long_as_the_driving_one(
+    host, folder, replace, per_clip, carried
+):
     progress = []
 
     def keep(kind, data):
         if kind == "progress" and data["node"] == "video":
             progress.append((data["value"], data["max"]))
 
-    inputs = {"frames_per_clip": per_clip, "carried_frames": str(carried), "checkpoint_folder": f"animate_{replace}"}
+    inputs = {
+        "frames_per_clip": per_clip,
+        "carried_frames": str(carried),
+        "checkpoint_folder": f"animate_{replace}",
+    }
     entry = host.run(graph(replace=replace, **inputs), keep)
     made, expected = clips_of(folder, f"animate_{replace}"), pure(folder, replace, per_clip, carried)
     clips = driven_clip_count(FRAMES, per_clip, carried)
@@ -356,7 +362,10 @@ def test_a_size_that_the_model_cannot_make_is_the_nearest_that_it_can(host, fold
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"model": "wan/T2V-A14B/low_noise_model"}, "needs Animate-14B; the connected model is a text-to-video"),
+        (
+            {"model": "wan/T2V-A14B/low_noise_model"},
+            "needs Animate-14B; the connected model is a text-to-video",
+        ),
         ({"face": "short.mp4"}, f"face_video has 4 frames and pose_video {FRAMES}"),
         ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4 plus 1"),
         ({"carried_frames": "5"}, "5 carried frames do not go with clips of 5"),
@@ -373,10 +382,14 @@ def test_what_cannot_work_says_why(host, folder, inputs, message):
 
 
 def test_another_clip_model_says_so(host, folder):
-    write_image_tower(folder / "models" / "wan" / "clip_small.pth", 46, CLIPConfig(dim=80, mlp_dim=64, num_layers=2))
+    write_image_tower(
+        folder / "models" / "wan" / "clip_small.pth", 46, CLIPConfig(dim=80, mlp_dim=64, num_layers=2)
+    )
     out = graph()
     out["clip"]["inputs"]["clip_name"] = "wan/clip_small.pth"
-    with pytest.raises(HostError, match="gives features 80 wide, and this model looks at 160: load CLIP ViT-H/14"):
+    with pytest.raises(
+        HostError, match="gives features 80 wide, and this model looks at 160: load CLIP ViT-H/14"
+    ):
         host.run(out)
 
 

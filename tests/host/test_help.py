@@ -37,7 +37,9 @@ def named_outputs(node):
 def test_every_node_and_input_is_explained(nodes):
     assert len(nodes) >= 32
     assert all(node["description"] for node in nodes.values())
-    assert not [(name, i) for name, node in nodes.items() for i, tooltip in inputs(node).items() if not tooltip]
+    assert not [
+        (name, i) for name, node in nodes.items() for i, tooltip in inputs(node).items() if not tooltip
+    ]
 
 
 @pytest.mark.parametrize("path", ["{}.md", "{}/zh.md"])
@@ -45,7 +47,9 @@ def test_help_page(host, nodes, path):
     """Every node has one, it is called as the node is, and speaks of inputs and outputs that the node has."""
     titles = json.loads((LOCALES / ("zh" if "zh" in path else "en") / "nodeDefs.json").read_text())
     for name, node in nodes.items():
-        page = requests.get(f"http://{host.address}/extensions/{PACK_NAME}/docs/{path.format(name)}", timeout=30)
+        page = requests.get(
+            f"http://{host.address}/extensions/{PACK_NAME}/docs/{path.format(name)}", timeout=30
+        )
         assert page.status_code == 200, name
         page.encoding = "utf-8"
         lines = page.text.splitlines()
@@ -55,8 +59,15 @@ def test_help_page(host, nodes, path):
         spoken_of = re.findall(r"\*\*([a-z_0-9]+(?:(?:, |、)[a-z_0-9]+)*)\*\*", page.text)
         known = {*inputs(node), *node["output_name"]}
         assert not {word for words in spoken_of for word in re.split(", |、", words)} - known, name
-        assert set(re.findall(r"\*\*([A-Z_]{3,})\*\* - ", page.text)) <= {*node["output"], *node["output_name"]}, name
-    found = {f.stem for f in DOCS.glob("*.md")} if "zh" not in path else {f.parent.name for f in DOCS.glob("*/zh.md")}
+        assert set(re.findall(r"\*\*([A-Z_]{3,})\*\* - ", page.text)) <= {
+            *node["output"],
+            *node["output_name"],
+        }, name
+    found = (
+        {f.stem for f in DOCS.glob("*.md")}
+        if "zh" not in path
+        else {f.parent.name for f in DOCS.glob("*/zh.md")}
+    )
     assert found == set(nodes)
 
 

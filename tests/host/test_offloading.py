@@ -99,7 +99,10 @@ def test_models_here_and_on_the_workers_make_room_for_each_other(results):
     assert len(workers["compared"]) <= 4
     assert workers["loads"] == 1 and workers["bytes"] == pytest.approx(workers["model bytes"], rel=0.01)
     assert workers["made room"] >= workers["bytes"]  # text encoder or VAE went before the workers loaded
-    assert workers["after"] == {"loads": 0, "runs": True}  # its model went for the memory, the processes stayed
+    assert workers["after"] == {
+        "loads": 0,
+        "runs": True,
+    }  # its model went for the memory, the processes stayed
     assert workers["ended"]
 
 

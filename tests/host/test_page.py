@@ -131,7 +131,12 @@ def test_previews_hold_all_frames_and_come_seldom(host):
     host.run(long_graph(), watcher)
     assert len(watcher.ours) >= 2
     for message in watcher.ours:
-        assert (message["node"], message["frames"], message["width"], message["height"]) == ("sample", 9, 12, 8)
+        assert (message["node"], message["frames"], message["width"], message["height"]) == (
+            "sample",
+            9,
+            12,
+            8,
+        )
         assert message["seconds"] == 9 * 4 / 16
     shown = frames_of(watcher.ours[-1]).astype(int)
     assert min(abs(a - b).mean() for a, b in pairwise(shown)) > 5, "frames differ"
@@ -146,7 +151,10 @@ def test_first_frame_is_the_hosts_preview(host):
     for ours, hosts in watcher.pairs:
         theirs = Image.open(io.BytesIO(hosts))  # enlarged by the host
         first, *others = (
-            abs(np.array(Image.fromarray(frame).resize(theirs.size, Image.Resampling.BILINEAR)).astype(int) - theirs)
+            abs(
+                np.array(Image.fromarray(frame).resize(theirs.size, Image.Resampling.BILINEAR)).astype(int)
+                - theirs
+            )
             for frame in frames_of(ours)
         )
         assert first.mean() < 12
@@ -224,7 +232,9 @@ def animate_graph():
 
 
 @pytest.mark.parametrize(
-    ("graph", "frames", "fps"), [(speech_graph, 3, 16), (animate_graph, 2, 30)], ids=["S2V-14B", "Animate-14B"]
+    ("graph", "frames", "fps"),
+    [(speech_graph, 3, 16), (animate_graph, 2, 30)],
+    ids=["S2V-14B", "Animate-14B"],
 )
 def test_samplers_of_clips_send_previews_too(host, clip_files, graph, frames, fps):
     """Of the frames of a clip: Animate's reference, which goes before them, is left out."""

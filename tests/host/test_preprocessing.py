@@ -45,7 +45,11 @@ def folder(base):
         stream = film.add_stream("libx264rgb", rate=FPS, options={"crf": "0"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb24"
         for _ in range(3):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="rgb24")))
+            film.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="rgb24")
+                )
+            )
         film.mux(stream.encode())
     uneven(inputs / "uneven.mkv")
     damaged = bytearray(whole)
@@ -118,7 +122,9 @@ def stage(host, entry, name):
     """The frames that a node of `graph` gave, [T, H, W, 3] of bytes."""
     files = entry["outputs"][f"see {name}"]["images"]
     folder = host.base / "output"
-    return np.stack([np.array(Image.open(folder / f["subfolder"] / f["filename"]).convert("RGB")) for f in files])
+    return np.stack(
+        [np.array(Image.open(folder / f["subfolder"] / f["filename"]).convert("RGB")) for f in files]
+    )
 
 
 def test_every_stage(host, folder):

@@ -10,9 +10,9 @@ from PIL import Image
 from tiny_language import write_qwen, write_qwen_vl
 
 from demo.host import Host, HostError
-from wan_models.text.chat_endpoint import DASHSCOPE, KEYS
-from wan_models.text.language_model import LanguageModel
-from wan_models.text.prompt_extension import clean_answer, question
+from wan_models.prompt.chat_endpoint import DASHSCOPE, KEYS
+from wan_models.prompt.extension import clean_answer, question
+from wan_models.prompt.language_model import LanguageModel
 
 KEY = "sk-do-not-tell-0123456789"
 ENDPOINT = "OpenAI-compatible endpoint"
@@ -183,7 +183,8 @@ def test_faults_are_told_without_the_key_and_kept_by_no_cache(host, chat, name):
     errors, seed = [], 1000 + list(FAULTS).index(name)
     with pytest.raises(HostError, match=message):
         host.run(
-            through_endpoint(seed=seed), lambda kind, data: errors.append(data) if kind == "execution_error" else None
+            through_endpoint(seed=seed),
+            lambda kind, data: errors.append(data) if kind == "execution_error" else None,
         )
     assert errors and KEY not in str(errors)
     chat.replies = [completion("A cat surfs.")]

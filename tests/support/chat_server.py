@@ -9,7 +9,11 @@ SOON = {"retry-after-ms": "5"}  # so that the client's retries take no time
 
 def completion(text, finish="stop", **message):
     """A good answer."""
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
+    choice = {
+        "index": 0,
+        "finish_reason": finish,
+        "message": {"role": "assistant", "content": text, **message},
+    }
     return 200, {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}, {}
 
 

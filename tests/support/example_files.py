@@ -41,7 +41,9 @@ def write_preprocessing(models: Path) -> None:
     folder = models / "wan" / "Animate-14B" / "process_checkpoint"
     write_detector(folder / "det" / "yolov10m.onnx", [(180, 60, 460, 630, 0.9, 0)])
     write_pose(
-        folder / "pose2d" / "vitpose_h_wholebody.onnx" / "end2end.onnx", people(1, 1, 1, 5, low=0.6)[0], sway=20
+        folder / "pose2d" / "vitpose_h_wholebody.onnx" / "end2end.onnx",
+        people(1, 1, 1, 5, low=0.6)[0],
+        sway=20,
     )
     write_sam2(models / "sam2" / "sam2.1-hiera-large")
 

@@ -71,7 +71,9 @@ def write_qwen(folder, seed=0, layers=2, template=TEMPLATE, generation=3, vocabu
     import transformers as t
 
     generation = generation if hasattr(t, "Qwen3ForCausalLM") else 2
-    kind, config = (t.Qwen3ForCausalLM, t.Qwen3Config) if generation == 3 else (t.Qwen2ForCausalLM, t.Qwen2Config)
+    kind, config = (
+        (t.Qwen3ForCausalLM, t.Qwen3Config) if generation == 3 else (t.Qwen2ForCausalLM, t.Qwen2Config)
+    )
     model = kind(config(**_text_config(layers, vocabulary), **({"head_dim": 8} if generation == 3 else {})))
     _randomize(model, seed)
     model.save_pretrained(folder)
@@ -89,13 +91,20 @@ def write_qwen_vl(folder, seed=0, dtype=torch.float32):
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
         "fullatt_block_indexes": [1], "window_size": 56,
     }  # fmt: skip
-    tokens = {"image_token_id": 261, "video_token_id": 262, "vision_start_token_id": 259, "vision_end_token_id": 260}
+    tokens = {
+        "image_token_id": 261,
+        "video_token_id": 262,
+        "vision_start_token_id": 259,
+        "vision_end_token_id": 260,
+    }
     is_old = not hasattr(t, "Qwen2VLVideoProcessor")  # before 4.52 videos are the image processor's
     if is_old:
         mrope = {"rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}, "rope_theta": 1e6}
         config = t.Qwen2_5_VLConfig(**_text_config(), **mrope, vision_config=vision, **tokens)
     else:
-        config = t.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens)
+        config = t.Qwen2_5_VLConfig(
+            text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens
+        )
     model = t.Qwen2_5_VLForConditionalGeneration(config)
     _randomize(model, seed)
     model.to(dtype).save_pretrained(folder)

@@ -36,4 +36,6 @@ def write_sam2(folder, seed=0):
     model.save_pretrained(folder)
     size = {"height": side, "width": side}
     pictures = t.Sam2ImageProcessor(size=size, mask_size={"height": side // 4, "width": side // 4})
-    t.Sam2VideoProcessor(pictures, t.Sam2VideoVideoProcessor(size=size), target_size=side).save_pretrained(folder)
+    t.Sam2VideoProcessor(pictures, t.Sam2VideoVideoProcessor(size=size), target_size=side).save_pretrained(
+        folder
+    )

@@ -79,7 +79,9 @@ def test_forward_equals_official(pair, height, width):
     )[0]  # fmt: skip
     found = ours(x, t, [text], clip, y, image)[0]
     assert rel_l2(found, expected) < 1e-5
-    assert torch.equal(ours(x, t, [text], clip, y, image)[0], found)  # nothing in the clip was changed by its use
+    assert torch.equal(
+        ours(x, t, [text], clip, y, image)[0], found
+    )  # nothing in the clip was changed by its use
 
     # the neutral face of classifier-free guidance is one picture
     neutral = faces * 0 - 1

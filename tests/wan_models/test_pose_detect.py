@@ -38,7 +38,9 @@ def files(tmp_path_factory):
 
 
 def pictures(seed, count=4, height=180, width=240):
-    return torch.from_numpy(np.random.default_rng(seed).integers(40, 256, (count, height, width, 3), dtype=np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(40, 256, (count, height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(180, 240), (320, 200)])
@@ -73,7 +75,9 @@ def test_decoding_equals_official(theirs, seed):
 
 
 def test_who_is_meant():
-    boxes = np.array([(0, 0, 100, 200, 0.9, 0), (150, 0, 300, 220, 0.5, 0), (400, 50, 440, 190, 0.9, 0)], float)
+    boxes = np.array(
+        [(0, 0, 100, 200, 0.9, 0), (150, 0, 300, 220, 0.5, 0), (400, 50, 440, 190, 0.9, 0)], float
+    )
     assert choose(boxes, 640, "largest")[0] == 150
     assert choose(boxes, 640, "leftmost")[0] == 0
     assert choose(boxes, 640, "rightmost")[0] == 400
@@ -105,7 +109,9 @@ def test_models_that_do_not_fit_say_so(files, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="gives no heat maps, as ViTPose does"):
         PoseEstimator(files / "yolov10m.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match="needs onnxruntime, which is not installed: pip install onnxruntime"):
+    with pytest.raises(
+        ImportError, match="needs onnxruntime, which is not installed: pip install onnxruntime"
+    ):
         open_onnx(files / "vitpose.onnx")
 
 
@@ -113,7 +119,9 @@ def test_a_file_may_leave_its_sizes_open(files):
     write_pose(files / "open.onnx", people(1, 1, 1, 5, low=0.5)[0], open_size=True)
     write_pose(files / "stated.onnx", people(1, 1, 1, 5, low=0.5)[0])
     frame = pictures(6)[0].float() / 255
-    assert np.array_equal(PoseEstimator(files / "open.onnx")(frame), PoseEstimator(files / "stated.onnx")(frame))
+    assert np.array_equal(
+        PoseEstimator(files / "open.onnx")(frame), PoseEstimator(files / "stated.onnx")(frame)
+    )
 
 
 def test_a_folder_of_transformers_gives_the_body(tmp_path):

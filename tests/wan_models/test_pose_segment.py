@@ -31,11 +31,14 @@ def scene(frames):
 
 
 def part_of(track, part):
-    return PoseTrack(WIDTH, HEIGHT, *(points[part] for points in (track.body, track.left, track.right, track.face)))
+    return PoseTrack(
+        WIDTH, HEIGHT, *(points[part] for points in (track.body, track.left, track.right, track.face))
+    )
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"), [(1, [0]), (4, [0]), (5, [0, 1, 2, 3, 4]), (9, [0, 2, 4, 6, 8]), (400, [0, 100, 200, 300])]
+    ("count", "expected"),
+    [(1, [0]), (4, [0]), (5, [0, 1, 2, 3, 4]), (9, [0, 2, 4, 6, 8]), (400, [0, 100, 200, 300])],
 )
 def test_key_frames_are_the_official_ones(count, expected):
     assert segment.key_frames(count) == expected
@@ -64,7 +67,9 @@ def test_long_videos_are_worked_on_in_parts(sam2, monkeypatch):
     monkeypatch.setattr(segment, "_AT_ONCE", 6)
     told = []
     whole = segment.segment(frames, track, *sam2, tell=lambda done, total: told.append(done))
-    parts = [segment.segment(frames[part], part_of(track, part), *sam2) for part in (slice(0, 6), slice(6, 10))]
+    parts = [
+        segment.segment(frames[part], part_of(track, part), *sam2) for part in (slice(0, 6), slice(6, 10))
+    ]
     assert torch.equal(whole, torch.cat(parts))
     assert told == list(range(1, 11))
 

@@ -16,10 +16,10 @@ from chat_server import ChatServer, completion, refusal
 from PIL import Image
 from tiny_language import write_qwen, write_qwen_vl
 
-from wan_models.text import chat_endpoint
-from wan_models.text.chat_endpoint import DASHSCOPE, Endpoint, answer, endpoint
-from wan_models.text.language_model import LanguageModel, is_language_model
-from wan_models.text.prompt_extension import MAX_PIXELS, TASKS, clean_answer, language_of, question
+from wan_models.prompt import chat_endpoint
+from wan_models.prompt.chat_endpoint import DASHSCOPE, Endpoint, answer, endpoint
+from wan_models.prompt.extension import MAX_PIXELS, TASKS, clean_answer, language_of, question
+from wan_models.prompt.language_model import LanguageModel, is_language_model
 
 KEY = "sk-do-not-tell-0123456789"
 RED, BLUE = (Image.new("RGB", (280, 200), colour) for colour in ("red", "blue"))
@@ -109,13 +109,13 @@ def test_questions_without_sense(arguments, message):
         '"A cat surfs."',
         "“A cat surfs.”",
         "「A cat surfs.」",
-        "<think>\nThe user wants a cat: \"cat\".\n</think>\n\nA cat surfs.",
+        '<think>\nThe user wants a cat: "cat".\n</think>\n\nA cat surfs.',
         "It was begun in the template.</think>A cat surfs.",
         "<think></think>A cat surfs.<think>and now",
         "Prompt: A cat surfs.",
         "**Rewritten Prompt:** A cat surfs.",
         "### Extended video prompt\uff1a\nA cat surfs.",
-        "Sure! Here is the rewritten prompt:\n\n\"A cat surfs.\"",
+        'Sure! Here is the rewritten prompt:\n\n"A cat surfs."',
         "Here's your extended prompt for the video: A cat surfs.",
         "改写后的提示词：A cat surfs.",
         "好的，以下是扩写后的提示词：\n“A cat surfs.”",
@@ -143,7 +143,9 @@ def test_what_belongs_to_the_prompt_stays(answer):
     assert clean_answer(answer) == answer
 
 
-@pytest.mark.parametrize("answer", ["", " \n", '""', "“”", "Prompt:", "``````", "<think>I see", "<think>a</think>"])
+@pytest.mark.parametrize(
+    "answer", ["", " \n", '""', "“”", "Prompt:", "``````", "<think>I see", "<think>a</think>"]
+)
 def test_nothing_left_is_an_error(answer):
     with pytest.raises(ValueError, match=r"gave no prompt\. Yours is as it was") as error:
         clean_answer(answer)
@@ -166,7 +168,9 @@ def test_a_seed_is_a_text(folders, name, seed):
     assert len(texts) == 4
     greedy = {model.answer(asked, seed + n, temperature=0, max_tokens=24) for n in range(3)}
     assert len(greedy) == 1
-    assert model.answer(question("T2V", "海上的暴风雨，闪电划过夜空，巨浪拍打黑色礁石"), 1, 0, 24) not in greedy
+    assert (
+        model.answer(question("T2V", "海上的暴风雨，闪电划过夜空，巨浪拍打黑色礁石"), 1, 0, 24) not in greedy
+    )
     assert model.answer(question("TI2V", "a cat on a surfboard"), 1, 0, 24) not in greedy
 
 
@@ -244,7 +248,10 @@ def test_folders_that_are_no_language_model(folders, tmp_path):
         "empty": (None, "holds no language model"),
         "no json": ("{", "holds no language model"),
         "no list": ('["Qwen2ForCausalLM"]', "holds no language model"),
-        "other": ('{"model_type": "vit", "architectures": ["ViTForImageClassification"]}', "holds no language model"),
+        "other": (
+            '{"model_type": "vit", "architectures": ["ViTForImageClassification"]}',
+            "holds no language model",
+        ),
     }
     for name, (text, message) in cases.items():
         (tmp_path / name).mkdir()
@@ -399,12 +406,27 @@ FAULTS = {
     "401": (refusal(401, ECHO), ValueError, r"refuses the key of WAN_PROMPT_API_KEY \(401\)", 1),
     "403": (refusal(403, ECHO), ValueError, r"refuses the key of WAN_PROMPT_API_KEY \(403\)", 1),
     "404": (refusal(404, "The model does not exist"), ValueError, "no model 'model-1'.*does not exist", 1),
-    "400": (refusal(400, f"temperature must be 1 {KEY}"), ValueError, "refuses the question.*temperature must be 1", 1),
+    "400": (
+        refusal(400, f"temperature must be 1 {KEY}"),
+        ValueError,
+        "refuses the question.*temperature must be 1",
+        1,
+    ),
     "400 cut": (refusal(400, ECHO), ValueError, "refuses the question", 1),
-    "429": (refusal(429, f"quota {KEY}"), ConnectionError, "too many requests.*429, after 3 retries.*quota", 4),
+    "429": (
+        refusal(429, f"quota {KEY}"),
+        ConnectionError,
+        "too many requests.*429, after 3 retries.*quota",
+        4,
+    ),
     "500": (refusal(500, ECHO), ConnectionError, r"fault of its own \(500, after 3 retries\)", 4),
     "500 page": ((500, b"<html>oops", {"retry-after-ms": "5"}), ConnectionError, "fault of its own", 4),
-    "page": ((200, b"<html>" + KEY.encode(), {"Content-Type": "text/html"}), ConnectionError, "no chat completion", 1),
+    "page": (
+        (200, b"<html>" + KEY.encode(), {"Content-Type": "text/html"}),
+        ConnectionError,
+        "no chat completion",
+        1,
+    ),
     "no json": ((200, b"{", JSON), ConnectionError, "no chat completion", 1),
     "not utf-8": ((200, b"\xff\xfe\x00", JSON), ConnectionError, "no chat completion", 1),
     "a list": ((200, [KEY], {}), ConnectionError, "no chat completion", 1),
@@ -413,7 +435,12 @@ FAULTS = {
     "no choices": ((200, {"choices": []}, {}), ConnectionError, "no chat completion", 1),
     "odd choices": ((200, {"choices": [KEY]}, {}), ConnectionError, "no chat completion", 1),
     "no message": ((200, {"choices": [{"message": None}]}, {}), ConnectionError, "no chat completion", 1),
-    "odd text": ((200, {"choices": [{"message": {"content": {"a": KEY}}}]}, {}), ConnectionError, "no chat", 1),
+    "odd text": (
+        (200, {"choices": [{"message": {"content": {"a": KEY}}}]}, {}),
+        ConnectionError,
+        "no chat",
+        1,
+    ),
     "no bytes": ((200, b"", JSON), ConnectionError, "no chat completion", 1),
     "refusal": (REFUSED, ValueError, "model-1 refuses this prompt .I will not", 1),
     "filter": (completion("", finish="content_filter"), ValueError, "refuses this prompt .content filter", 1),

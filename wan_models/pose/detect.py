@@ -53,7 +53,9 @@ def open_onnx(path: str | Path, device: torch.device | None = None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(file), providers=providers)
     except Exception as error:  # onnxruntime's own, one class per status
-        raise ValueError(f"{file} cannot be opened as an ONNX model ({error}): it is broken or incomplete") from error
+        raise ValueError(
+            f"{file} cannot be opened as an ONNX model ({error}): it is broken or incomplete"
+        ) from error
 
 
 class PersonDetector:
@@ -64,7 +66,9 @@ class PersonDetector:
         self._input = self._session.get_inputs()[0].name
         shape = self._session.get_inputs()[0].shape
         if len(shape) != 4 or (isinstance(shape[2], int) and shape[2] != _DETECTOR_SIZE):
-            raise ValueError(f"{path} takes inputs of shape {shape}; a person detector takes 1 x 3 x 640 x 640")
+            raise ValueError(
+                f"{path} takes inputs of shape {shape}; a person detector takes 1 x 3 x 640 x 640"
+            )
 
     def __call__(self, frame: Tensor) -> Box:
         """Frame [H, W, 3] in 0..1 -> people's boxes [N, 6], in pixels of the frame."""
@@ -136,7 +140,9 @@ class PoseEstimator:
         name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
         if len(shape) != 4 or len(session.get_outputs()[0].shape or "bcyx") != 4:
             raise ValueError(f"{path} gives no heat maps, as ViTPose does: choose vitpose_h_wholebody.onnx")
-        rows, columns = (n if isinstance(n, int) else usual for n, usual in zip(shape[2:], _POSE_SIZE, strict=True))
+        rows, columns = (
+            n if isinstance(n, int) else usual for n, usual in zip(shape[2:], _POSE_SIZE, strict=True)
+        )
         # the official code shows this model blue before red
         self._heatmaps, self._rgb, self._size = (
             lambda picture: session.run(None, {name: picture})[0],
@@ -189,7 +195,9 @@ def _crop(frame: Tensor, centre: np.ndarray, size: np.ndarray, rows: int, column
     x, y = (max(0, left), min(width, right)), (max(0, top), min(height, bottom))
     if x[0] < x[1] and y[0] < y[1]:
         part[y[0] - top : y[1] - top, x[0] - left : x[1] - left] = frame[y[0] : y[1], x[0] : x[1]]
-    resized = F.interpolate(part.permute(2, 0, 1)[None], size=(rows, columns), mode="bilinear", align_corners=False)
+    resized = F.interpolate(
+        part.permute(2, 0, 1)[None], size=(rows, columns), mode="bilinear", align_corners=False
+    )
     return resized[0].permute(1, 2, 0)
 
 
@@ -220,7 +228,9 @@ def decode(heatmaps: np.ndarray) -> np.ndarray:
 def _offset(near: np.ndarray) -> np.ndarray:
     """From the middle of 5 x 5 logarithms to the top of the parabola through them."""
     slope = 0.5 * np.array([near[2, 3] - near[2, 1], near[3, 2] - near[1, 2]])
-    bend_x, bend_y = (0.25 * (a - 2 * near[2, 2] + b) for a, b in ((near[2, 4], near[2, 0]), (near[4, 2], near[0, 2])))
+    bend_x, bend_y = (
+        0.25 * (a - 2 * near[2, 2] + b) for a, b in ((near[2, 4], near[2, 0]), (near[4, 2], near[0, 2]))
+    )
     twist = 0.25 * (near[3, 3] - near[1, 3] - near[3, 1] + near[1, 1])
     hessian = np.array([[bend_x, twist], [twist, bend_y]])
     return np.zeros(2) if np.linalg.det(hessian) == 0 else -np.linalg.solve(hessian, slope)

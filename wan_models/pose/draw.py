@@ -53,10 +53,15 @@ def draw(
 def _ellipse(a: np.ndarray, b: np.ndarray, thick: int) -> list[tuple[int, int]]:
     """A slim ellipse from a to b, as a polygon of whole pixels."""
     middle = [int(n) for n in (a + b) / 2]
-    along, angle = int(math.dist(a, b) / 2), math.radians(int(math.degrees(math.atan2(a[1] - b[1], a[0] - b[0]))))
+    along, angle = (
+        int(math.dist(a, b) / 2),
+        math.radians(int(math.degrees(math.atan2(a[1] - b[1], a[0] - b[0])))),
+    )
     turns = np.radians(np.arange(0, 361))
     x, y = along * np.cos(turns), thick * np.sin(turns)
-    points = np.stack([x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)], axis=1)
+    points = np.stack(
+        [x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)], axis=1
+    )
     return [(int(px), int(py)) for px, py in np.round(points + middle)]
 
 

@@ -41,7 +41,10 @@ def retarget(track: PoseTrack, reference: PoseTrack) -> PoseTrack:
 
     moved = _rebuild(first[None, :, :2], np.broadcast_to(ratios, (1, len(LIMBS))))[0]
     if _shows_feet(track, first) and _shows_feet(reference, other):
-        ground = max(target[RIGHT_ANKLE, 1] + target[RIGHT_TOE, 1], target[LEFT_ANKLE, 1] + target[LEFT_TOE, 1]) / 2
+        ground = (
+            max(target[RIGHT_ANKLE, 1] + target[RIGHT_TOE, 1], target[LEFT_ANKLE, 1] + target[LEFT_TOE, 1])
+            / 2
+        )
         middle = target[[RIGHT_HIP, LEFT_HIP], 0].mean()
         shift = np.array(
             [

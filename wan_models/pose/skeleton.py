@@ -122,6 +122,10 @@ def fit(track: PoseTrack, width: int, height: int) -> PoseTrack:
 
     def moved(points: np.ndarray) -> np.ndarray:
         seen = points[..., 2:] > 0
-        return np.concatenate([np.where(seen, points[..., :2] * scale + (left, top), 0.0), points[..., 2:]], axis=-1)
+        return np.concatenate(
+            [np.where(seen, points[..., :2] * scale + (left, top), 0.0), points[..., 2:]], axis=-1
+        )
 
-    return PoseTrack(width, height, *(moved(part) for part in (track.body, track.left, track.right, track.face)))
+    return PoseTrack(
+        width, height, *(moved(part) for part in (track.body, track.left, track.right, track.face))
+    )

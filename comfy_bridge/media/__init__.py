@@ -1,0 +1,1 @@
+"""Pictures, video, sound and latents between the host's types and ours."""

@@ -1,0 +1,97 @@
+"""Images -> what image-to-video models are given, in the host's own conditioning keys and latents."""
+
+from typing import Any
+
+import comfy.model_management
+import node_helpers
+import torch
+from torch import Tensor
+
+from ...wan_models import images
+from ...wan_models.vae import wan22
+from . import latents
+
+FIT = ["keep aspect", "exact"]
+"""How an image gets its video size: about the area of width x height with the image's aspect, or exactly that."""
+
+
+def check_vae(vae: Any, channels: int, other: str) -> None:
+    """ValueError that ends in `other` where the VAE's latents have not that many channels."""
+    if vae is None or vae.latent_channels != channels:
+        found = "none is connected" if vae is None else f"the connected one has {vae.latent_channels}"
+        raise ValueError(f"this node needs a VAE of {channels} latent channels, and {found}. {other}")
+
+
+def image_to_video(
+    positive: Any,
+    negative: Any,
+    vae: Any,
+    start: Tensor | None,
+    end: Tensor | None,
+    width: int,
+    height: int,
+    frames: int,
+    fit: str,
+    batch_size: int = 1,
+    clip_vision: Any = None,
+) -> tuple[Any, Any, dict]:
+    """Conditioning of I2V-A14B (positive, negative) and its empty LATENT.
+
+    start, end: IMAGE [n, H, W, C], the first and last frames of the video. clip_vision: CLIP_VISION_OUTPUT, which
+    only the Wan2.1 models look at. Raises ValueError where images, size and VAE do not fit."""
+    check_vae(vae, 16, "Load the 2.1 VAE for the 14B models; TI2V-5B takes its image through WanTI2VLatent")
+    if start is None:
+        if end is not None:
+            raise ValueError(
+                "an end image needs a start image: image-to-video models make a video that begins with an image. "
+                "Connect start_image"
+            )
+        raise ValueError("no start_image is connected; for video from text alone use a text-to-video model")
+    start = images.rgb(start)
+    size = (width, height)
+    if fit != "exact":
+        size = images.latent_area_size(start.shape[2], start.shape[1], width * height)
+    latents.check_size(*size, frames, 16)
+    if end is not None:
+        end = images.rgb(end)
+        if end.shape[1:3] != start.shape[1:3]:
+            end = images.cover(end, start.shape[2], start.shape[1])
+    if fit == "exact":  # nothing is stretched: what is too much is cut off
+        start, end = (None if x is None else images.cover(x, *size) for x in (start, end))
+    else:
+        start, end = (None if x is None else images.stretch(x, *size) for x in (start, end))
+
+    video, known = images.known_frames(start, end, frames)
+    encoded = vae.encode(video)
+    # the host's mask is 1 where something is to be made
+    mask = 1 - images.mask_channels(known, *encoded.shape[-2:])[None]
+    values = {"concat_latent_image": encoded, "concat_mask": mask}
+    if clip_vision is not None:
+        values["clip_vision_output"] = clip_vision
+    positive, negative = (node_helpers.conditioning_set_values(c, values) for c in (positive, negative))
+    return positive, negative, latents.empty(*size, frames, batch_size, vae)
+
+
+def first_frame_latent(
+    vae: Any, start: Tensor | None, width: int, height: int, frames: int, fit: str, batch_size: int = 1
+) -> dict:
+    """LATENT of TI2V-5B: empty without an image, else with its first frame known (noise_mask 0).
+
+    Raises ValueError where image, size and VAE do not fit."""
+    check_vae(
+        vae, 48, "TI2V-5B works with the Wan 2.2 VAE; the 14B models take their image through WanI2VCondition"
+    )
+    if start is None:
+        return latents.empty(width, height, frames, batch_size, vae)
+    start = images.rgb(start)[:1]
+    size = (width, height)
+    if fit != "exact":
+        size = images.best_area_size(start.shape[2], start.shape[1], width * height)
+    latent = latents.empty(*size, frames, batch_size, vae)
+    z = vae.encode(images.cover(start, *size))
+    samples = latent["samples"]
+    samples[:] = wan22.denormalize(torch.zeros_like(samples))  # what the host normalises to zero
+    samples[:, :, : z.shape[2]] = z
+    mask = torch.ones(batch_size, 1, *samples.shape[2:], device=comfy.model_management.intermediate_device())
+    mask[:, :, : z.shape[2]] = 0
+    return {"samples": samples, "noise_mask": mask}

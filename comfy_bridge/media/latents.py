@@ -1,0 +1,66 @@
+"""Video latents: empty, from frames, and back to frames, with any VAE of the host's kind."""
+
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...wan_models.config import VAEConfig
+
+PATCH = 2
+"""The transformers join 2 x 2 latent cells, so sizes must divide by twice the VAE's scale."""
+_DEFAULT = VAEConfig()
+
+
+def _scale(vae: Any) -> tuple[int, int]:
+    """Channels of a VAE's latents and pixels per latent cell; the 2.1 VAE's where none is given."""
+    if vae is None:
+        return _DEFAULT.z_dim, _DEFAULT.stride[1]
+    return vae.latent_channels, vae.spacial_compression_decode()
+
+
+def check_size(width: int, height: int, frames: int, multiple: int) -> None:
+    """ValueError with the nearest size that a model can make."""
+    for name, value in (("width", width), ("height", height)):
+        if value % multiple or value <= 0:
+            nearest = max(multiple, round(value / multiple) * multiple)
+            raise ValueError(
+                f"{name} {value} is not a multiple of {multiple}; the nearest that is: {nearest}"
+            )
+    if frames % 4 != 1:
+        nearest = max(1, round((frames - 1) / 4) * 4 + 1)
+        raise ValueError(f"frames {frames} is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: {nearest}")
+
+
+def empty(width: int, height: int, frames: int, batch_size: int, vae: Any = None) -> dict:
+    """LATENT of zeros [B, C, 1 + (frames - 1) / 4, H / scale, W / scale]."""
+    channels, scale = _scale(vae)
+    check_size(width, height, frames, scale * PATCH)
+    shape = (batch_size, channels, (frames - 1) // 4 + 1, height // scale, width // scale)
+    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
+
+
+def encode(frames: Tensor, vae: Any) -> dict:
+    """IMAGE [T, H, W, 3] in 0..1 -> LATENT of one video."""
+    count, height, width = frames.shape[:3]
+    check_size(width, height, count, _scale(vae)[1] * PATCH)
+    return {"samples": vae.encode(frames[..., :3])}
+
+
+def decode(latent: dict, vae: Any, tile_size: int = 0) -> Tensor:
+    """LATENT -> IMAGE [B * T, H, W, 3] in 0..1. ValueError where latent and VAE do not belong together."""
+    samples = latent["samples"]
+    channels, scale = _scale(vae)
+    if samples.ndim != 5 or samples.shape[1] != channels:
+        raise ValueError(
+            f"the latent has shape {tuple(samples.shape)} and the VAE decodes video latents of {channels} channels: "
+            "they belong to different models. Load the VAE of the release that made the latent (2.1 for the 14B "
+            "models, 2.2 for TI2V-5B)"
+        )
+    if tile_size:
+        tile = max(8, tile_size // scale)
+        frames = vae.decode_tiled(samples, tile_x=tile, tile_y=tile, overlap=tile // 4)
+    else:
+        frames = vae.decode(samples)
+    return frames.reshape(-1, *frames.shape[-3:])

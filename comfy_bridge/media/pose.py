@@ -1,0 +1,145 @@
+"""Keypoints, drawings, faces and masks of a driving video, for the nodes. Keypoints go between nodes as POSE_KEYPOINT,
+the OpenPose form that the host's and other packs' nodes give and take."""
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...wan_models import images
+from ...wan_models.config import FaceConfig
+from ...wan_models.pose import detect as detection
+from ...wan_models.pose import draw as drawing
+from ...wan_models.pose import face, mask, retarget, segment
+from ...wan_models.pose.skeleton import PoseTrack, fit
+from .. import compat, folders
+from ..progress import progress
+
+WHOLE_FRAME = "none (the whole frame)"
+NO_MODEL = "none"
+PEOPLE = detection.PEOPLE
+
+
+def _model(name: str, known: dict[str, Path], where: str) -> Path:
+    if name not in known:
+        raise ValueError(f"there is no {name!r} in models/{where}: put it there, or choose another")
+    return known[name]
+
+
+def _bytes(path: Path) -> int:
+    files = path.parent.iterdir() if path.is_file() and path.name == "end2end.onnx" else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def detect(frames: Tensor, detector: str, pose_model: str, person: str, follow: bool) -> list[dict]:
+    """IMAGE -> POSE_KEYPOINT of one person. Raises ValueError where nobody is found, and ImportError with what to
+    install."""
+    known, device = folders.detectors(), comfy.model_management.get_torch_device()
+    paths = [
+        None if name == WHOLE_FRAME else _model(name, known, folders.DETECTION)
+        for name in (detector, pose_model)
+    ]
+    # onnxruntime takes its memory beside the host's management
+    comfy.model_management.free_memory(2 * sum(_bytes(path) for path in paths if path), device)
+    find = None if paths[0] is None else detection.PersonDetector(paths[0], device)
+    assert paths[1] is not None
+    estimate = detection.PoseEstimator(paths[1], device)
+    frames = images.rgb(frames).cpu()
+    return detection.track_person(frames, find, estimate, person, follow, progress()).to_openpose()
+
+
+def retarget_pose(keypoints: Any, reference: Any) -> list[dict]:
+    """POSE_KEYPOINT of the driving video in the proportions of the reference's."""
+    return retarget.retarget(
+        PoseTrack.from_openpose(keypoints), PoseTrack.from_openpose(reference)
+    ).to_openpose()
+
+
+def draw(
+    keypoints: Any, width: int, height: int, fit_as: str, hands: bool, head: bool, threshold: float
+) -> Tensor:
+    """POSE_KEYPOINT -> IMAGE of skeletons on black, sized as one of `video.FIT`: "exact" fits them in."""
+    track = PoseTrack.from_openpose(keypoints)
+    if fit_as == "keep aspect":
+        track = fit(track, *images.floor_area_size(track.width, track.height, width * height))
+    elif fit_as == "exact":
+        track = fit(track, width, height)
+    show = progress()
+    out = torch.empty(len(track), track.height, track.width, 3)
+    for i in range(len(track)):
+        out[i] = torch.from_numpy(drawing.draw(track, i, hands, head, threshold)).float() / 255
+        show(i + 1, len(track))
+    return out
+
+
+def crop_faces(frames: Tensor, keypoints: Any, scale: float, smooth: int) -> Tensor:
+    """IMAGE and its POSE_KEYPOINT -> IMAGE of the face in each frame."""
+    track = _track_of(frames, keypoints)
+    return face.crop_faces(images.rgb(frames).cpu(), track, FaceConfig().size, scale, smooth)
+
+
+def _track_of(frames: Tensor, keypoints: Any) -> PoseTrack:
+    """Keypoints in the measure of these very frames; ValueError where they are of others."""
+    track = PoseTrack.from_openpose(keypoints)
+    if len(track) != len(frames):
+        raise ValueError(
+            f"the keypoints are of {len(track)} frames, and the video has {len(frames)}: detect them in this very video"
+        )
+    height, width = frames.shape[1:3]
+    if abs(track.width / track.height * height / width - 1) > 0.02:
+        raise ValueError(
+            f"the keypoints are of frames of {track.width}x{track.height}, and the video has {width}x{height}: detect "
+            "them in this very video (not those that were retargeted)"
+        )
+    return fit(track, width, height) if (track.width, track.height) != (width, height) else track
+
+
+def subject_mask(
+    frames: Tensor,
+    keypoints: Any,
+    given: Tensor | None,
+    sam2: str,
+    kernel: int,
+    times: int,
+    blocks_wide: int,
+    blocks_high: int,
+) -> Tensor:
+    """MASK of a person in IMAGE, grown and in blocks: of SAM2 shown the keypoints, or of any MASK.
+
+    kernel, times: see `mask.widen`; blocks_wide, blocks_high: see `mask.in_blocks`, 0 for none. Raises ValueError where
+    there is nothing to make a mask from."""
+    height, width = frames.shape[1:3]
+    if given is not None:
+        if given.shape[0] not in (1, len(frames)):
+            raise ValueError(f"mask has {given.shape[0]} frames and the video {len(frames)}")
+        masks = torch.nn.functional.interpolate(given[:, None].float(), size=(height, width))[:, 0]
+        masks = (masks > 0.5).float().expand(len(frames), -1, -1)
+    elif keypoints is not None and sam2 != NO_MODEL:
+        track = _track_of(frames, keypoints)
+        device = comfy.model_management.get_torch_device()
+        path = _model(sam2, folders.segmenters(), folders.SEGMENTATION)
+        model, processor = segment.load_sam2(path, comfy.model_management.unet_offload_device())
+        patcher = compat.make_patcher(
+            torch.nn.ModuleDict({"network": model}), device, comfy.model_management.unet_offload_device()
+        )
+        comfy.model_management.load_model_gpu(patcher)
+        masks = segment.segment(images.rgb(frames).cpu(), track, model, processor, progress())
+    else:
+        raise ValueError(
+            "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "
+            "(the folder of facebook/sam2.1-hiera-large in models/sam2), or connect a mask of your own"
+        )
+    masks = mask.widen(masks, kernel, times, progress())
+    return (
+        mask.in_blocks(masks, blocks_wide, blocks_high, progress()) if blocks_wide and blocks_high else masks
+    )
+
+
+def background(frames: Tensor, masks: Tensor) -> Tensor:
+    """IMAGE without what is in the MASK. ValueError where they do not go together."""
+    if masks.shape[0] not in (1, len(frames)):
+        raise ValueError(f"mask has {masks.shape[0]} frames and the video {len(frames)}")
+    sized = torch.nn.functional.interpolate(masks[:, None].float(), size=tuple(frames.shape[1:3]))[:, 0]
+    return mask.background(images.rgb(frames), sized)

@@ -1,0 +1,100 @@
+"""A Wan video autoencoder as the host's VAE, with everything the host's VAE nodes expect of one."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...wan_models.checkpoints.loading import expect, load_into
+from ...wan_models.checkpoints.reader import open_model
+from ...wan_models.config import VAEConfig
+from ...wan_models.vae.base import VideoVAE
+from ...wan_models.vae.wan21 import WanVAE21
+from ...wan_models.vae.wan22 import WanVAE22
+from .. import compat
+from ..progress import progress
+
+# the official code runs the autoencoder in float32; half precision is the user's choice
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class _Hosted(VideoVAE):
+    """Our networks under the two calls the host makes; latents are raw, the host's latent format normalises them."""
+
+    def encode(self, video: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+        # the host's own Wan VAE leaves out the frames past 4n+1, and its nodes count on that
+        return super().encode(video[:, :, : (video.shape[2] - 1) // 4 * 4 + 1], on_frames=progress())
+
+    def decode(self, z: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+        return super().decode(z, on_frames=progress())
+
+
+class HostVAE21(_Hosted, WanVAE21):
+    """`WanVAE21` for the host."""
+
+
+class HostVAE22(_Hosted, WanVAE22):
+    """`WanVAE22` for the host."""
+
+
+NETWORKS = {"2.1": HostVAE21, "2.2": HostVAE22}
+
+
+class WanVAE(comfy.sd.VAE):
+    """The host's VAE class around one of our networks."""
+
+    def __init__(self, network: VideoVAE, config: VAEConfig, dtype: torch.dtype) -> None:
+        # sets the defaults of this host's version and stops before choosing a network, of which it warns
+        with compat.unlogged("No VAE weights detected"):
+            super().__init__(sd={})
+        stride, space = config.stride[0], config.stride[1]
+        self.upscale_ratio = (lambda frames: max(0, frames * stride - stride + 1), space, space)
+        self.downscale_ratio = (
+            lambda frames: max(0, math.floor((frames + stride - 1) / stride)),
+            space,
+            space,
+        )
+        self.upscale_index_formula = self.downscale_index_formula = config.stride
+        self.latent_dim = 3
+        self.latent_channels = config.z_dim
+        self.output_channels = 3
+        self.working_dtypes = list(DTYPES.values())
+        self.memory_used_encode = lambda shape, dtype: _peak_bytes(network, shape[3] * shape[4], dtype)
+        self.memory_used_decode = lambda shape, dtype: _peak_bytes(
+            network, shape[3] * shape[4] * space**2, dtype
+        )
+
+        self.first_stage_model = network
+        self.device = comfy.model_management.vae_device()
+        self.vae_dtype = dtype
+        self.output_device = comfy.model_management.intermediate_device()
+        offload_device = comfy.model_management.vae_offload_device()
+        self.patcher = compat.make_patcher(network, self.device, offload_device)
+
+
+def _peak_bytes(network: VideoVAE, pixels: int, dtype: torch.dtype) -> int:
+    """Bytes at the widest point, the full-size layers: about a dozen feature maps of the handful of frames that are
+    worked on at a time (and their causal cache)."""
+    return int(12 * 6 * network.values_per_pixel * pixels * dtype.itemsize)
+
+
+def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoVAE]] = NETWORKS) -> WanVAE:
+    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`, `kinds` has a network per version.
+
+    Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
+    checkpoint = open_model(path)
+    info = expect(checkpoint, "vae")
+    stored = DTYPES[dtype]
+    network = kinds[info.config.version](info.config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    network.eval().requires_grad_(False)
+    vae = WanVAE(network, info.config, stored)
+    load_into(network, checkpoint, convert=lambda name, w: w.to(stored))
+    compat.archive_dtypes(network)
+    vae.model_size()
+    return vae

@@ -1,0 +1,207 @@
+"""Our transformers under the host's calling convention: wrappers, patches, positions, compute dtype."""
+
+import inspect
+from functools import cache
+from typing import Any
+
+import comfy.ldm.common_dit
+import comfy.patcher_extension
+import torch
+import torch.nn.functional as F
+from comfy.ldm.flux.layers import EmbedND
+from torch import Tensor
+
+from ...wan_models.config import DiTConfig
+from ...wan_models.dit.steps import AnimateStepModel, SpeechStepModel, StepModel
+from ...wan_models.rope import THETA, Positions, RotaryTable, axis_split
+from .hosted_blocks import HostBlock, block_runner, host_attention, rotary_of
+
+# the host gives these to its own models of the same kind too, which leave them alone
+_WITHOUT_EFFECT = {"control", "denoise_mask", "reference_latent", "crossattn_controlnet", "y"}
+
+
+class _PlainEmbedder(EmbedND):
+    """The host's embedding of positions; packs put another in its place (RIFLEx ...)."""
+
+
+class Hosted(StepModel):
+    """A transformer under the signature with which the host calls a Wan diffusion model, and with its attributes."""
+
+    block_class = HostBlock
+
+    def __init__(self, config: DiTConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        self.dim, self.ffn_dim, self.num_heads = config.dim, config.ffn_dim, config.num_heads
+        self.num_layers, self.head_dim = config.num_layers, config.head_dim
+        self.in_dim, self.out_dim = config.in_dim, config.out_dim
+        self.text_dim, self.text_len, self.freq_dim = config.text_dim, config.text_len, config.freq_dim
+        self.patch_size, self.window_size = config.patch_size, (-1, -1)
+        self.qk_norm, self.cross_attn_norm, self.eps = config.qk_norm, config.cross_attn_norm, config.eps
+        self.model_type = "i2v" if config.image_dim else "t2v"
+        self.ref_conv = None
+        if not config.image_dim:
+            self.img_emb = None
+        axes = axis_split(config.head_dim)
+        self.rope_embedder = _PlainEmbedder(dim=config.head_dim, theta=THETA, axes_dim=list(axes))
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        clip_fea: Tensor | None = None,
+        time_dim_concat: Tensor | None = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """x [B, C, F, H, W] of any H and W, timestep [B] or [B, F], context [B, L, text_dim] -> velocity fp32."""
+        transformer_options = {} if transformer_options is None else transformer_options
+        # positional and in this order: wrappers (EasyCache ...) find transformer_options by position
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._forward,
+            self,
+            comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
+            ),
+        ).execute(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
+
+    def _forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        clip_fea: Tensor | None = None,
+        time_dim_concat: Tensor | None = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = {} if transformer_options is None else transformer_options
+        if "forward_orig" in vars(self):
+            Hosted.forward_orig(self)
+        self._refuse_unknown(kwargs)
+        frames, height, width = x.shape[2:]
+        if time_dim_concat is not None:
+            x = torch.cat([x, time_dim_concat.to(x)], dim=2)
+        x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch_size)
+        options["grid_sizes"] = self._grid(x)
+
+        @cache
+        def vec() -> Tensor:
+            return self._embedding(timestep, x.shape[2], kwargs)
+
+        # the host has cast x to what it wants computed in
+        before, self.compute_dtype = self.compute_dtype, x.dtype
+        try:
+            out = self.velocity(
+                x,
+                timestep,
+                context,
+                clip_fea=clip_fea,
+                attention=host_attention(options),
+                rotary=self._rotary(x, options),
+                run_block=block_runner(options, len(self.blocks), x, vec),
+                **kwargs,
+            )
+        finally:
+            self.compute_dtype = before
+        return out[:, :, :frames, :height, :width]
+
+    def forward_orig(self, *_: Any, **__: Any) -> Tensor:
+        """What packs of Wan2.1 times replace (TeaCache ...): not there. Raises ValueError."""
+        raise ValueError(
+            "a node before the sampler replaces the inside of ComfyUI's own Wan model (forward_orig, as TeaCache "
+            "does), which this model does not have: take that node out. ComfyUI's EasyCache skips steps here too"
+        )
+
+    def _refuse_unknown(self, conditioning: dict) -> None:
+        """ValueError where a node has conditioned the model with something that it would leave out."""
+        kinds = (kind for kind in type(self).__mro__ if "velocity" in vars(kind))
+        known = {name for kind in kinds for name in inspect.signature(kind.velocity).parameters}
+        for name, value in conditioning.items():
+            if name not in known | _WITHOUT_EFFECT and isinstance(value, (Tensor, list, tuple)):
+                raise ValueError(
+                    f"a node before the sampler conditions the model with {name}, which this model does not take: load "
+                    "the file with ComfyUI's own loader (Load Diffusion Model), whose MODEL runs in WanMoESampler too"
+                )
+
+    def _embedding(self, timestep: Tensor, frames: int, conditioning: dict) -> Tensor:
+        """The embedded timesteps [B, S, C], one row for each segment that the host tells apart."""
+        return self.embed_time(timestep)[0]
+
+    def _grid(self, x: Tensor) -> torch.Size:
+        return torch.Size(n // p for n, p in zip(x.shape[2:], self.config.patch_size, strict=True))
+
+    def _rotary(self, x: Tensor, options: dict) -> RotaryTable | None:
+        """The table of positions where a node or a pack has changed them, None for the plain one."""
+        if self._is_plain("rope_encode") and not options.get("rope_options"):
+            return None
+        freqs = self.rope_encode(
+            *x.shape[2:], device=x.device, dtype=torch.float32, transformer_options=options
+        )
+        return rotary_of(freqs)[0]
+
+    def rope_encode(
+        self,
+        t: int,
+        h: int,
+        w: int,
+        t_start: float = 0,
+        steps_t: int | None = None,
+        steps_h: int | None = None,
+        steps_w: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        transformer_options: dict | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """The host's table [1, L, 1, D/2, 2, 2] of a latent size, under its rope_options; steps: cells of each axis."""
+        options = (transformer_options or {}).get("rope_options") or {}
+        axes = []
+        for axis, size, patch, start, steps in zip(
+            "tyx",
+            (t, h, w),
+            self.config.patch_size,
+            (t_start, 0, 0),
+            (steps_t, steps_h, steps_w),
+            strict=True,
+        ):
+            cells = (size + patch // 2) // patch
+            first = start + options.get(f"shift_{axis}", 0.0)
+            last = first + (cells - 1) * options.get(f"scale_{axis}", 1.0)
+            axes.append(torch.linspace(first, last, steps or cells, device=device, dtype=dtype))
+        return self._embed(axes)
+
+    def _embed(self, axes: list[Tensor]) -> Tensor:
+        """The host's table of the grid of positions on each axis."""
+        ids = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2).unsqueeze(0)
+        return self.rope_embedder(ids).movedim(1, 2)
+
+    def _is_plain(self, method: str) -> bool:
+        """Whether positions are embedded as ever: no pack has replaced the embedder or that method."""
+        return type(self.rope_embedder) is _PlainEmbedder and method not in vars(self)
+
+
+class HostDiT(Hosted):
+    """`WanModel` for the host."""
+
+
+class HostSpeechDiT(Hosted, SpeechStepModel):
+    """`WanSpeechModel` for the host."""
+
+    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
+        if self._is_plain("rotary_at"):
+            return super().rotary_at(positions, device)
+        return rotary_of(self._embed([torch.tensor(axis, device=device).float() for axis in positions]))[0]
+
+    def _embedding(self, timestep: Tensor, frames: int, conditioning: dict) -> Tensor:
+        # the host embeds a timestep for each latent frame, and 0 for the reference and the motion
+        rows = timestep.view(-1, 1).expand(-1, frames)
+        if conditioning.get("reference_latent") is not None:
+            rows = F.pad(rows, (0, 1))
+        if conditioning.get("reference_motion") is not None:
+            rows = F.pad(rows.repeat_interleave(2, dim=1), (0, 3))
+        return self.embed_time(rows)[0]
+
+
+class HostAnimateDiT(Hosted, AnimateStepModel):
+    """`WanAnimateModel` for the host."""

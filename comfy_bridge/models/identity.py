@@ -1,0 +1,308 @@
+"""What a run depends on, part by part: by it a later run, of any process, tells whether finished clips are its own.
+
+Each part is named as a user would, so that a refusal can say what differs. A part whose objects keep notes of their own
+while they sample (a running average in a guidance patch) is known again after the run: see `settle`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import comfy.cli_args
+import comfy.ldm.modules.attention as attention
+import comfy.model_patcher
+import torch
+from torch import Tensor, nn
+
+from ...wan_models.checkpoints.formats import SUFFIXES
+from ...wan_models.checkpoints.reader import shard_of
+from .fingerprint import Walk, hash_of, name_of
+from .lora import ATTACHMENT
+
+Parts = dict[str, str]
+"""Names to digests, or to the plain value itself where it is short."""
+
+_SAMPLED = {"weights": 4 * 2**20, "patches": 16 * 2**20}
+"""Bytes above which tensors are looked at in places: a 14B model takes seconds, and so does a merge with one."""
+
+_NO_PIXEL_CALLS = {
+    "on_cleanup", "on_detach_after", "on_eject_model", "on_deepclone_multigpu", "on_match_multigpu_clones",
+}  # fmt: skip
+_METHODS = {"forward", "extra_conds", "apply_model", "_apply_model", "concat_cond"}
+_DTYPES_OF_NETWORKS = {
+    "dtype", "compute_dtype", "manual_cast_dtype", "weight_comfy_model_dtype", "bias_comfy_model_dtype",
+}  # fmt: skip
+_COPIES = {"multigpu_clones", "ignore_multigpu"}  # of the same model, on other devices
+_WEIGHTS: "WeakKeyDictionary[nn.Module, bytes]" = WeakKeyDictionary()
+_settled: dict[str, str] = {}
+
+
+def of_value(value: Any, name: str) -> str:
+    """Digest of an input, or the value itself where it is plain and short. Raises `fingerprint.Unknown`."""
+    if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 40):
+        return str(value)
+    return Walk(of_patcher=_of_patcher).of(value, name).hex()
+
+
+def of_prompts(positive: Any, negative: Any) -> Parts:
+    """The parts of two CONDITIONING, with all that nodes have added to them."""
+    return {"positive": of_value(positive, "positive"), "negative": of_value(negative, "negative")}
+
+
+def of_loaded(thing: Any, name: str) -> str:
+    """Digest of a VAE, CLIP vision model or audio encoder: weights, their precision, settings, what was put on it."""
+    patcher = getattr(thing, "patcher", None)
+    known = _names(patcher) if isinstance(patcher, comfy.model_patcher.ModelPatcher) else {}
+    return Walk(known, _of_patcher).of(thing, name).hex()
+
+
+def of_settings(settings: Any) -> Parts:
+    """The fields of a dataclass of settings, each a part."""
+    return {field.name: of_value(getattr(settings, field.name), field.name) for field in fields(settings)}
+
+
+def of_vae(vae: Any) -> Parts:
+    """The parts of a VAE."""
+    return {
+        "the VAE": of_loaded(vae, "the VAE"),
+        "the precision of the VAE": str(getattr(vae, "vae_dtype", None)),
+    }
+
+
+def of_inputs(given: Mapping[str, Any], vae: Any, settings: Any) -> Parts:
+    """The parts of a video that is made clip by clip, beside its models and prompts: `given` by name, VAE, settings."""
+    return (
+        {name: of_value(value, name) for name, value in given.items()} | of_vae(vae) | of_settings(settings)
+    )
+
+
+def of_host() -> Parts:
+    """What the host was started with that reaches the numbers of every model."""
+    fast = sorted(str(feature) for feature in getattr(comfy.cli_args.args, "fast", None) or ())
+    return {
+        "the host's attention (--use-...-attention)": attention.optimized_attention.__name__,
+        "--fast": str(fast),
+    }
+
+
+def of_model(model: Any) -> Parts:
+    """The parts of a MODEL. Raises `fingerprint.Unknown`."""
+    walk = Walk(_names(model), _of_patcher)
+    return {
+        name: found if isinstance(found, str) else found.hex() for name, found in _parts(model, walk).items()
+    }
+
+
+def settle(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Notes that what a part looks like after a run stands for what it was before it, for as long as this process
+    lives."""
+    _settled.update(
+        {
+            f"{name} {after[name]}": before[name]
+            for name in before
+            if after.get(name, before[name]) != before[name]
+        }
+    )
+
+
+def settled(parts: Mapping[str, str]) -> Parts:
+    """Parts as they were before the runs that changed them; see `settle`."""
+    return {name: _settled.get(f"{name} {part}", part) for name, part in parts.items()}
+
+
+def files_of(path: str | Path) -> list[tuple[str, int, int]]:
+    """(path, bytes, time of the last change in ns) of a checkpoint's files: one, or a folder's shards and notes."""
+    path = Path(path).resolve()
+    found = {path}
+    if shard := shard_of(path.name):  # which stands for its whole set
+        beside = {file: shard_of(file.name) for file in path.parent.iterdir()}
+        found = {file for file, other in beside.items() if other and other["stem"] == shard["stem"]}
+    if path.is_dir():
+        found = {file for file in path.iterdir() if file.suffix.lower() in SUFFIXES}
+        notes = list(path.glob("*.safetensors.index.json"))
+        for note in notes:  # other models may lie beside the shards that an index names
+            with suppress(OSError, ValueError, LookupError, AttributeError, TypeError):
+                shards = json.loads(note.read_text(encoding="utf-8"))["weight_map"].values()
+                found = {path / str(shard) for shard in shards}
+        found |= {*notes, path / "config.json"}
+    stats = [(file, file.stat()) for file in sorted(found) if file.exists()]
+    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+
+
+def _of_patcher(patcher: Any, walk: Walk, where: str) -> bytes:
+    """Digest of a MODEL (or the patcher of another model) that was met inside of something."""
+    walk.keep(patcher, _names(patcher))
+    parts = _parts(patcher, walk)
+    return hash_of(
+        *(f"{name} {part if isinstance(part, str) else part.hex()}" for name, part in parts.items())
+    )
+
+
+def _modules(patcher: Any) -> dict[str, nn.Module]:
+    """The modules of a model by name, as they are without the patches that may just be in their places."""
+    replaced = getattr(patcher, "object_patches_backup", {})
+    below = tuple(f"{key}." for key in replaced)
+    out = {
+        name: module
+        for name, module in patcher.model.named_modules()
+        if name not in replaced and not name.startswith(below)
+    }
+    for key, original in replaced.items():
+        if isinstance(original, nn.Module):
+            out |= {f"{key}.{name}" if name else key: module for name, module in original.named_modules()}
+    return out
+
+
+def _names(patcher: Any) -> dict[int, str]:
+    """Names of a model's modules by id; its sampling settings count by what is in them."""
+    return {
+        id(module): name
+        for name, module in _modules(patcher).items()
+        if name.split(".")[0] != "model_sampling"
+    }
+
+
+def _parts(patcher: Any, walk: Walk) -> dict[str, bytes | str]:
+    model = patcher.model
+    files = getattr(model, "checkpoint_files", None)
+    modules = _modules(patcher)
+    patched = dict(patcher.object_patches)
+    sampling = patched.pop("model_sampling", None) or _sampling(patcher)
+    lists = {key: patcher.patches[key] for key in sorted(patcher.patches)}
+    of = walk.of
+    return {
+        "the file of the model": of(files, "") if files else _weights(patcher, modules, walk),
+        "the precision of the model": _precision(patcher, modules),
+        "the LoRAs of the model": hash_of(
+            _large(walk, "patches", lists, "a LoRA or merge of the model"),
+            of(list(getattr(patcher, "hook_patches", {}).values()), "a LoRA hook of the model"),
+            of(getattr(patcher, "weight_wrapper_patches", {}), "a weight wrapper of the model"),
+        ),
+        "the sampling settings of the model (shift)": walk.look_into(
+            sampling, "the sampling settings of the model"
+        ),
+        "the patches of the model (guidance, attention, caching ...)": hash_of(
+            of(patched, "an object patch of the model"),
+            *_options(patcher, walk),
+            *_overrides(patcher, modules, walk),
+        ),
+    }
+
+
+def _large(walk: Walk, kind: str, value: Any, where: str) -> bytes:
+    before, walk.sampled = walk.sampled, _SAMPLED[kind]
+    try:
+        return walk.of(value, where)
+    finally:
+        walk.sampled = before
+
+
+def _sampling(patcher: Any) -> Any:
+    if not hasattr(patcher.model, "model_sampling"):
+        return None
+    return patcher.get_model_object("model_sampling")
+
+
+def _options(patcher: Any, walk: Walk) -> list[bytes]:
+    """Digests of what nodes have put on a MODEL beside patches of its weights and objects."""
+    options = {key: value for key, value in patcher.model_options.items() if key not in _COPIES}
+    # empty lists come and go as the host asks for them
+    calls = {
+        kind: {key: found for key, found in by_key.items() if found}
+        for kind, by_key in getattr(patcher, "callbacks", {}).items()
+        if kind not in _NO_PIXEL_CALLS
+    }
+    wrappers = {
+        kind: {key: found for key, found in by_key.items() if found}
+        for kind, by_key in getattr(patcher, "wrappers", {}).items()
+    }
+    attached = {key: value for key, value in getattr(patcher, "attachments", {}).items() if key != ATTACHMENT}
+    given = (
+        ("the options of the model: ", options),
+        ("a callback of the model: ", {kind: found for kind, found in calls.items() if found}),
+        ("a wrapper of the model: ", {kind: found for kind, found in wrappers.items() if found}),
+        ("an attachment of the model: ", attached),
+        ("an injection of the model: ", getattr(patcher, "injections", {})),
+        ("another model beside the model: ", getattr(patcher, "additional_models", {})),
+        ("the hooks of the model: ", getattr(patcher, "forced_hooks", None)),
+    )
+    return [walk.of(value, where) for where, value in given]
+
+
+def _overrides(patcher: Any, modules: dict[str, nn.Module], walk: Walk) -> list[bytes]:
+    """Digests of methods that were replaced on the model itself, by nothing that the patcher knows of."""
+    out = []
+    known = getattr(patcher, "object_patches_backup", {})
+    for path, module in modules.items():
+        name = f"{path}." if path else ""
+        for method in _METHODS & vars(module).keys():
+            found = vars(module)[method]
+            # what a patch was taken back from stays behind as the method of the class
+            is_own = hasattr(found, "__func__") and found.__func__ is getattr(type(module), method, None)
+            if name + method not in known and not is_own:
+                out.append(walk.of([name, method, found], f"{name}{method} of the model"))
+        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+            if given := list(getattr(module, hooks).values()):
+                out.append(walk.of([name, hooks, given], f"a hook on {path} of the model"))
+    return sorted(out)
+
+
+def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
+    """Dtypes of a model's weights and of its arithmetic, in words."""
+    model = patcher.model
+    network = modules.get("diffusion_model", model)
+    recipe: Callable | None = getattr(network, "recipe", None)
+    if hasattr(model, "is_converted"):  # ours; workers are told the same in a recipe
+        as_in_file = not (recipe(None, "").stored if recipe else model.is_converted)
+        stored = "as in the file" if as_in_file else str(network.dtype)
+        found = f"{stored}, computed in {network.compute_dtype}"
+    else:
+        stored = getattr(network, "dtype", None)
+        replaced = getattr(
+            patcher, "object_patches_backup", {}
+        )  # while another clone's patch is in its place
+        cast = replaced.get("manual_cast_dtype", getattr(model, "manual_cast_dtype", None))
+        found = f"{stored}, computed in {cast}"
+    if "manual_cast_dtype" in patcher.object_patches:
+        found += f", set to {patcher.object_patches['manual_cast_dtype']}"
+    # packs keep such settings on their layers, or the classes of them
+    holders = [
+        *modules.values(),
+        *{kind: None for module in modules.values() for kind in type(module).__mro__},
+    ]
+    layers = {
+        f"{name} {value}"
+        for holder in holders
+        for name, value in vars(holder).items()
+        if isinstance(value, torch.dtype) and name not in _DTYPES_OF_NETWORKS
+    }
+    return " ".join([found, *sorted(layers)])
+
+
+def _weights(patcher: Any, modules: dict[str, nn.Module], walk: Walk) -> bytes:
+    """Digest of the weights of a model that does not say what file it is from: each as it is without patches."""
+    model = patcher.model
+    if model not in _WEIGHTS:
+        found = [hash_of(*sorted({name_of(type(module)) for module in modules.values()}))]
+        for path, module in modules.items():
+            if path.split(".")[0] == "model_sampling":
+                continue
+            for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+                name = f"{path}.{leaf}" if path else leaf
+                tensor = _original(patcher, name, tensor)
+                found.append(hash_of(name, _large(walk, "weights", tensor, f"the weight {name}")))
+        _WEIGHTS[model] = hash_of(*found)
+    return _WEIGHTS[model]
+
+
+def _original(patcher: Any, name: str, tensor: Tensor | None) -> Any:
+    """A weight without what is patched into it just now."""
+    if name in patcher.backup:
+        return patcher.backup[name].weight
+    if name in getattr(patcher, "hook_backup", {}):
+        return patcher.hook_backup[name][0]
+    return getattr(patcher, "object_patches_backup", {}).get(name, tensor)

@@ -1,0 +1,156 @@
+"""UMT5 as the host's CLIP: our tokenizer and encoder behind the calls the host's text nodes make."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import torch
+from torch import Tensor
+
+from ...wan_models.checkpoints.loading import expect, load_into
+from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
+from ...wan_models.config import T5Config
+from ...wan_models.text.tokenizer import WanTokenizer, clean, find_folder
+from ...wan_models.text.umt5 import UMT5Encoder
+from .. import compat, folders
+from .packed import has_packed, ops, packed_patcher
+
+DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEXT_LEN = T5Config.text_len
+SPIECE = "spiece_model"  # the tensor in which repackaged encoders carry their tokenizer
+TOKENS = "umt5xxl"  # the key under which the host's own Wan text encoder files its tokens
+
+
+class HostTokenizer:
+    """Text -> the host's token lists [(id, weight)], one list per prompt. Text is literal: no (word:1.2) weights."""
+
+    def __init__(self, tokenizer: WanTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict:
+        ids, mask = self.tokenizer([text])
+        tokens = ids[0][: int(mask.sum())].tolist()
+        return {TOKENS: [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in tokens]]}
+
+    def untokenize(self, token_weight_pair: list) -> list:
+        return [(pair, str(pair[0])) for pair in token_weight_pair]
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class HostUMT5(UMT5Encoder):
+    """`UMT5Encoder` under the calls the host's CLIP makes of its text models."""
+
+    execution_device: torch.device | None = None
+    is_remote = False
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        return {self.compute_dtype}
+
+    def set_clip_options(self, options: dict) -> None:
+        self.execution_device = options.get("execution_device", self.execution_device)
+
+    def reset_clip_options(self) -> None:
+        """Nothing to reset: layers to stop at and projections are options of CLIP models, not of this one."""
+
+    def encode_token_weights(self, tokens: dict) -> tuple[Tensor, None]:
+        """Token lists -> ([B, text_len, dim], no pooled output); rows past the text are zero."""
+        if TOKENS not in tokens:
+            raise ValueError(
+                f"these tokens were made by another text encoder ({', '.join(tokens)}), not by UMT5"
+            )
+        batch = tokens[TOKENS]
+        ids = torch.zeros(len(batch), self.config.text_len, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, pairs in enumerate(batch):
+            pairs = pairs[: self.config.text_len]
+            ids[row, : len(pairs)] = torch.tensor([int(pair[0]) for pair in pairs])
+            mask[row, : len(pairs)] = 1
+        device = self.execution_device or comfy.model_management.text_encoder_device()
+        encoded = self.encode(ids.to(device), mask.to(device), on_layer=_hear_cancel)
+        return encoded.to(comfy.model_management.intermediate_device(), torch.float32), None
+
+    def load_sd(self, sd: dict) -> Any:
+        return self.load_state_dict(sd, strict=False)
+
+
+def _hear_cancel(done: int, total: int) -> None:
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def find_tokenizer(file: Checkpoint) -> WanTokenizer:
+    """The tokenizer that belongs to an encoder file: the one inside it, else a folder below the file's own, else one
+    in any release folder. Raises ValueError that says where to put one."""
+    if spiece := next((name for name in file if name.rpartition(".")[2] == SPIECE), None):
+        return WanTokenizer.from_sentencepiece(bytes(file[spiece].tolist()))
+    if file.gguf and file.gguf.field("tokenizer.ggml.tokens"):
+        return WanTokenizer.from_gguf(file.gguf.field)
+    folder = file.path if file.path.is_dir() else file.path.parent
+    # in a diffusers folder the tokenizer lies beside the encoder's own folder
+    for place in (folder, folder.parent / "tokenizer", *folders.release_roots()):
+        if found := find_folder(place):
+            return WanTokenizer.from_folder(found)
+    raise ValueError(
+        f"No tokenizer was found for {file.path.name}. Put the folder google/umt5-xxl of the official release "
+        f"(tokenizer.json, tokenizer_config.json, spiece.model) beside the file, that is into {folder}, "
+        f"or drop the whole release folder into models/{folders.CATEGORY}."
+    )
+
+
+def load_text_encoder(
+    path: str | Path, dtype: str = "default", device: str = "default", kind: type[HostUMT5] = HostUMT5
+) -> comfy.sd.CLIP:
+    """Loads a UMT5 encoder as a CLIP.
+
+    dtype: of weights and computation, one of `DTYPES`; "default" is the file's own (bfloat16 in the official one),
+    and bfloat16 over weights that stay packed or in 8 bits.
+    device: "default" is the host's choice, "cpu" keeps it off the GPU. kind: of network; one that `is_remote` gets no
+    weights.
+    Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
+    file = open_checkpoint(path)
+    checkpoint = file.for_model()
+    info = expect(checkpoint, "t5")
+    tokenizer = find_tokenizer(file)
+    as_in_file = dtype == "default"
+    # packed weights and 8-bit floats are for storage: the layers make of them what the official code computes in
+    is_narrow = bool(info.packed) or info.dtype.itemsize < 2
+    compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
+
+    def build(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
+        return kind(info.config, ops=ops, device="meta", dtype=dtype).eval().requires_grad_(False)
+
+    cpu = torch.device("cpu")
+    # on CPU the host would "load" at once, which must wait until the weights are there
+    options: dict[str, Any] = {"dtype": compute, "initial_device": torch.device("meta")}
+    if device == "cpu":
+        options |= {"load_device": cpu, "offload_device": cpu}
+    target = SimpleNamespace(params={}, clip=build, tokenizer=lambda **_: HostTokenizer(tokenizer))
+    clip = comfy.sd.CLIP(target, parameters=info.parameters, model_options=options)
+
+    network = clip.cond_stage_model
+    convert = None if as_in_file else lambda name, weight: weight.to(compute)
+    if not network.is_remote:
+        load_into(network, checkpoint, convert, keep_packed=as_in_file)
+    if has_packed(network):
+        clip.patcher = packed_patcher(clip.patcher)
+    network.execution_device = clip.patcher.load_device
+    compat.archive_dtypes(network)
+    return clip
+
+
+def encode_prompt(clip: comfy.sd.CLIP, text: str) -> list:
+    """CONDITIONING of a prompt by any CLIP; token lists of a host's own CLIP are cut where the models were trained."""
+    if clip is None:
+        raise ValueError("no text encoder is connected: load one with WanT5Loader")
+    tokens = clip.tokenize(clean(text), disable_weights=True)
+    cut = {key: [_cut(batch, TEXT_LEN) for batch in batches] for key, batches in tokens.items()}
+    return clip.encode_from_tokens_scheduled(cut)
+
+
+def _cut(pairs: list, length: int) -> list:
+    """A token list of at most `length`, its last token (the end of the text) kept."""
+    return pairs if len(pairs) <= length else [*pairs[: length - 1], pairs[-1]]

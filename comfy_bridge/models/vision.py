@@ -1,0 +1,57 @@
+"""CLIP's image tower as the host's CLIP vision model."""
+
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.model_management
+import comfy.ops
+from torch import Tensor
+
+from ...wan_models.checkpoints.loading import expect
+from ...wan_models.checkpoints.reader import open_model
+from ...wan_models.images import centre_square, rgb
+from ...wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
+from .. import compat
+
+
+class WanClipVision:
+    """CLIP_VISION: has the one call that the host's nodes make, and sees pictures as the official code does."""
+
+    def __init__(self, tower: VisionTransformer) -> None:
+        self.tower = tower
+        self.image_size = tower.config.image_size
+        self.patcher = compat.make_patcher(
+            tower,
+            comfy.model_management.text_encoder_device(),
+            comfy.model_management.text_encoder_offload_device(),
+        )
+
+    def encode_image(self, image: Tensor, crop: bool = True) -> comfy.clip_vision.Output:
+        """IMAGE [B, H, W, C] -> CLIP_VISION_OUTPUT. crop: the centre square, else the whole picture, stretched."""
+        comfy.model_management.load_model_gpu(self.patcher)
+        pictures = rgb(image).to(self.patcher.load_device).float()
+        pictures = normalise(look(centre_square(pictures) if crop else pictures, self.image_size))
+        features, last = self.tower(pictures.to(self.tower.cls_embedding.dtype))
+        kept = comfy.model_management.intermediate_device()
+        out = comfy.clip_vision.Output()
+        out["last_hidden_state"] = last.float().to(kept)
+        out["image_embeds"] = self.tower.embed(last).to(kept)
+        out["penultimate_hidden_states"] = features.float().to(kept)
+        out["mm_projected"] = None
+        return out
+
+
+def load_clip_vision(path: str | Path) -> WanClipVision:
+    """Loads the open-clip checkpoint of an official release, or the host's clip_vision_h file.
+
+    Raises CheckpointError (a ValueError) where it is broken or holds something else."""
+    checkpoint = open_model(path)
+    dtype = comfy.model_management.text_encoder_dtype(comfy.model_management.text_encoder_device())
+    tower = VisionTransformer(
+        expect(checkpoint, "clip_vision").config, ops=comfy.ops.manual_cast, device="meta"
+    )
+    vision = WanClipVision(tower)
+    load_tower(tower.eval(), checkpoint)
+    tower.to(dtype)
+    compat.archive_dtypes(tower)
+    return vision

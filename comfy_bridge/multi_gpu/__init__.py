@@ -1,0 +1,1 @@
+"""Models whose work is done by several GPUs."""

@@ -1,0 +1,1 @@
+"""Samplers, guiders and the long videos that are made clip by clip."""

@@ -1,0 +1,126 @@
+"""What can be told before sampling starts: models, presets, LoRAs and conditioning that do not belong together."""
+
+from typing import Any
+
+from ...wan_models.checkpoints.detect import FAMILY_NAMES
+from ...wan_models.config import DISTILLED, RELEASES, Release
+from ..models.lora import loras_of
+
+# of the host's other Wan models, which take their own conditions: Fun-Camera, Fun-Control, HuMo, Animate-2 and SCAIL
+_NO_FAMILY = ("control_adapter", "ref_conv", "audio_proj", "patch_embedding_pose",
+              "patch_embedding_mask", "patch_embedding_global")  # fmt: skip
+
+
+def channels(model: Any) -> tuple[int, int] | None:
+    """Channels that a MODEL's transformer takes, and those of its latents; None where it is no Wan model."""
+    layer = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
+    if layer is None:
+        return None
+    return layer.weight.shape[1], model.get_model_object("latent_format").latent_channels
+
+
+def family(model: Any) -> str | None:
+    """t2v, i2v, ti2v, s2v or animate of our models and the host's, as far as they tell."""
+    found = channels(model)
+    network = getattr(model.model, "diffusion_model", None)
+    config = getattr(network, "config", None) if found else None
+    if config is not None:
+        return config.family
+    if any(getattr(network, part, None) is not None for part in _NO_FAMILY):
+        return None
+    if hasattr(network, "casual_audio_encoder"):
+        return "s2v"
+    if hasattr(network, "face_adapter"):
+        return "animate"
+    return {(16, 16): "t2v", (36, 16): "i2v", (48, 48): "ti2v"}.get(found or (0, 0))
+
+
+def check_image(model: Any, positive: Any) -> None:
+    """ValueError where an image-to-video model got no image, or a text-to-video model got one."""
+    has_image = any("concat_latent_image" in options for _, options in positive)
+    kind = family(model)
+    if kind == "i2v" and not has_image:
+        raise ValueError(
+            "this is an image-to-video model, and its conditioning holds no image. Put WanI2VCondition between the "
+            "text and the sampler, or load a text-to-video model"
+        )
+    if kind in ("t2v", "ti2v") and has_image:
+        where = "WanTI2VLatent gives it its image" if kind == "ti2v" else "load an image-to-video model"
+        raise ValueError(
+            f"the conditioning holds an image, and this {FAMILY_NAMES[kind]} model does not look at it there: {where}"
+        )
+
+
+def check_vision(model: Any, positive: Any) -> None:
+    """ValueError where a model was to look at the features of another CLIP model than its own."""
+    wanted = getattr(getattr(getattr(model.model, "diffusion_model", None), "config", None), "image_dim", 0)
+    for _, options in positive:
+        features = getattr(options.get("clip_vision_output"), "penultimate_hidden_states", None)
+        if wanted and features is not None and features.shape[-1] != wanted:
+            raise ValueError(
+                f"the CLIP vision model gives features {features.shape[-1]} wide, and this model looks at {wanted}: "
+                "load CLIP ViT-H/14 (models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth, or clip_vision_h)"
+            )
+
+
+def check_family(model: Any, wanted: str) -> None:
+    """ValueError where a model is not of the family that a node is for."""
+    kind = family(model)
+    if kind != wanted:
+        release = next(name for name, release in RELEASES.items() if release.family == wanted)
+        found = f"a {FAMILY_NAMES[kind]} model" if kind else "no Wan model"
+        raise ValueError(
+            f"this is a node for {FAMILY_NAMES[wanted]} and needs {release}; the connected model is {found}: load "
+            f"wan/{release}"
+        )
+
+
+def warnings(high: Any, low: Any, preset: Release | None = None) -> list[str]:
+    """One sentence for each thing that looks wrong; nothing that stops a run."""
+    found = [_swapped(high, low)]
+    if preset is not None:
+        kind = family(high)
+        if kind is not None and kind != preset.family:
+            found.append(
+                f"The preset {preset.name} is for {FAMILY_NAMES[preset.family]} models, and this is a "
+                f"{FAMILY_NAMES[kind]} model."
+            )
+        if preset.name in DISTILLED:
+            found += [_without_lora("high", high), _without_lora("low", low)]
+            found += [
+                _other_lora(model, preset.family, name) for name, model in (("high", high), ("low", low))
+            ]
+    return [sentence for sentence in found if sentence]
+
+
+def _without_lora(name: str, model: Any) -> str | None:
+    if model.patches:
+        return None
+    return (
+        f"There is no LoRA on the {name}-noise model: the 4-step preset needs the distilled LoRA (or a model it was "
+        "merged into), else the video stays blurred."
+    )
+
+
+def _other_lora(model: Any, kind: str, name: str) -> str | None:
+    """A LoRA whose file name speaks of another family or of the other expert."""
+    other_kind = {"t2v": "i2v", "i2v": "t2v"}[kind]
+    other_name = {"high": "low", "low": "high"}[name]
+    for file in loras_of(model):
+        lower = file.lower()
+        for wrong, right in ((other_kind, kind), (f"{other_name}_noise", f"{name}_noise")):
+            if wrong in lower and right not in lower:
+                return f"{file} on the {name}-noise model looks made for {wrong.replace('_', ' ')}."
+    return None
+
+
+def _swapped(high: Any, low: Any) -> str | None:
+    """A warning where the names of the two files say that they are connected the wrong way round."""
+    names = [str(getattr(m.model, "source", "")).lower() for m in (high, low)]
+    names = [name.replace("\\", "/").split("/models/")[-1] for name in names]
+    if "low" in names[0] and "high" not in names[0] and "high" in names[1] and "low" not in names[1]:
+        return (
+            f"The experts look swapped: {names[0]} is connected as the high-noise model and {names[1]} as the "
+            "low-noise model."
+        )
+    return None

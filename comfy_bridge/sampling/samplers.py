@@ -1,0 +1,128 @@
+"""The official schedules and solvers as the host's SIGMAS and SAMPLER, and noise from either generator."""
+
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+from ...wan_models.sampling import schedule
+from ...wan_models.sampling.dpm import make_solver
+
+OFFICIAL = "wan "
+"""What the names of the official solvers and schedule begin with, in lists that also hold the host's."""
+SOLVER_NAMES = [OFFICIAL + name for name in schedule.SOLVERS]
+SCHEDULE_NAME = OFFICIAL + "official"
+NOISE_SOURCES = ["cpu", "gpu"]
+
+# from here up a schedule starts at pure noise: the lowest first sigma of an official one, at shift 0.1, is 0.99
+_FROM_NOISE = 0.98
+# an empty part of a latent that also holds an image is zero but for the rounding of its normalisation
+_ZERO = 1e-4
+
+
+def samplers() -> list[str]:
+    """Names of the official solvers, then of all that this host has now: other packs add theirs at any time."""
+    host = comfy.samplers
+    # one list and its parts in the host; packs add to any of them, or put a longer one in its place
+    return list(
+        dict.fromkeys([*SOLVER_NAMES, *host.KSampler.SAMPLERS, *host.SAMPLER_NAMES, *host.KSAMPLER_NAMES])
+    )
+
+
+def schedulers() -> list[str]:
+    """Names of the official schedule, then of all schedulers that this host has now."""
+    host = comfy.samplers
+    return list(
+        dict.fromkeys(
+            [SCHEDULE_NAME, *host.KSampler.SCHEDULERS, *host.SCHEDULER_NAMES, *host.SCHEDULER_HANDLERS]
+        )
+    )
+
+
+def official_sampler(solver: str) -> comfy.samplers.KSAMPLER:
+    """SAMPLER that runs an official solver ("unipc" or "dpm++") over any SIGMAS."""
+    make_solver(solver, torch.tensor([1.0, 0.0]))  # an unknown name is an error now, not when sampling starts
+    return comfy.samplers.KSAMPLER(_run_solver, extra_options={"solver": solver})
+
+
+@torch.no_grad()
+def _run_solver(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict | None = None,
+    callback: Any = None,
+    disable: bool | None = None,
+    solver: str = "unipc",
+) -> Tensor:
+    mask = (extra_args or {}).get("denoise_mask")
+    to_make = model.latent_image if mask is None else model.latent_image * mask
+    if sigmas[0] >= _FROM_NOISE and to_make.abs().max() < _ZERO:
+        x = model.noise  # the official run starts from the noise itself, the host from sigma_0 * noise
+    state = make_solver(solver, sigmas)
+    for i in trange(len(sigmas) - 1, disable=disable):
+        denoised = model(x, sigmas[i].expand(x.shape[0]), **(extra_args or {}))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        x = state.step(x, denoised, i)
+    return x
+
+
+def sampler_named(name: str) -> Any:
+    """SAMPLER of an official solver ("wan unipc") or of one of the host's names."""
+    if name in SOLVER_NAMES:
+        return official_sampler(name.removeprefix(OFFICIAL))
+    if name not in samplers():
+        raise ValueError(
+            f"this host has no sampler {name!r}; choose another one, {SOLVER_NAMES[0]!r} is the official one"
+        )
+    return comfy.samplers.sampler_object(name)
+
+
+def sigmas_named(name: str, steps: int, shift: float, sampler: str) -> Tensor:
+    """SIGMAS of the official schedule of that sampler, or of one of the host's schedulers at that shift."""
+    if name == SCHEDULE_NAME:
+        solver = sampler.removeprefix(OFFICIAL) if sampler in SOLVER_NAMES else "unipc"
+        return schedule.sigmas(steps, shift, solver)
+    if name not in schedulers():
+        raise ValueError(
+            f"this host has no scheduler {name!r}; choose another one, {SCHEDULE_NAME!r} is the official one"
+        )
+    schedule.sigmas(steps, shift)  # the same checks of steps and shift
+    sampling = comfy.model_base.model_sampling(_ShiftOnly(shift), comfy.model_base.ModelType.FLOW)
+    return comfy.samplers.calculate_sigmas(sampling, name, steps).cpu()
+
+
+class _ShiftOnly:
+    """The one part of a model's description that the host's flow schedulers look at."""
+
+    def __init__(self, shift: float) -> None:
+        self.sampling_settings = {"shift": shift}
+
+
+def sub_range(sigmas: Tensor, start_step: int, end_step: int) -> Tensor:
+    """The sigmas of steps start_step up to end_step; ValueError where no step is left."""
+    part = sigmas[start_step : end_step + 1]
+    if len(part) < 2:
+        raise ValueError(
+            f"no steps are left between start_step {start_step} and end_step {end_step}: the schedule has "
+            f"{len(sigmas) - 1} steps"
+        )
+    return part
+
+
+def make_noise(latent: dict, seed: int, source: str) -> Tensor:
+    """Noise of the latents' shape. "cpu" draws as the host does, "gpu" on the device, as the official code does."""
+    samples = latent["samples"]
+    if source == "cpu":
+        return comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    generator = torch.Generator(comfy.model_management.get_torch_device()).manual_seed(seed)
+    rows = latent.get("batch_index") or range(samples.shape[0])
+    one = (1, *samples.shape[1:])
+    drawn = [torch.randn(one, generator=generator, device=generator.device) for _ in range(max(rows) + 1)]
+    return torch.cat([drawn[row] for row in rows]).to(samples.device)

@@ -1,0 +1,1 @@
+"""Prompt extension: a short prompt made longer by a language model, local or behind an endpoint."""
