@@ -4,8 +4,8 @@ import torch
 
 from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
-from wan_models.config import DiTConfig, SpeechConfig
-from wan_models.dit.speech import MOTION_FRAMES, MOTION_LATENTS, WanSpeechModel
+from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
+from wan_models.dit.speech import MOTION_LATENTS, WanSpeechModel
 from wan_models.random_weights import random_state
 
 SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 4, "text_dim": 64, "text_len": 64}

@@ -16,6 +16,10 @@ NEGATIVE_PROMPT = (
 """The official negative prompt; the models were tuned with this very text."""
 
 
+MOTION_FRAMES = 73
+"""Frames before a clip that S2V-14B looks back on."""
+
+
 @dataclass(frozen=True)
 class SpeechConfig:
     """What S2V-14B has beside the common transformer: `audio_layers` hidden states of wav2vec2, `audio_dim` wide, which

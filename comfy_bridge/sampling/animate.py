@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...wan_models import images
 from ...wan_models.config import RELEASES, FaceConfig
-from ...wan_models.sampling.clips import DrivenClip, back_and_forth, driven_clip_count, driven_clips
+from ...wan_models.sampling.clips import AnimateSegment, animate_clip_count, animate_clips, ping_pong
 from ..media import conditioning, latents
 from ..models import identity
 from ..progress import without_progress
@@ -149,7 +149,7 @@ def one_clip(
     made of it, and how many frames the video then has.
 
     offset: frames of the video so far, whose last ones are `past`."""
-    driven_clip_count(driving.frames, frames, carried)
+    animate_clip_count(driving.frames, frames, carried)
     kept = None if past is None else past[-carried:]
     shared = 0 if kept is None else kept.shape[0]
     if kept is not None and (shared != carried or offset < shared):
@@ -159,7 +159,7 @@ def one_clip(
             "clip before"
         )
     start = offset - shared
-    rows = back_and_forth(start, frames, driving.frames)
+    rows = ping_pong(start, frames, driving.frames)
     scene = Scene(vae, clip_vision, reference, driving)
     positive, negative, latent = scene.clip(positive, negative, rows, kept, strength)
     return positive, negative, latent, 1, shared, start + frames
@@ -187,7 +187,7 @@ def animate_video(
     folder and tell as in `ClipRun`. Raises ValueError where inputs do not fit, before anything is sampled."""
     preflight.check_family(model, "animate")
     frames = driving.frames
-    clips = driven_clip_count(frames, frames_per_clip, carried)
+    clips = animate_clip_count(frames, frames_per_clip, carried)
     conditioning.check_vae(vae, 16, _VAE)
     driving.check()
 
@@ -217,15 +217,15 @@ def animate_video(
     def show(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
         whole.step(step, denoised[:, :, 1:], x, total)  # what comes first is the reference
 
-    def denoise(clip: DrivenClip) -> Tensor:
+    def denoise(clip: AnimateSegment) -> Tensor:
         whole.begin(clip.index)
-        rows = back_and_forth(clip.start, frames_per_clip, frames)
+        rows = ping_pong(clip.start, frames_per_clip, frames)
         *conditions, latent = scene.clip(positive, negative, rows, clip.carried, strength)
         latent["batch_index"] = [clip.index]  # clips take their noise from one generator, one after the other
         out, _ = run.run(model, model, *conditions, latent, settings, seed, noise_source, callback=show)
         return out["samples"]
 
-    made = driven_clips(
+    made = animate_clips(
         denoise,
         lambda z: vae.decode(z)[0],
         scene.picture.to(comfy.model_management.intermediate_device()),

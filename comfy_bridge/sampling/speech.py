@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...wan_models import images
 from ...wan_models.audio.buckets import per_frame
-from ...wan_models.config import RELEASES
-from ...wan_models.sampling.clips import MOTION_FRAMES, Clip, clip_count, pose_clip, speech_clips
+from ...wan_models.config import MOTION_FRAMES, RELEASES
+from ...wan_models.sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
 from ..media import conditioning, latents
 from ..media.audio import check_sound, encodable
 from ..models import identity
@@ -90,7 +90,7 @@ def one_clip(
     motion: the frames before the clip, IMAGE; None for a video's first clip. Raises ValueError where a clip's
     length or size cannot be made."""
     _check(vae, encoded)
-    clip_count(frames, frames, True)
+    speech_clip_count(frames, frames, True)
     reference = images.rgb(reference)[:1]
     size = video_size(reference, width, height, fit)
     steps = audio_steps(encoded, frames, start + frames)[..., start : start + frames]
@@ -144,7 +144,7 @@ def speech_video(
     conditioning.check_vae(vae, 16, _VAE)
     waveform, rate = check_sound(audio)
     wanted = max(1, round(waveform.shape[-1] / rate * FPS))
-    needed = clip_count(wanted, frames_per_clip, from_reference)
+    needed = speech_clip_count(wanted, frames_per_clip, from_reference)
     clips = min(clips, needed) if clips else needed
     frames = min(wanted, clips * frames_per_clip)
     reference = images.rgb(reference)[:1]
@@ -180,7 +180,7 @@ def speech_video(
         every = max(1, round(pose_fps / FPS))
         pose = images.pose_frames(images.rgb(pose_video[::every][: clips * frames_per_clip]), *size)
 
-    def denoise(clip: Clip) -> Tensor:
+    def denoise(clip: SpeechSegment) -> Tensor:
         whole.begin(clip.index)
         part = slice(clip.start, clip.start + frames_per_clip)
         pose_latents = (

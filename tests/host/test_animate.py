@@ -22,7 +22,7 @@ from wan_models.config import CLIPConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.pipeline import video_latents
 from wan_models.random_weights import random_state
-from wan_models.sampling.clips import back_and_forth, driven_clip_count, driven_clips
+from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21
@@ -120,7 +120,7 @@ def pure(folder, replace, per_clip, carried):
         return (vae.decode(wan21.denormalize(z))[0].movedim(0, -1) + 1) / 2
 
     def denoise(clip):
-        rows = back_and_forth(clip.start, per_clip, FRAMES)
+        rows = ping_pong(clip.start, per_clip, FRAMES)
         given = (background[rows], mask[rows]) if replace else (None, None)
         video, known = images.replaced_frames(per_clip, (WIDTH, HEIGHT), clip.carried, *given)
         known = torch.cat([torch.ones(4, 1, *size[1:]), images.mask_channels(known, *size[1:])], dim=1)
@@ -134,8 +134,8 @@ def pure(folder, replace, per_clip, carried):
             boundary=0.0, solver="dpm++",
         )  # fmt: skip
 
-    clips = driven_clip_count(FRAMES, per_clip, carried)
-    return list(driven_clips(denoise, decode, picture, per_clip, carried, clips))
+    clips = animate_clip_count(FRAMES, per_clip, carried)
+    return list(animate_clips(denoise, decode, picture, per_clip, carried, clips))
 
 
 @pytest.mark.parametrize(("replace", "per_clip", "carried"), [(False, 5, 1), (True, 9, 5)])
@@ -155,7 +155,7 @@ def test_video_equals_the_pure_pipeline_and_is_as_long_as_the_driving_one(
     }
     entry = host.run(graph(replace=replace, **inputs), keep)
     made, expected = clips_of(folder, f"animate_{replace}"), pure(folder, replace, per_clip, carried)
-    clips = driven_clip_count(FRAMES, per_clip, carried)
+    clips = animate_clip_count(FRAMES, per_clip, carried)
     assert len(made) == clips >= 3 and [part.shape for part in made] == [part.shape for part in expected]
     assert rel_l2(torch.cat(made), torch.cat(expected)) < 1e-4
     assert progress == sorted(progress) and progress[-1] == (6 * clips, 6 * clips)

@@ -13,7 +13,7 @@ from wan_models import images
 from wan_models.config import DiTConfig, FaceConfig, VAEConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.pipeline import video_latents
-from wan_models.sampling.clips import back_and_forth, driven_clip_count, driven_clips
+from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
 from wan_models.vae import wan21
 from wan_models.vae.wan21 import WanVAE21
 
@@ -78,7 +78,7 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
 
     theirs, vae, model, network = models
     per_clip = 5 if carried == 1 else 13
-    clips = driven_clip_count(frames, per_clip, carried)
+    clips = animate_clip_count(frames, per_clip, carried)
     assert clips >= 3
     texts = {"a cat": torch.randn(5, 24), "blurry": torch.randn(9, 24)}
     bytes_of = lambda *shape: torch.randint(0, 256, shape, dtype=torch.uint8)  # noqa: E731
@@ -107,7 +107,7 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
         return (network.decode(wan21.denormalize(latents))[0].movedim(0, -1) + 1) / 2
 
     def denoise(clip):
-        shown = back_and_forth(clip.start, per_clip, frames)
+        shown = ping_pong(clip.start, per_clip, frames)
         video, known = images.replaced_frames(
             per_clip, (WIDTH, HEIGHT), clip.carried,
             to_pixels(background[shown]) if replace else None, mask[shown] if replace else None,
@@ -130,7 +130,7 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
             steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver,
         )  # fmt: skip
 
-    made = list(driven_clips(denoise, decode, to_pixels(reference)[None], per_clip, carried, clips))
+    made = list(animate_clips(denoise, decode, to_pixels(reference)[None], per_clip, carried, clips))
     found = torch.cat(made)[:frames] * 2 - 1
     assert rel_l2(found.movedim(-1, 0), expected) < 1e-4
 
@@ -140,12 +140,12 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
 def test_clips_cover_the_video(frames, carried, official):
     from wan.animate import WanAnimate
 
-    clips = driven_clip_count(frames, 77, carried)
+    clips = animate_clip_count(frames, 77, carried)
     run = object.__new__(WanAnimate)
     if frames > carried:
         padded = run.get_valid_len(frames, 77, carried)
         assert clips == (padded - carried) // (77 - carried)
-        assert run.inputs_padding(list(range(frames)), padded) == back_and_forth(0, padded, frames)
+        assert run.inputs_padding(list(range(frames)), padded) == ping_pong(0, padded, frames)
     picture = torch.zeros(1, 2, 2, 3)
     seen = []
 
@@ -159,21 +159,21 @@ def test_clips_cover_the_video(frames, carried, official):
         place = torch.arange(77).view(-1, 1, 1, 1) / 1000
         return latents.flatten()[0] + place.expand(-1, 2, 2, 3)
 
-    made = list(driven_clips(denoise, decode, picture, 77, carried, clips))
+    made = list(animate_clips(denoise, decode, picture, 77, carried, clips))
     assert torch.cat(made)[:frames].shape[0] == frames
     for before, clip, frames_made in zip(made, seen[1:], made[1:], strict=False):
         assert torch.equal(clip.carried, before[-carried:])  # a clip begins with the end of the one before
         assert frames_made.shape[0] == 77 - carried
-    again = list(driven_clips(denoise, decode, picture, 77, carried, clips, done=made[:1]))
+    again = list(animate_clips(denoise, decode, picture, 77, carried, clips, done=made[:1]))
     assert all(torch.equal(a, b) for a, b in zip(again, made[1:], strict=True))
 
 
 def test_clips_that_cannot_be_made_say_so():
     with pytest.raises(ValueError, match="the nearest that are: 77"):
-        driven_clip_count(10, 76, 1)
+        animate_clip_count(10, 76, 1)
     with pytest.raises(ValueError, match="5 carried frames do not go with clips of 5"):
-        driven_clip_count(10, 5, 5)
-    assert back_and_forth(3, 5, 1) == [0] * 5
+        animate_clip_count(10, 5, 5)
+    assert ping_pong(3, 5, 1) == [0] * 5
 
 
 @pytest.mark.parametrize("size", [(97, 130), (640, 352), (33, 512), (1200, 900)])

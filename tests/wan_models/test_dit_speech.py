@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests_support import randomize_, rel_l2
 
-from wan_models.config import DiTConfig, SpeechConfig
-from wan_models.dit.speech import MOTION_FRAMES, MOTION_LATENTS, WanSpeechModel
+from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
+from wan_models.dit.speech import MOTION_LATENTS, WanSpeechModel
 
 SIZES = {
     "dim": 96, "ffn_dim": 160, "freq_dim": 32, "text_dim": 48, "text_len": 20, "num_heads": 4, "num_layers": 4,

@@ -11,7 +11,7 @@ from wan_models.audio.buckets import per_frame
 from wan_models.config import DiTConfig, SpeechConfig, VAEConfig
 from wan_models.dit.speech import WanSpeechModel
 from wan_models.pipeline import video_latents
-from wan_models.sampling.clips import clip_count, pose_clip, speech_clips
+from wan_models.sampling.clips import pose_clip, speech_clip_count, speech_clips
 from wan_models.vae import wan21
 from wan_models.vae.wan21 import WanVAE21
 
@@ -153,11 +153,11 @@ def test_sizes_and_crops_follow_the_official_rules(official, seed):
 
 
 def test_clip_count_covers_the_audio():
-    assert [clip_count(n, 80, False) for n in (1, 77, 78, 157, 158)] == [1, 1, 2, 2, 3]
-    assert [clip_count(n, 80, True) for n in (1, 80, 81)] == [1, 1, 2]
+    assert [speech_clip_count(n, 80, False) for n in (1, 77, 78, 157, 158)] == [1, 1, 2, 2, 3]
+    assert [speech_clip_count(n, 80, True) for n in (1, 80, 81)] == [1, 1, 2]
     for bad in (0, 3, 81):
         with pytest.raises(ValueError, match="not a multiple of 4"):
-            clip_count(10, bad, False)
+            speech_clip_count(10, bad, False)
 
 
 def test_pose_clips_are_cut_at_their_own_place():

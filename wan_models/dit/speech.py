@@ -18,14 +18,12 @@ from torch import Tensor, nn
 
 from .. import ops as default_ops
 from ..attention import Attention, get_attention
-from ..config import DiTConfig, SpeechConfig
+from ..config import MOTION_FRAMES, DiTConfig, SpeechConfig
 from ..rope import Positions, RotaryTable, rotary_at, rotary_table
 from .base import RunBlock, WanModel
 from .layers import CrossAttention, pad_text
 from .speech_audio import CausalAudioEncoder
 
-MOTION_FRAMES = 73
-"""Frames before a clip that the model looks back on."""
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
 REFERENCE_TIME = 30
 """Where in time the reference image stands, in latent frames."""

@@ -1,8 +1,7 @@
 """Long videos as a chain of clips, each of which looks back on the frames before it: S2V-14B's and Animate-14B's.
 
-The loop knows no model: what denoises, encodes and decodes is given to it. Pixels are [T, H, W, 3] in 0..1 and
-latents raw or normalised as those callables like them. Source of the talking
-video's: WanS2V.generate of wan/speech2video.py.
+The loop knows no model: it is handed callables that denoise, encode and decode. Pixels are [T, H, W, 3] in 0..1;
+latents are raw or normalised, as those callables exchange them.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,26 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOTION_FRAMES = 73
-"""Frames that a clip looks back on."""
+from ..config import MOTION_FRAMES
+
 _FIRST_DROPPED = 3
-"""Frames at the beginning of a video that stand for nothing: those of the first latent frame after the reference."""
+"""Frames cut off the first clip: those of the latent frame in which the reference turns into the video."""
 _FROM_REFERENCE = 6
-"""Last frames of the past that show the reference, where the video starts from it."""
+"""Last of the MOTION_FRAMES that show the reference, where the video starts from it."""
 
 
 @dataclass(frozen=True)
-class Clip:
-    """What a clip is denoised under: its number, the first of its frames in audio and pose, and the latents of the
-    frames before, None where the model is to ignore them."""
+class SpeechSegment:
+    """A clip's place in a talking video: its number, its first frame (in audio and pose video too), and the latents of
+    the frames before it; None for a first clip, whose past the model ignores."""
 
     index: int
     start: int
     motion: Tensor | None
 
 
-def clip_count(frames: int, frames_per_clip: int, from_reference: bool) -> int:
-    """Clips that hold `frames` frames of video; ValueError where a clip's length cannot be made."""
+def speech_clip_count(frames: int, frames_per_clip: int, from_reference: bool) -> int:
+    """Number of clips that `frames` frames of video need; ValueError on a clip length that the model cannot make."""
     if frames_per_clip < 4 or frames_per_clip % 4:
         nearest = max(4, round(frames_per_clip / 4) * 4)
         raise ValueError(
@@ -44,8 +43,10 @@ def clip_count(frames: int, frames_per_clip: int, from_reference: bool) -> int:
 def chain(
     make: Callable[[int, Tensor], Tensor], past: Tensor, clips: int, done: list[Tensor] | None = None
 ) -> Iterator[Tensor]:
-    """Yields the frames of each clip from make(index, past), where past are the last frames of the video so far, as
-    many as were given. done: frames of clips that were made before; the chain goes on after them."""
+    """Yields the frames of each clip, made by make(index, past).
+
+    past: the last frames of the video so far, always as many as at the start. done: frames of clips that an earlier run
+    has made; the chain goes on after them."""
     finished = done or []
     kept = past.shape[0]
     for frames in finished:
@@ -57,7 +58,7 @@ def chain(
 
 
 def speech_clips(
-    denoise: Callable[[Clip], Tensor],
+    denoise: Callable[[SpeechSegment], Tensor],
     encode: Callable[[Tensor], Tensor],
     decode: Callable[[Tensor], Tensor],
     reference: Tensor,
@@ -68,9 +69,9 @@ def speech_clips(
 ) -> Iterator[Tensor]:
     """Yields the frames [T, H, W, 3] of each clip of a talking video; done as in `chain`.
 
-    denoise(clip) gives the clip's latents [B, C, frames_per_clip / 4, h, w]; encode(pixels) and decode(latents) are
-    the VAE's. reference: the picture [1, H, W, 3]. from_reference: the video starts from the reference, as in image
-    to video."""
+    denoise(segment) returns the clip's latents [B, C, frames_per_clip / 4, h, w]; encode(pixels) and decode(latents)
+    are the VAE's. reference: the picture [1, H, W, 3]. from_reference: the video starts from the reference, as in image
+    to video. Source: WanS2V.generate of wan/speech2video.py."""
     past = reference.new_full((MOTION_FRAMES, *reference.shape[1:]), 0.5)
     if from_reference:
         past[-_FROM_REFERENCE:] = reference
@@ -78,7 +79,7 @@ def speech_clips(
     def make(index: int, past: Tensor) -> Tensor:
         is_first = index == 0 and not from_reference
         motion = encode(past)
-        latents = denoise(Clip(index, index * frames_per_clip, None if is_first else motion))
+        latents = denoise(SpeechSegment(index, index * frames_per_clip, None if is_first else motion))
         before = encode(reference) if is_first else motion
         frames = decode(torch.cat([before.to(latents), latents], dim=2))[-frames_per_clip:]
         return frames[_FIRST_DROPPED:] if is_first else frames
@@ -87,18 +88,18 @@ def speech_clips(
 
 
 @dataclass(frozen=True)
-class DrivenClip:
-    """What a clip of an animated character is made under: its number, the first of its frames, and the last frames of
-    the clip before [n, H, W, 3], which it begins with; None for the first clip."""
+class AnimateSegment:
+    """A clip's place in the video of an animated character: its number, its first frame, and the last frames
+    [n, H, W, 3] of the clip before, which it begins with; None for the first clip."""
 
     index: int
     start: int
     carried: Tensor | None
 
 
-def driven_clip_count(frames: int, frames_per_clip: int, carried: int) -> int:
-    """Clips that hold `frames` frames of video, where each but the first begins with the last `carried` frames of the
-    one before; ValueError where such clips cannot be made."""
+def animate_clip_count(frames: int, frames_per_clip: int, carried: int) -> int:
+    """Number of clips that `frames` frames of video need, where each but the first begins with the last `carried`
+    frames of the one before; ValueError on lengths that the model cannot make."""
     if frames_per_clip < 5 or frames_per_clip % 4 != 1:
         nearest = max(5, round((frames_per_clip - 1) / 4) * 4 + 1)
         raise ValueError(
@@ -111,8 +112,8 @@ def driven_clip_count(frames: int, frames_per_clip: int, carried: int) -> int:
     return max(1, -(-(frames - carried) // (frames_per_clip - carried)))
 
 
-def driven_clips(
-    denoise: Callable[[DrivenClip], Tensor],
+def animate_clips(
+    denoise: Callable[[AnimateSegment], Tensor],
     decode: Callable[[Tensor], Tensor],
     reference: Tensor,
     frames_per_clip: int,
@@ -122,28 +123,28 @@ def driven_clips(
 ) -> Iterator[Tensor]:
     """Yields the new frames [T, H, W, 3] of each clip of an animated character; done as in `chain`.
 
-    denoise(clip) gives the clip's latents [B, C, 1 + (frames_per_clip + 3) / 4, h, w], the reference's first;
-    decode(latents) is the VAE's. reference: the picture [1, H, W, 3]. carried: frames that a clip has from the one
+    denoise(segment) returns the clip's latents [B, C, 1 + (frames_per_clip + 3) / 4, h, w], the reference's first;
+    decode(latents) is the VAE's. reference: the picture [1, H, W, 3]. carried: frames that a clip shares with the one
     before. Source: WanAnimate.generate of wan/animate.py."""
 
     def make(index: int, past: Tensor) -> Tensor:
-        clip = DrivenClip(index, index * (frames_per_clip - carried), past if index else None)
-        frames = decode(denoise(clip)[:, :, 1:])
+        segment = AnimateSegment(index, index * (frames_per_clip - carried), past if index else None)
+        frames = decode(denoise(segment)[:, :, 1:])
         return frames[carried:] if index else frames
 
     return chain(make, reference.expand(carried, -1, -1, -1), clips, done)
 
 
-def back_and_forth(start: int, count: int, length: int) -> list[int]:
-    """Which frames of a video of `length` frames stand at places start, start + 1 ...: past its end it goes back to
-    its beginning, and forth again."""
+def ping_pong(start: int, count: int, length: int) -> list[int]:
+    """Indices of `count` frames from `start` on of a video of `length` frames that runs forwards and backwards without
+    end. Source: inputs_padding of wan/animate.py."""
     period = max(1, 2 * (length - 1))
     return [min(i % period, period - i % period) if length > 1 else 0 for i in range(start, start + count)]
 
 
 def pose_clip(pose: Tensor, start: int, frames: int) -> Tensor:
-    """The frames [frames + 1, H, W, 3] of a pose video that a clip is encoded from: its own, after its first one once
-    more; black past the video's end."""
+    """Pose frames [frames + 1, H, W, 3] that a clip's pose latents are encoded from: its own, with the first one twice;
+    black past the video's end."""
     part = pose[start : start + frames]
     part = F.pad(part, (0, 0, 0, 0, 0, 0, 0, frames - part.shape[0]))
     return torch.cat([part[:1], part])
