@@ -62,15 +62,14 @@ class Workers(comfy.model_patcher.ModelPatcher):
         device = comfy.model_management.get_torch_device()
         super().__init__(nn.Module(), device, torch.device("cpu"))
         self.model.device = device
-        hear_cancel = comfy.model_management.throw_exception_if_processing_interrupted
-        self.group = Group(settings.gpus, settings.address, settings.timeout, hear_cancel)
+        check_cancelled = comfy.model_management.throw_exception_if_processing_interrupted
+        self.group = Group(settings.gpus, settings.address, settings.timeout, check_cancelled)
         self._measured: list[dict[str, float]] = []
 
     def suits(self, settings: Settings) -> bool:
         """Whether this is the group that the settings ask for."""
         group = self.group
-        size = group.size if group.is_running else group.requested
-        return settings.address == group.address and settings.gpus in (size, group.requested)
+        return settings.address == group.address and settings.gpus in (group.size, group.requested)
 
     def load(
         self, recipe: Recipe, patches: Callable[[], Patches] = dict, version: Any = None, needed: float = 0.0
@@ -94,7 +93,7 @@ class Workers(comfy.model_patcher.ModelPatcher):
 
     def model_size(self) -> int:
         """Bytes that the process on the host's own device holds."""
-        return sum(loaded["reports"][0].get("bytes", 0) for loaded in self.group.loads.values())
+        return sum(loaded.bytes for loaded in self.group.loads.values())
 
     def loaded_size(self) -> int:
         return self.model_size()
@@ -108,7 +107,7 @@ class Workers(comfy.model_patcher.ModelPatcher):
         for key in list(self.group.loads):
             if freed >= memory_to_free:
                 break
-            freed += self.group.loads[key]["reports"][0].get("bytes", 0)
+            freed += self.group.loads[key].bytes
             self.group.drop(key)
         return freed
 
@@ -126,7 +125,7 @@ def workers_of(settings: Settings) -> Workers:
         _workers = None
     if _workers is None:
         _workers = Workers(settings)
-    _workers.group.timeout = settings.timeout
+    _workers.group.set_timeout(settings.timeout)
     return _workers
 
 

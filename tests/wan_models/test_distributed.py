@@ -118,7 +118,7 @@ def anonymous():
 
 def process(rank, port):
     seen = []
-    worker = Worker(rank, 2, 60, on_beat=lambda: seen.append(anonymous()))
+    worker = Worker(rank, 2, 60, heartbeat=lambda: seen.append(anonymous()))
     worker.connect(dist.TCPStore("127.0.0.1", port, is_master=False))
     before = anonymous()
     report = worker.load("model", Recipe("dit", {folder!r}, layout=Layout(fsdp=True)), {{}})

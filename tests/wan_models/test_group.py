@@ -15,8 +15,8 @@ import psutil
 import pytest
 import torch
 
-from wan_models.distributed import group as group_module
 from wan_models.distributed.group import Group, GroupError
+from wan_models.distributed.jobs import Jobs
 from wan_models.distributed.mesh import Layout
 from wan_models.distributed.selftest import CONFIGS, inputs_of, lora_of, write_models
 from wan_models.distributed.weights import LoadedModel, Recipe
@@ -93,11 +93,11 @@ def test_results_and_a_changed_lora(shared, models, seed):
     patches = lora_of(CONFIGS["t2v"], seed)
     key = shared.load(recipe(models), lambda: patches, "one")
     assert close_to(shared.velocity(key, given), expected(models, given, patches))
-    reports = shared.loads[key]["reports"]
+    reports = shared.loads[key].reports
     shared.load(recipe(models), lambda: pytest.fail("the patches are there already"), "one")
     shared.load(recipe(models), dict, "none")
     assert close_to(shared.velocity(key, given), expected(models, given))
-    again = shared.loads[key]["reports"]
+    again = shared.loads[key].reports
     assert again[0]["read"] == len(patches) < reports[0]["read"]  # only what the LoRA had touched
 
 
@@ -105,20 +105,20 @@ def test_inputs_of_all_steps_are_sent_once(shared, models, seed):
     key = shared.load(recipe(models, "animate"))
     given = inputs_of(CONFIGS["animate"], seed)
     shared.velocity(key, given)
-    count = shared._count
+    count = shared._kept.sent
     for shift in range(3):  # the host gives new tensors of the same content at each step
         step = {name: value.clone() if name != "x" else value + shift for name, value in given.items()}
         assert close_to(shared.velocity(key, step), expected(models, step, name="animate"))
-    assert shared._count == count
+    assert shared._kept.sent == count
     other = {**given, "context": given["context"] + 1}
     assert close_to(shared.velocity(key, other), expected(models, other, name="animate"))
-    assert shared._count == count + 1
+    assert shared._kept.sent == count + 1
 
 
 def test_another_layout_of_a_model_takes_the_place_of_the_first(shared, models):
     for layout in (Layout(1, 2), Layout(2, 1)):
         shared.load(recipe(models, layout=layout))
-        paths = [loaded["path"] for loaded in shared.loads.values()]
+        paths = [loaded.path for loaded in shared.loads.values()]
         assert paths.count(str(models / "t2v")) == 1
         assert set(shared.stats()[0]["models"]) == set(shared.loads)
 
@@ -163,11 +163,11 @@ def test_cancel_is_heard_at_once_and_the_next_job_waits_for_the_left_one(shared,
         if time.monotonic() - begun > 0.5:
             raise KeyboardInterrupt
 
-    shared.hear_cancel = cancel
+    shared._jobs.check_cancelled = cancel
     with pytest.raises(KeyboardInterrupt):
         shared.velocity(key, long_inputs())
     assert time.monotonic() - begun < 1.5
-    shared.hear_cancel = lambda: None
+    shared._jobs.check_cancelled = lambda: None
     assert close_to(shared.velocity(key, given), expected(models, given))
 
 
@@ -203,19 +203,18 @@ class Cancelled(Exception):
 def test_a_cancel_at_any_moment_leaves_both_sides_with_the_same_books(monkeypatch, seed):
     """Inputs, models and patches that the group takes for known are those that its processes have, and no other."""
     chance = random.Random(seed)
-    monkeypatch.setattr(group_module, "_ray", lambda: SimpleNamespace(put=lambda value: value))
+    monkeypatch.setattr(Jobs, "put", lambda self, value: value)
     monkeypatch.setattr(Group, "stats", lambda self: [{"free": chance.choice([0, 9])}])
 
-    def wait(self, refs, hear_cancel):
-        hear_cancel()
+    def wait(self, refs, check_cancelled):
+        check_cancelled()
         return refs
 
-    monkeypatch.setattr(Group, "_await", wait)
-    monkeypatch.setattr(group_module, "pack", lambda value: value)
+    monkeypatch.setattr(Jobs, "_wait", wait)
     group, books, cancelled = Group(1), Books(), 0
-    group._actors = [books]
+    group._jobs.actors = [books]
 
-    def hear_cancel():
+    def check_cancelled():
         if chance.random() < 0.3:
             raise Cancelled
 
@@ -223,7 +222,7 @@ def test_a_cancel_at_any_moment_leaves_both_sides_with_the_same_books(monkeypatc
     for _ in range(400):
         text, image, x = (chance.choice(pool) for _ in range(3))
         model, strength = Recipe("dit", f"model {chance.randrange(3)}"), chance.randrange(1, 4)
-        group.hear_cancel = hear_cancel
+        group._jobs.check_cancelled = check_cancelled
         try:
             if chance.random() < 0.2:
                 group.drop(str(model))
@@ -237,10 +236,10 @@ def test_a_cancel_at_any_moment_leaves_both_sides_with_the_same_books(monkeypatc
         else:
             assert torch.equal(found, torch.stack([x, text, image]) * strength)
         assert set(books.models) == set(group.loads)
-        known = {stored for entries in group._kept.values() for _, stored in entries}
+        known = {stored for entries in group._kept.entries.values() for _, stored in entries}
         assert known == set(books.inputs)
-        group.hear_cancel = lambda: None
-        group._settle()
+        group._jobs.check_cancelled = lambda: None
+        group._jobs.drain()
     assert 50 < cancelled < 350
     for value in (7.0, 8.0):  # whatever was left over goes with the next ones
         given = {name: torch.full((1,), value) for name in ("x", "timestep", "context", "image")}
@@ -253,8 +252,8 @@ def test_one_process_that_fails_is_named_with_its_traceback(shared, models):
     key = shared.load(recipe(models))
     given = inputs_of(CONFIGS["t2v"], 3)
     shared.velocity(key, given)
-    stored = shared._kept["context"][0][1]
-    shared._actors[1].call.remote("forget", [stored])  # a fault in this process alone
+    stored = shared._kept.entries["context"][0][1]
+    shared._jobs.actors[1].call.remote("forget", [stored])  # a fault in this process alone
     begun = time.monotonic()
     with pytest.raises(GroupError, match=r"rank 1 of 2 .*failed in velocity: KeyError(.|\n)*Traceback"):
         shared.velocity(key, given)

@@ -1,25 +1,45 @@
-"""Ends the processes of a group when their owner is gone, however it went: `python guard.py`, a child of the owner.
+"""Guard of a group's processes: kills what is left of them when their owner is gone, however it went.
 
-Reads one line with process ids from its standard input; when the input ends, the owner has closed it or has died, and
-what is left of those processes is killed. Ray ends most of them by itself, some of its helpers only after a minute.
+Ray ends most of its processes by itself, some of its helpers only after a minute. The guard is a small process of its
+own, this file run as `python guard.py`, which reads their ids from its standard input and waits for that to end.
 """
 
+import subprocess
 import sys
+from collections.abc import Iterable
+
+
+class Guard:
+    """A running guard over processes, by their ids; it does its work when this process closes it or ends."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        # in a session of its own: Ctrl-C in the owner's terminal is not for it
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, pids)) + "\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """Kills what is left of the processes, and waits for that."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
 
 
 def main() -> None:
     import psutil
 
-    known = []
+    processes = []
     for word in sys.stdin.readline().split():
         try:
-            known.append(
-                psutil.Process(int(word))
-            )  # remembers when it was started, so a reused id is not meant
+            # remembers when it was started, so a reused id is not meant
+            processes.append(psutil.Process(int(word)))
         except psutil.NoSuchProcess:
             continue
     sys.stdin.read()
-    for process in known:
+    for process in processes:
         try:
             process.kill()
         except psutil.NoSuchProcess:

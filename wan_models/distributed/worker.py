@@ -31,11 +31,11 @@ Beat = Callable[[], None]
 
 
 class Worker:
-    """Process `rank` of `world`. timeout: seconds after which communication fails. on_beat is called whenever some work
-    is done."""
+    """Process `rank` of `world`. timeout: seconds after which communication fails. heartbeat is called whenever some
+    work is done."""
 
-    def __init__(self, rank: int, world: int, timeout: float, on_beat: Beat = lambda: None) -> None:
-        self.rank, self.world, self._on_beat = rank, world, on_beat
+    def __init__(self, rank: int, world: int, timeout: float, heartbeat: Beat = lambda: None) -> None:
+        self.rank, self.world, self._heartbeat = rank, world, heartbeat
         self._done = 0
         self._marks: deque[torch.cuda.Event] = deque()
         self.device = device_of(int(os.environ.get("LOCAL_RANK", rank)))
@@ -61,7 +61,7 @@ class Worker:
 
     def beat(self) -> None:
         """Notes that a piece of work was done, or on a GPU was given to it."""
-        self._on_beat()
+        self._heartbeat()
         if self.device.type == "cuda":
             mark = torch.cuda.Event()
             mark.record()

@@ -1,0 +1,171 @@
+"""Ray under a group: started for it on this machine, or joined at an address, and the actors that it places there."""
+
+import importlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .guard import Guard
+
+INSTALL = "pip install 'ray>=2.9'"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_OBJECT_STORE_BYTES = 4 << 30
+# where there is no GPU and no number was asked for
+_CPU_PROCESSES = 2
+
+
+def import_ray() -> Any:
+    """The package ray. ValueError, with what to install, where it is not there."""
+    # Ray asks for tokens by default, and looks for the user's own only where told to before its import
+    has_token = (Path.home() / ".ray" / "auth_token").exists()
+    if has_token or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise ValueError(
+            f"working on several GPUs needs the package ray. Install it with: {INSTALL}"
+        ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of Ray, whose others are of no help to users."""
+    return str(error).strip().splitlines()[0]
+
+
+class RayCluster:
+    """Ray with the actors of one group.
+
+    address: of an existing cluster ("auto" or "host:6379"), "" for this machine alone, where Ray is started and ended
+    with the group."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._ended: threading.Event | None = None
+        self._guard: Guard | None = None
+
+    def start(self, requested: int, timeout: float, check_cancelled: Callable[[], None]) -> list[Any]:
+        """Actors of `Actor` by rank, as many as requested; 0 for one per GPU that there is.
+
+        timeout: seconds after which communication between them fails. Raises ValueError where there are fewer GPUs, no
+        cluster at the address, or no Ray."""
+        ray = import_ray()
+        if not ray.is_initialized():
+            self._start_ray(ray, requested, check_cancelled)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        if gpus and requested > gpus:
+            raise ValueError(
+                f"{requested} GPUs were asked for and there are {gpus}: lower `gpus`, 0 takes all"
+            )
+        return self._make_actors(ray, requested or gpus or _CPU_PROCESSES, gpus > 0, timeout)
+
+    def guard(self, pids: Iterable[int]) -> None:
+        """Has Ray's processes and the group's, by their ids, ended should this process be killed."""
+        import psutil
+
+        if self.address or self._ended is None:
+            return
+        self._guard = Guard([*(child.pid for child in psutil.Process().children(recursive=True)), *pids])
+
+    def stop(self, actors: Iterable[Any]) -> None:
+        """Ends the actors, and Ray where it was started here."""
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            for actor in actors:
+                ray.kill(actor, no_restart=True)
+            if self._ended is not None:
+                ray.shutdown()
+        if self._ended is not None:
+            self._ended.set()
+            self._ended = None
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.close()
+
+    def _start_ray(self, ray: Any, requested: int, check_cancelled: Callable[[], None]) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address:
+            check_reachable(self.address)
+            # other machines of the cluster get this package from here
+            options |= {"address": self.address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
+        else:
+            options |= {
+                "address": "local",  # of our own, whatever else runs here
+                "num_cpus": max(1, requested),
+                "num_gpus": torch.cuda.device_count(),
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE_BYTES,
+                "_node_ip_address": "127.0.0.1",
+            }
+        failure: list[BaseException] = []
+        started, ended = threading.Event(), threading.Event()
+
+        def init() -> None:
+            try:
+                ray.init(**options)
+            except BaseException as error:
+                failure.append(error)
+            started.set()
+            # Linux ends Ray's processes with the thread that started them, so it must live as long as they
+            ended.wait()
+
+        threading.Thread(target=init, daemon=True, name="ray").start()
+        while not started.wait(0.1):
+            check_cancelled()
+        if failure:
+            raise ValueError(f"Ray could not be started: {failure[0]}") from failure[0]
+        self._ended = ended
+
+    def _make_actors(self, ray: Any, size: int, has_gpus: bool, timeout: float) -> list[Any]:
+        def module() -> Any:
+            # in the worker this package goes by its own name, whatever folder the caller has it in
+            return importlib.import_module("wan_models.distributed.actor")
+
+        class WanWorker:
+            def __init__(self, rank, world, timeout):  # noqa: ANN001, ANN204
+                self.actor = module().Actor(rank, world, timeout)
+
+            def call(self, *arguments):  # noqa: ANN002, ANN202
+                return self.actor.call(*arguments)
+
+            def ask(self, method):  # noqa: ANN001, ANN202
+                return self.actor.ask(method)
+
+        WanWorker.ask = ray.method(concurrency_group="talk")(WanWorker.ask)  # type: ignore[method-assign]
+        paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        variables = {"PYTHONPATH": os.pathsep.join(paths)} if not self.address else {}
+        if not self.address and sys.platform == "linux":
+            variables |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+        # memory of tensors goes back when they are freed; glibc would get used to large ones and keep it
+        variables["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
+        remote = ray.remote(
+            num_cpus=0,
+            num_gpus=1 if has_gpus else 0,
+            max_restarts=0,
+            concurrency_groups={"talk": 2},
+            runtime_env={"env_vars": variables},
+        )(WanWorker)
+        return [remote.remote(rank, size, timeout) for rank in range(size)]
+
+
+def check_reachable(address: str) -> None:
+    """ValueError where nothing answers at host:port, for which Ray would wait very long."""
+    if "://" in address:
+        raise ValueError(f"ray_address is auto or host:port of the cluster's head, not {address}")
+    host, _, port = address.rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the Ray cluster at {address} could not be reached: {error}. Start its head with: ray start --head"
+        ) from None
