@@ -24,7 +24,7 @@ def main(rounds=1):
     official_attention()
     face_blocks.attention = per_frame_attention
     torch.manual_seed(0)
-    state = random_state(lambda device: WanAnimateModel(CONFIG, device=device), 0)
+    state = random_state(lambda: WanAnimateModel(CONFIG), 0)
     ours = WanAnimateModel(CONFIG, device="meta")
     ours.load_state_dict(state, assign=True)
     official = Official(text_dim=64, **SIZES).eval()

@@ -42,7 +42,7 @@ def main(rounds=10):
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(0)
-    state = random_state(lambda device: WanModel(CONFIG, device=device), 0)
+    state = random_state(lambda: WanModel(CONFIG), 0)
     x, text, t = (
         torch.randn(1, *LATENT),
         torch.randn(1, CONFIG.text_len, CONFIG.text_dim),

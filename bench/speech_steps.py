@@ -21,7 +21,7 @@ def main(rounds=4):
 
     official_attention()
     torch.manual_seed(0)
-    state = random_state(lambda device: WanSpeechModel(CONFIG, device=device), 0)
+    state = random_state(lambda: WanSpeechModel(CONFIG), 0)
     ours = WanSpeechModel(CONFIG, device="meta")
     ours.load_state_dict(state, assign=True)
     official = WanModel_S2V(

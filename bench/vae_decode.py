@@ -22,13 +22,14 @@ def contestants(base_dim, shape, names=None):
     """Decode and encode calls by name, all with the same weights."""
     has_host = prepare()
     torch.manual_seed(0)
-    state = random_state(lambda device: WanVAE21(VAEConfig(base_dim=base_dim), device=device), 0)
+    state = random_state(lambda: WanVAE21(VAEConfig(base_dim=base_dim)), 0)
     z = torch.randn(shape)
     video = torch.rand(shape[0], 3, 4 * shape[2] - 3, 8 * shape[3], 8 * shape[4]) * 2 - 1
     settings = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temperal_downsample": [False, True, True]}
 
     def ours():
-        vae = WanVAE21(VAEConfig(base_dim=base_dim), device="meta")
+        with torch.device("meta"):
+            vae = WanVAE21(VAEConfig(base_dim=base_dim))
         vae.load_state_dict(state, assign=True)
         return lambda: vae.decode(z), lambda: vae.encode(video)
 

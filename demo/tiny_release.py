@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from demo.tiny_tokenizer import write_tokenizer
 from wan_models.config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
@@ -51,7 +50,7 @@ def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> 
     """One expert as the official release has it: config.json and safetensors, in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
     network = WanSpeechModel if config.speech else WanAnimateModel if config.face else WanModel
-    state = random_state(lambda device: network(config, device=device), seed)
+    state = random_state(lambda: network(config), seed)
     official = {k: v for k, v in asdict(config).items() if k in _OFFICIAL_KEYS}
     if config.speech:
         official["audio_inject_layers"] = list(config.speech.inject_layers)
@@ -91,19 +90,15 @@ def write_listener(folder: Path, seed: int) -> None:
 
     config = Wav2Vec2Config(**LISTENER)
 
-    def build(device: str) -> nn.Module:
-        with torch.device(device):
-            return Wav2Vec2Model(config)
-
-    network = build("cpu")
-    network.load_state_dict(random_state(build, seed), strict=False)
+    network = Wav2Vec2Model(config)
+    network.load_state_dict(random_state(lambda: Wav2Vec2Model(config), seed), strict=False)
     network.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
 
 
 def write_image_tower(file: Path, seed: int, config: CLIPConfig = CLIP) -> None:
     """The open-clip checkpoint that the official release brings: the text half is there, and not used."""
-    tower = random_state(lambda device: VisionTransformer(config, device=device), seed)
+    tower = random_state(lambda: VisionTransformer(config), seed)
     torch.save(
         {
             **{f"visual.{k}": v.half() for k, v in tower.items()},
@@ -141,14 +136,14 @@ def write_release(folder: str | Path, seed: int = 0, name: str = "T2V-A14B") -> 
         write_image_tower(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", seed + 6)
         write_relighting_lora(folder / "relighting_lora.ckpt", seed + 7)
     if name == "TI2V-5B":
-        vae = random_state(lambda device: WanVAE22(VAE22, device=device), seed + 4)
+        vae = random_state(lambda: WanVAE22(VAE22), seed + 4)
         torch.save(vae, folder / "Wan2.2_VAE.pth")
     else:
-        vae = random_state(lambda device: WanVAE21(VAE, device=device), seed + 4)
+        vae = random_state(lambda: WanVAE21(VAE), seed + 4)
         torch.save(vae, folder / "Wan2.1_VAE.pth")
     vocabulary = write_tokenizer(folder / "google" / "umt5-xxl")
     t5 = T5Config(vocab_size=vocabulary, dim_attn=64, dim_ffn=128, num_heads=2, num_layers=2)
-    text = random_state(lambda device: UMT5Encoder(t5, device=device), seed + 3)
+    text = random_state(lambda: UMT5Encoder(t5), seed + 3)
     torch.save({k: v.bfloat16() for k, v in text.items()}, folder / "models_t5_umt5-xxl-enc-bf16.pth")
     return folder
 

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 
 
-def random_state(build: Callable[..., nn.Module], seed: int) -> dict[str, Tensor]:
-    """Weights for the module that `build(device="meta")` makes: scaled so that signals neither die nor explode."""
+def random_state(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
+    """Weights for the module that `build()` makes: scaled so that signals neither die nor explode.
+
+    build: makes the module on the default device."""
     generator = torch.Generator().manual_seed(seed)
-    network = build(device="meta")
+    with torch.device("meta"):
+        network = build()
     # the fixed kernels that checkpoints hold, where a network has any
     kernels = [name for name in network.state_dict() if name.endswith("kernel")]
-    built = build(device="cpu").state_dict() if kernels else {}
+    built = build().state_dict() if kernels else {}
     state = {name: built[name] for name in kernels}
     for name, param in network.named_parameters():
         noise = torch.randn(param.shape, generator=generator)

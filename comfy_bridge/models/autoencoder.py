@@ -91,7 +91,8 @@ def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoV
     checkpoint = open_model(path)
     info = expect(checkpoint, "vae")
     stored = DTYPES[dtype]
-    network = kinds[info.config.version](info.config, ops=comfy.ops.manual_cast, device="meta", dtype=stored)
+    with torch.device("meta"):
+        network = kinds[info.config.version](info.config, comfy.ops.manual_cast).to(stored)
     network.eval().requires_grad_(False)
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))

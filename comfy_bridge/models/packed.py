@@ -86,6 +86,13 @@ class ops(comfy.ops.manual_cast):
             return rows.to(input.device).view(*input.shape, -1)
 
 
+def set_unpacked_dtype(network: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Sets what packed weights are unpacked to for readers, such as state dicts and merges."""
+    for layer in network.modules():
+        if isinstance(layer, _MayBePacked):
+            layer.unpacked_dtype = dtype
+
+
 def has_packed(network: torch.nn.Module) -> bool:
     """Whether any layer holds its weight packed."""
     return any(getattr(layer, "packing", None) is not None for layer in network.modules())

@@ -15,7 +15,7 @@ from ...wan_models.config import T5Config
 from ...wan_models.text.tokenizer import WanTokenizer, clean, find_folder
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
-from .packed import has_packed, ops, packed_patcher
+from .packed import has_packed, ops, packed_patcher, set_unpacked_dtype
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_LEN = T5Config.text_len
@@ -121,7 +121,11 @@ def load_text_encoder(
     compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
 
     def build(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
-        return kind(info.config, ops=ops, device="meta", dtype=dtype).eval().requires_grad_(False)
+        with torch.device("meta"):
+            network = kind(info.config, ops).to(dtype)
+        network.compute_dtype = dtype
+        set_unpacked_dtype(network, dtype)
+        return network.eval().requires_grad_(False)
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there

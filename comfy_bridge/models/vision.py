@@ -5,6 +5,7 @@ from pathlib import Path
 import comfy.clip_vision
 import comfy.model_management
 import comfy.ops
+import torch
 from torch import Tensor
 
 from ...wan_models.checkpoints.loading import expect
@@ -47,9 +48,8 @@ def load_clip_vision(path: str | Path) -> WanClipVision:
     Raises CheckpointError (a ValueError) where it is broken or holds something else."""
     checkpoint = open_model(path)
     dtype = comfy.model_management.text_encoder_dtype(comfy.model_management.text_encoder_device())
-    tower = VisionTransformer(
-        expect(checkpoint, "clip_vision").config, ops=comfy.ops.manual_cast, device="meta"
-    )
+    with torch.device("meta"):
+        tower = VisionTransformer(expect(checkpoint, "clip_vision").config, comfy.ops.manual_cast)
     vision = WanClipVision(tower)
     load_tower(tower.eval(), checkpoint)
     tower.to(dtype)

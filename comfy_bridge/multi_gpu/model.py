@@ -296,7 +296,7 @@ class RemoteUMT5(Weightless, HostUMT5):
     def encode(self, ids: Tensor, mask: Tensor, on_layer: Any = None) -> Tensor:
         workers = current_workers()
         workers.group.start()
-        size = sum(p.numel() for p in self.parameters()) * self.dtype.itemsize
+        size = sum(p.numel() for p in self.parameters()) * self.compute_dtype.itemsize
         key = workers.load(self.recipe, needed=size / workers.group.size)
         return workers.group.encode_text(key, ids, mask).to(ids.device)
 
@@ -305,7 +305,7 @@ def load_text_encoder(path: Path, dtype: str) -> Any:
     """A CLIP as of `text_encoder.load_text_encoder`, whose encoder all GPUs run, each with a part of the weights."""
     clip = text_encoder.load_text_encoder(path, dtype, kind=RemoteUMT5)
     network = clip.cond_stage_model
-    compute = str(network.dtype).removeprefix("torch.")
+    compute = str(network.compute_dtype).removeprefix("torch.")
     network.recipe = Recipe(
         "t5", str(path), "" if dtype == "default" else compute, compute, Layout(fsdp=True)
     )

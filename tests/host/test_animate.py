@@ -102,7 +102,8 @@ def pure(folder, replace, per_clip, carried):
     tokenizer = WanTokenizer.from_folder(text_release / "google" / "umt5-xxl")
     texts = [t5.encode(*tokenizer([text])) for text in ("two cats surf in the evening sun", "blurry")]
     checkpoint = open_model(folder / "models" / CLIP_FILE)
-    tower = VisionTransformer(expect(checkpoint, "clip_vision").config, device="meta").eval()
+    with torch.device("meta"):
+        tower = VisionTransformer(expect(checkpoint, "clip_vision").config).eval()
     load_tower(tower, checkpoint)
 
     picture = np.array(Image.open(folder / "input" / "character.png").convert("RGB"))
@@ -313,7 +314,7 @@ def test_the_hosts_model_is_driven_by_our_node(host, folder):
     models = folder / "models"
     config = replace(DITS["Animate-14B"], image_dim=1280, face=FaceConfig())
     (models / "diffusion_models").mkdir(exist_ok=True)
-    state = random_state(lambda device: WanAnimateModel(config, device=device), 44)
+    state = random_state(lambda: WanAnimateModel(config), 44)
     save_file(state, models / "diffusion_models" / "wan2.2_animate_tiny.safetensors")
     tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, num_heads=16, out_dim=32)
     write_image_tower(models / "wan" / "clip_wide.pth", 45, tower)

@@ -43,7 +43,8 @@ def folders(base):
 
 def load(path, kind, network):
     checkpoint = open_model(path)
-    model = network(expect(checkpoint, kind).config, device="meta").eval()
+    with torch.device("meta"):
+        model = network(expect(checkpoint, kind).config).eval()
     load_into(model, checkpoint, convert=lambda _, w: w.float())
     return model
 

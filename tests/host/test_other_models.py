@@ -24,7 +24,7 @@ DIM = DIT.dim
 
 
 def transformer(seed, **config):
-    return random_state(lambda device: WanModel(replace(DIT, **config), device=device), seed)
+    return random_state(lambda: WanModel(replace(DIT, **config)), seed)
 
 
 def linear(name, *shape):

@@ -35,7 +35,7 @@ KINDS = {"s2v": WanSpeechModel, "animate": WanAnimateModel}
 def results(comfyui, base):
     for seed, (name, config) in enumerate(MODELS.items()):
         kind = KINDS.get(config.family, WanModel)
-        state = random_state(lambda device, kind=kind, config=config: kind(config, device=device), 50 + seed)
+        state = random_state(lambda kind=kind, config=config: kind(config), 50 + seed)
         save_file(state, base / "models" / "diffusion_models" / f"{name}.safetensors")
     script = ROOT / "tests" / "host" / "patches_script.py"
     command = [sys.executable, str(script), str(comfyui), str(ROOT), str(base)]

@@ -27,7 +27,9 @@ def models(base):
 
     def load(kind, part, network, dtype=torch.float32):
         checkpoint = open_checkpoint(release / part)
-        model = network(expect(checkpoint, kind).config, device="meta", dtype=dtype).eval()
+        with torch.device("meta"):
+            model = network(expect(checkpoint, kind).config).to(dtype).eval()
+        model.compute_dtype = dtype
         load_into(model, checkpoint, convert=lambda _, w: w.to(dtype))
         return model
 

@@ -56,9 +56,10 @@ def models(official, seed, monkeypatch):
         WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
     )
     config = DiTConfig(family="animate", image_dim=1280, face=face, **SIZES)
-    model = WanAnimateModel(config, device="meta")
+    with torch.device("meta"):
+        model = WanAnimateModel(config)
+        network = WanVAE21(VAEConfig(base_dim=8))
     model.load_state_dict(theirs.state_dict(), assign=True)
-    network = WanVAE21(VAEConfig(base_dim=8), device="meta")
     network.load_state_dict(vae.state_dict(), assign=True)
     return theirs, vae, model.eval(), network
 

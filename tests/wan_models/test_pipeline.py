@@ -113,7 +113,8 @@ def test_image_to_video_equals_official(official, seed, monkeypatch, solver, ste
         sample_solver=solver, sampling_steps=steps, offload_model=False,
     )  # fmt: skip
 
-    vae = WanVAE21(VAEConfig(base_dim=8), device="meta")
+    with torch.device("meta"):
+        vae = WanVAE21(VAEConfig(base_dim=8))
     vae.load_state_dict(model.state_dict(), assign=True)
     width, height = images.latent_area_size(*size, area)
     video, known = images.known_frames(images.stretch(as_image(image), width, height), None, 9)
@@ -166,9 +167,8 @@ def test_ti2v_image_mode_equals_official(official, seed, monkeypatch, solver, st
         sample_solver=solver, sampling_steps=steps, offload_model=False,
     )  # fmt: skip
 
-    vae = WanVAE22(
-        VAEConfig(version="2.2", base_dim=8, dec_dim=8, z_dim=48, stride=(4, 16, 16)), device="meta"
-    )
+    with torch.device("meta"):
+        vae = WanVAE22(VAEConfig(version="2.2", base_dim=8, dec_dim=8, z_dim=48, stride=(4, 16, 16)))
     vae.load_state_dict(model.state_dict(), assign=True)
     width, height = images.best_area_size(*size, area)
     frame = images.cover(as_image(image), width, height)

@@ -42,9 +42,10 @@ def models(official, seed):
     vae = randomize_(
         WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
     )
-    model = WanSpeechModel(DiTConfig(family="s2v", speech=SPEECH, **SIZES), device="meta")
+    with torch.device("meta"):
+        model = WanSpeechModel(DiTConfig(family="s2v", speech=SPEECH, **SIZES))
+        network = WanVAE21(VAEConfig(base_dim=8))
     model.load_state_dict(theirs.state_dict(), assign=True)
-    network = WanVAE21(VAEConfig(base_dim=8), device="meta")
     network.load_state_dict(vae.state_dict(), assign=True)
     return theirs, vae, model.eval(), network
 

@@ -137,14 +137,14 @@ def lora_of(config: DiTConfig, seed: int) -> Patches:
 def write_models(folder: Path) -> None:
     """Checkpoints of all models, with random weights."""
     for seed, (name, config) in enumerate(CONFIGS.items()):
-        write(folder / name, lambda device, c=config: shared_model(c)(c, device=device), seed)  # type: ignore[misc]
+        write(folder / name, lambda c=config: shared_model(c)(c), seed)  # type: ignore[misc]
         (folder / name / "config.json").write_text(json.dumps(_official(config)))
     for name, (kind, shape) in _VAES.items():
-        write(folder / name, lambda device, k=kind, c=shape: k(c, device=device), 7)  # type: ignore[misc]
-    write(folder / "T5", lambda device: UMT5Encoder(_T5, device=device), 8)
+        write(folder / name, lambda k=kind, c=shape: k(c), 7)  # type: ignore[misc]
+    write(folder / "T5", lambda: UMT5Encoder(_T5), 8)
 
 
-def write(folder: Path, build: Callable[..., nn.Module], seed: int, dtype: torch.dtype | None = None) -> None:
+def write(folder: Path, build: Callable[[], nn.Module], seed: int, dtype: torch.dtype | None = None) -> None:
     folder.mkdir()
     state = random_state(build, seed)
     save_file(
@@ -336,9 +336,7 @@ def _write_all(folder: Path, options: argparse.Namespace) -> None:
     write_models(folder)
     if options.speed:
         config = DiTConfig(num_layers=2)
-        write(
-            folder / "released", lambda device: shared_model(config)(config, device=device), 1, torch.bfloat16
-        )
+        write(folder / "released", lambda: shared_model(config)(config), 1, torch.bfloat16)
 
 
 def _under_torchrun(options: argparse.Namespace) -> None:

@@ -102,7 +102,8 @@ def _build(recipe: Recipe, config: Any, dtype: torch.dtype) -> nn.Module:
         kind = UMT5Encoder
     else:
         kind = WanVAE21 if config.version == "2.1" else WanVAE22
-    network = kind(config, device="meta", dtype=dtype)
+    with torch.device("meta"):
+        network = kind(config, dtype=dtype) if recipe.kind == "dit" else kind(config).to(dtype)
     if recipe.kind != "vae":
         network.compute_dtype = recipe.compute_dtype
     return network.eval().requires_grad_(False)

@@ -7,7 +7,6 @@ Source: wan/modules/t5.py of the official code.
 import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,13 +35,13 @@ def position_buckets(length: int, num_buckets: int, device: torch.device) -> Ten
 class Attention(nn.Module):
     """Multi-head self-attention without scaling, as T5 has it."""
 
-    def __init__(self, config: T5Config, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, config: T5Config, ops: ModuleType) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.q = ops.Linear(config.dim, config.dim_attn, bias=False, **factory)
-        self.k = ops.Linear(config.dim, config.dim_attn, bias=False, **factory)
-        self.v = ops.Linear(config.dim, config.dim_attn, bias=False, **factory)
-        self.o = ops.Linear(config.dim_attn, config.dim, bias=False, **factory)
+        self.q = ops.Linear(config.dim, config.dim_attn, bias=False)
+        self.k = ops.Linear(config.dim, config.dim_attn, bias=False)
+        self.v = ops.Linear(config.dim, config.dim_attn, bias=False)
+        self.o = ops.Linear(config.dim_attn, config.dim, bias=False)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [B, L, C], bias [B, H, L, L] added to the scores -> [B, L, C]."""
@@ -56,13 +55,13 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Gated feed-forward: fc2(fc1(x) * gelu(gate(x)))."""
 
-    def __init__(self, config: T5Config, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, config: T5Config, ops: ModuleType) -> None:
         super().__init__()
         self.gate = nn.Sequential(
-            ops.Linear(config.dim, config.dim_ffn, bias=False, **factory), nn.GELU(approximate="tanh")
+            ops.Linear(config.dim, config.dim_ffn, bias=False), nn.GELU(approximate="tanh")
         )
-        self.fc1 = ops.Linear(config.dim, config.dim_ffn, bias=False, **factory)
-        self.fc2 = ops.Linear(config.dim_ffn, config.dim, bias=False, **factory)
+        self.fc1 = ops.Linear(config.dim, config.dim_ffn, bias=False)
+        self.fc2 = ops.Linear(config.dim_ffn, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.fc1(x) * self.gate(x))
@@ -71,9 +70,9 @@ class FeedForward(nn.Module):
 class RelativePositions(nn.Module):
     """A learnt bias per head and position bucket."""
 
-    def __init__(self, config: T5Config, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, config: T5Config, ops: ModuleType) -> None:
         super().__init__()
-        self.embedding = ops.Embedding(config.num_buckets, config.num_heads, **factory)
+        self.embedding = ops.Embedding(config.num_buckets, config.num_heads)
 
     def forward(self, buckets: Tensor, dtype: torch.dtype) -> Tensor:
         """[L, L] -> [1, H, L, L]."""
@@ -83,13 +82,13 @@ class RelativePositions(nn.Module):
 class Block(nn.Module):
     """norm, attention, norm, feed-forward, each beside the residual stream."""
 
-    def __init__(self, config: T5Config, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, config: T5Config, ops: ModuleType) -> None:
         super().__init__()
-        self.norm1 = ops.RMSNorm(config.dim, eps=1e-6, **factory)
-        self.attn = Attention(config, ops, **factory)
-        self.norm2 = ops.RMSNorm(config.dim, eps=1e-6, **factory)
-        self.ffn = FeedForward(config, ops, **factory)
-        self.pos_embedding = RelativePositions(config, ops, **factory)
+        self.norm1 = ops.RMSNorm(config.dim, eps=1e-6)
+        self.attn = Attention(config, ops)
+        self.norm2 = ops.RMSNorm(config.dim, eps=1e-6)
+        self.ffn = FeedForward(config, ops)
+        self.pos_embedding = RelativePositions(config, ops)
 
     def forward(self, x: Tensor, buckets: Tensor, hidden: Tensor) -> Tensor:
         """x [B, L, C], position buckets [L, L], and which tokens nobody may see, [B, 1, 1, L] -> [B, L, C]."""
@@ -104,22 +103,15 @@ def _finite(x: Tensor) -> Tensor:
 
 
 class UMT5Encoder(nn.Module):
-    """Token ids -> text features. `compute_dtype` may be set to another dtype than the weights'."""
+    """Token ids -> text features, computed in `compute_dtype`, which may be set to another dtype than the weights'."""
 
-    def __init__(
-        self,
-        config: T5Config,
-        ops: ModuleType = default_ops,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, config: T5Config, ops: ModuleType = default_ops) -> None:
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
         self.config = config
-        self.dtype = self.compute_dtype = dtype or torch.get_default_dtype()
-        self.token_embedding = ops.Embedding(config.vocab_size, config.dim, **factory)
-        self.blocks = nn.ModuleList(Block(config, ops, **factory) for _ in range(config.num_layers))
-        self.norm = ops.RMSNorm(config.dim, eps=1e-6, **factory)
+        self.compute_dtype = torch.get_default_dtype()
+        self.token_embedding = ops.Embedding(config.vocab_size, config.dim)
+        self.blocks = nn.ModuleList(Block(config, ops) for _ in range(config.num_layers))
+        self.norm = ops.RMSNorm(config.dim, eps=1e-6)
 
     def forward(self, ids: Tensor, mask: Tensor, on_layer: OnLayer | None = None) -> Tensor:
         """ids and mask (1 for text, 0 for padding) int64 [B, L] -> features [B, L, dim] in the compute dtype."""

@@ -1,14 +1,14 @@
 """What the Wan video autoencoders have in common: streaming over pieces of a video, and latent statistics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ops as default_ops
 from ..config import VAEConfig
 from .causal import AttentionBlock, Cache, ResidualBlock, RMSNorm, causal_conv3d
 
@@ -37,41 +37,97 @@ def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1, 1)
 
 
-def middle(dim: int, ops: ModuleType, **factory: Any) -> nn.Sequential:
-    """The layers at the smallest size."""
-    return nn.Sequential(
-        ResidualBlock(dim, dim, ops, **factory),
-        AttentionBlock(dim, ops, **factory),
-        ResidualBlock(dim, dim, ops, **factory),
-    )
+class _Stack(nn.Module):
+    """A first convolution, levels of one size each, layers at the smallest size, and a last convolution."""
+
+    conv1: nn.Module
+    middle: nn.Sequential
+    head: nn.Sequential
+
+    def _run(self, x: Tensor, cache: Cache, layers: Iterable[nn.Module]) -> Tensor:
+        x = self.conv1(x, cache)
+        for layer in layers:
+            x = layer(x, cache)
+        norm, _, conv = self.head
+        return conv(F.silu(norm(x), inplace=True), cache)
 
 
-def head(dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> nn.Sequential:
-    """The last layers; see `apply_head`."""
-    conv = causal_conv3d(ops)(dim, out_dim, 3, padding=1, **factory)
-    return nn.Sequential(RMSNorm(dim, 3, **factory), nn.Identity(), conv)
+def _middle(dim: int, ops: ModuleType) -> nn.Sequential:
+    return nn.Sequential(ResidualBlock(dim, dim, ops), AttentionBlock(dim, ops), ResidualBlock(dim, dim, ops))
 
 
-def apply_head(layers: nn.Sequential, x: Tensor, cache: Cache) -> Tensor:
-    norm, _, conv = layers.children()
-    return conv(F.silu(norm(x), inplace=True), cache)
+def _head(dim: int, out_dim: int, ops: ModuleType) -> nn.Sequential:
+    return nn.Sequential(RMSNorm(dim, 3), nn.Identity(), causal_conv3d(ops)(dim, out_dim, 3, padding=1))
+
+
+class Encoder(_Stack):
+    """What the first layer takes of a video -> two values (mean, log variance) per latent channel.
+
+    A version says how many channels its first layer takes, and makes the levels."""
+
+    in_dim = 3
+
+    def __init__(self, config: VAEConfig, ops: ModuleType) -> None:
+        super().__init__()
+        dims = [config.base_dim * m for m in (1, *config.dim_mult)]
+        self.conv1 = causal_conv3d(ops)(self.in_dim, dims[0], 3, padding=1)
+        self.downsamples = nn.Sequential(*self.levels(config, dims, ops))
+        self.middle = _middle(dims[-1], ops)
+        self.head = _head(dims[-1], config.z_dim * 2, ops)
+
+    def levels(self, config: VAEConfig, dims: list[int], ops: ModuleType) -> Iterable[nn.Module]:
+        """The layers from each width of `dims` to the next, on the way down."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """[B, in_dim, T, H, W] -> [B, 2 z, t, h, w]."""
+        return self._run(x, cache, (*self.downsamples, *self.middle))
+
+
+class Decoder(_Stack):
+    """Latents -> what `to_pixels` makes a video of; the parts are those of `Encoder`."""
+
+    out_dim = 3
+
+    def __init__(self, config: VAEConfig, ops: ModuleType) -> None:
+        super().__init__()
+        mult = config.dim_mult[::-1]
+        dims = [(config.dec_dim or config.base_dim) * m for m in (mult[0], *mult)]
+        self.conv1 = causal_conv3d(ops)(config.z_dim, dims[0], 3, padding=1)
+        self.middle = _middle(dims[0], ops)
+        self.upsamples = nn.Sequential(*self.levels(config, dims, ops))
+        self.head = _head(dims[-1], self.out_dim, ops)
+
+    def levels(self, config: VAEConfig, dims: list[int], ops: ModuleType) -> Iterable[nn.Module]:
+        """The layers from each width of `dims` to the next, on the way up."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """[B, z, t, h, w] -> [B, out_dim, T, H, W]."""
+        return self._run(x, cache, (*self.middle, *self.upsamples))
 
 
 class VideoVAE(nn.Module):
     """Encoder and decoder of a Wan VAE, streaming: memory does not grow with the length of the video.
 
-    A version sets `encoder` and `decoder`, and overrides the conversions between pixels and what its layers take."""
+    A version names its two halves, and overrides the conversions between pixels and what its layers take."""
 
-    encoder: nn.Module
-    decoder: nn.Module
+    encoder_class: type[Encoder]
+    decoder_class: type[Decoder]
 
-    def __init__(self, config: VAEConfig, ops: ModuleType, dtype: torch.dtype | None, **factory: Any) -> None:
+    def __init__(self, config: VAEConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()
         conv = causal_conv3d(ops)
         self.config = config
-        self.dtype = dtype or torch.get_default_dtype()
-        self.conv1 = conv(config.z_dim * 2, config.z_dim * 2, 1, dtype=dtype, **factory)
-        self.conv2 = conv(config.z_dim, config.z_dim, 1, dtype=dtype, **factory)
+        self.conv1 = conv(config.z_dim * 2, config.z_dim * 2, 1)
+        self.conv2 = conv(config.z_dim, config.z_dim, 1)
+        self.encoder = self.encoder_class(config, ops)
+        self.decoder = self.decoder_class(config, ops)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and of everything that is computed."""
+        return self.conv1.weight.dtype
 
     def from_pixels(self, video: Tensor) -> Tensor:
         """Pixels -> input of the first layer."""

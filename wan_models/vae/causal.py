@@ -21,10 +21,8 @@ def causal_conv3d(ops: ModuleType) -> type:
     """`ops.Conv3d` that sees only this frame and the ones before it."""
 
     class CausalConv3d(ops.Conv3d):  # type: ignore[misc, name-defined]
-        def __init__(
-            self, in_dim: int, out_dim: int, kernel: Any, stride: Any = 1, padding: int = 0, **factory: Any
-        ) -> None:
-            super().__init__(in_dim, out_dim, kernel, stride=stride, padding=(0, padding, padding), **factory)
+        def __init__(self, in_dim: int, out_dim: int, kernel: Any, stride: Any = 1, padding: int = 0) -> None:
+            super().__init__(in_dim, out_dim, kernel, stride=stride, padding=(0, padding, padding))
 
         def forward(self, x: Tensor, cache: Cache) -> Tensor:
             """x [B, C, T, H, W], the frames that follow the last call's -> [B, C_out, T, H, W]."""
@@ -55,9 +53,9 @@ def causal_conv3d(ops: ModuleType) -> type:
 class RMSNorm(nn.Module):
     """Scales each position's channels to unit RMS, times a learnt factor per channel. [B, C, ...] in and out."""
 
-    def __init__(self, dim: int, spatial_dims: int, **factory: Any) -> None:
+    def __init__(self, dim: int, spatial_dims: int) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.ones(dim, *[1] * spatial_dims, **factory))
+        self.gamma = nn.Parameter(torch.ones(dim, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)
@@ -67,20 +65,20 @@ class RMSNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv, beside a shortcut."""
 
-    def __init__(self, in_dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, in_dim: int, out_dim: int, ops: ModuleType) -> None:
         super().__init__()
         conv = causal_conv3d(ops)
         # places 1, 4 and 5 hold what has no weights, so that the others get the official numbers
         self.residual = nn.Sequential(
-            RMSNorm(in_dim, 3, **factory),
+            RMSNorm(in_dim, 3),
             nn.Identity(),
-            conv(in_dim, out_dim, 3, padding=1, **factory),
-            RMSNorm(out_dim, 3, **factory),
+            conv(in_dim, out_dim, 3, padding=1),
+            RMSNorm(out_dim, 3),
             nn.Identity(),
             nn.Identity(),
-            conv(out_dim, out_dim, 3, padding=1, **factory),
+            conv(out_dim, out_dim, 3, padding=1),
         )
-        self.shortcut = conv(in_dim, out_dim, 1, **factory) if in_dim != out_dim else None
+        self.shortcut = conv(in_dim, out_dim, 1) if in_dim != out_dim else None
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         norm1, _, conv1, norm2, _, _, conv2 = self.residual
@@ -92,11 +90,11 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention with one head over the positions of each frame."""
 
-    def __init__(self, dim: int, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, dim: int, ops: ModuleType) -> None:
         super().__init__()
-        self.norm = RMSNorm(dim, 2, **factory)
-        self.to_qkv = ops.Conv2d(dim, dim * 3, 1, **factory)
-        self.proj = ops.Conv2d(dim, dim, 1, **factory)
+        self.norm = RMSNorm(dim, 2)
+        self.to_qkv = ops.Conv2d(dim, dim * 3, 1)
+        self.proj = ops.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         frames = per_frame(x)
@@ -109,9 +107,9 @@ class AttentionBlock(nn.Module):
 class Upsample2d(nn.Module):
     """Height and width doubled, frame by frame."""
 
-    def __init__(self, dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, dim: int, out_dim: int, ops: ModuleType) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, out_dim, 3, padding=1, **factory))
+        self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, out_dim, 3, padding=1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         wide = F.interpolate(per_frame(x), scale_factor=2.0, mode="nearest-exact")
@@ -121,9 +119,9 @@ class Upsample2d(nn.Module):
 class Upsample3d(Upsample2d):
     """The same, and every frame but the video's first becomes two."""
 
-    def __init__(self, dim: int, out_dim: int, ops: ModuleType, **factory: Any) -> None:
-        super().__init__(dim, out_dim, ops, **factory)
-        self.time_conv = causal_conv3d(ops)(dim, dim * 2, (3, 1, 1), **factory)
+    def __init__(self, dim: int, out_dim: int, ops: ModuleType) -> None:
+        super().__init__(dim, out_dim, ops)
+        self.time_conv = causal_conv3d(ops)(dim, dim * 2, (3, 1, 1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         if self not in cache:  # the very first frame stays single, and is no past for the others
@@ -142,9 +140,9 @@ class Upsample3d(Upsample2d):
 class Downsample2d(nn.Module):
     """Height and width halved, frame by frame."""
 
-    def __init__(self, dim: int, ops: ModuleType, **factory: Any) -> None:
+    def __init__(self, dim: int, ops: ModuleType) -> None:
         super().__init__()
-        self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, dim, 3, stride=2, **factory))
+        self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, dim, 3, stride=2))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         return per_video(self.resample[1](F.pad(per_frame(x), (0, 1, 0, 1))), x.shape[0])
@@ -153,9 +151,9 @@ class Downsample2d(nn.Module):
 class Downsample3d(Downsample2d):
     """The same, and every two frames after the video's first become one."""
 
-    def __init__(self, dim: int, ops: ModuleType, **factory: Any) -> None:
-        super().__init__(dim, ops, **factory)
-        self.time_conv = causal_conv3d(ops)(dim, dim, (3, 1, 1), stride=(2, 1, 1), **factory)
+    def __init__(self, dim: int, ops: ModuleType) -> None:
+        super().__init__(dim, ops)
+        self.time_conv = causal_conv3d(ops)(dim, dim, (3, 1, 1), stride=(2, 1, 1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         x = super().forward(x, cache)

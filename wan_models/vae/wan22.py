@@ -6,25 +6,15 @@ code, whose parameter names are kept. Latents are raw here, as in `wan21`.
 """
 
 import itertools
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import ops as default_ops
 from ..config import VAEConfig
-from .base import LatentStatistics, VideoVAE, apply_head, head, middle
-from .causal import (
-    Cache,
-    Downsample2d,
-    Downsample3d,
-    ResidualBlock,
-    Upsample2d,
-    Upsample3d,
-    causal_conv3d,
-)
+from .base import Decoder, Encoder, LatentStatistics, VideoVAE
+from .causal import Cache, Downsample2d, Downsample3d, ResidualBlock, Upsample2d, Upsample3d
 
 PATCH = 2
 _STATISTICS = LatentStatistics(
@@ -71,14 +61,14 @@ class DownLevel(nn.Module):
     """Residual blocks and a halving, beside averages in groups."""
 
     def __init__(
-        self, in_dim: int, out_dim: int, blocks: int, time: bool, space: bool, ops: ModuleType, **factory: Any
+        self, in_dim: int, out_dim: int, blocks: int, time: bool, space: bool, ops: ModuleType
     ) -> None:
         super().__init__()
         self.out_dim, self.factors = out_dim, (2 if time else 1, 2 if space else 1)
         dims = (in_dim, *[out_dim] * blocks)
-        layers: list[nn.Module] = [ResidualBlock(a, b, ops, **factory) for a, b in itertools.pairwise(dims)]
+        layers: list[nn.Module] = [ResidualBlock(a, b, ops) for a, b in itertools.pairwise(dims)]
         if space:
-            layers.append((Downsample3d if time else Downsample2d)(out_dim, ops, **factory))
+            layers.append((Downsample3d if time else Downsample2d)(out_dim, ops))
         self.downsamples = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
@@ -92,14 +82,14 @@ class UpLevel(nn.Module):
     """Residual blocks and a doubling, beside repeated values; the last level neither doubles nor repeats."""
 
     def __init__(
-        self, in_dim: int, out_dim: int, blocks: int, time: bool, space: bool, ops: ModuleType, **factory: Any
+        self, in_dim: int, out_dim: int, blocks: int, time: bool, space: bool, ops: ModuleType
     ) -> None:
         super().__init__()
         self.out_dim, self.factors = out_dim, (2 if time else 1, 2) if space else None
         dims = (in_dim, *[out_dim] * blocks)
-        layers: list[nn.Module] = [ResidualBlock(a, b, ops, **factory) for a, b in itertools.pairwise(dims)]
+        layers: list[nn.Module] = [ResidualBlock(a, b, ops) for a, b in itertools.pairwise(dims)]
         if space:
-            layers.append((Upsample3d if time else Upsample2d)(out_dim, out_dim, ops, **factory))
+            layers.append((Upsample3d if time else Upsample2d)(out_dim, out_dim, ops))
         self.upsamples = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
@@ -113,68 +103,33 @@ class UpLevel(nn.Module):
         return x if shortcut is None else x.add_(shortcut)
 
 
-class Encoder(nn.Module):
+class Encoder22(Encoder):
     """Patches -> two values (mean, log variance) per latent channel."""
 
-    def __init__(self, config: VAEConfig, ops: ModuleType, **factory: Any) -> None:
-        super().__init__()
-        dims = [config.base_dim * m for m in (1, *config.dim_mult)]
+    in_dim = 3 * PATCH**2
+
+    def levels(self, config: VAEConfig, dims: list[int], ops: ModuleType) -> Iterator[nn.Module]:
         time = (*config.temporal_downsample, False)
-        self.conv1 = causal_conv3d(ops)(3 * PATCH**2, dims[0], 3, padding=1, **factory)
-        self.downsamples = nn.Sequential(
-            *(
-                DownLevel(a, b, config.num_res_blocks, time[i], i < len(dims) - 2, ops, **factory)
-                for i, (a, b) in enumerate(itertools.pairwise(dims))
-            )
-        )
-        self.middle = middle(dims[-1], ops, **factory)
-        self.head = head(dims[-1], config.z_dim * 2, ops, **factory)
-
-    def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        x = self.conv1(x, cache)
-        for layer in (*self.downsamples, *self.middle):
-            x = layer(x, cache)
-        return apply_head(self.head, x, cache)
+        for i, (dim, out_dim) in enumerate(itertools.pairwise(dims)):
+            yield DownLevel(dim, out_dim, config.num_res_blocks, time[i], i < len(dims) - 2, ops)
 
 
-class Decoder(nn.Module):
+class Decoder22(Decoder):
     """Latents -> patches."""
 
-    def __init__(self, config: VAEConfig, ops: ModuleType, **factory: Any) -> None:
-        super().__init__()
-        mult = config.dim_mult[::-1]
-        dims = [(config.dec_dim or config.base_dim) * m for m in (mult[0], *mult)]
-        time = (*config.temporal_downsample[::-1], False)
-        self.conv1 = causal_conv3d(ops)(config.z_dim, dims[0], 3, padding=1, **factory)
-        self.middle = middle(dims[0], ops, **factory)
-        self.upsamples = nn.Sequential(
-            *(
-                UpLevel(a, b, config.num_res_blocks + 1, time[i], i < len(dims) - 2, ops, **factory)
-                for i, (a, b) in enumerate(itertools.pairwise(dims))
-            )
-        )
-        self.head = head(dims[-1], 3 * PATCH**2, ops, **factory)
+    out_dim = 3 * PATCH**2
 
-    def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        x = self.conv1(x, cache)
-        for layer in (*self.middle, *self.upsamples):
-            x = layer(x, cache)
-        return apply_head(self.head, x, cache)
+    def levels(self, config: VAEConfig, dims: list[int], ops: ModuleType) -> Iterator[nn.Module]:
+        time = (*config.temporal_downsample[::-1], False)
+        for i, (dim, out_dim) in enumerate(itertools.pairwise(dims)):
+            yield UpLevel(dim, out_dim, config.num_res_blocks + 1, time[i], i < len(dims) - 2, ops)
 
 
 class WanVAE22(VideoVAE):
     """Encoder and decoder of the Wan 2.2 VAE; see `VideoVAE`."""
 
-    def __init__(
-        self,
-        config: VAEConfig,
-        ops: ModuleType = default_ops,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(config, ops, dtype, device=device)
-        self.encoder = Encoder(config, ops, device=device, dtype=dtype)
-        self.decoder = Decoder(config, ops, device=device, dtype=dtype)
+    encoder_class = Encoder22
+    decoder_class = Decoder22
 
     @property
     def values_per_pixel(self) -> float:

@@ -4,7 +4,6 @@ Source: wan/modules/animate/clip.py of the official code, whose parameter names 
 """
 
 from types import ModuleType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +21,11 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class SelfAttention(nn.Module):
     """Multi-head attention over the patches of a picture."""
 
-    def __init__(self, config: CLIPConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, config: CLIPConfig, ops: ModuleType) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.to_qkv = ops.Linear(config.dim, config.dim * 3, **factory)
-        self.proj = ops.Linear(config.dim, config.dim, **factory)
+        self.to_qkv = ops.Linear(config.dim, config.dim * 3)
+        self.proj = ops.Linear(config.dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, C] -> [B, L, C]."""
@@ -37,15 +36,13 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each after a norm in float32."""
 
-    def __init__(self, config: CLIPConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, config: CLIPConfig, ops: ModuleType) -> None:
         super().__init__()
         dim = config.dim
-        self.norm1 = ops.LayerNorm(dim, **factory)
-        self.attn = SelfAttention(config, ops, **factory)
-        self.norm2 = ops.LayerNorm(dim, **factory)
-        self.mlp = nn.Sequential(
-            ops.Linear(dim, config.mlp_dim, **factory), nn.GELU(), ops.Linear(config.mlp_dim, dim, **factory)
-        )
+        self.norm1 = ops.LayerNorm(dim)
+        self.attn = SelfAttention(config, ops)
+        self.norm2 = ops.LayerNorm(dim)
+        self.mlp = nn.Sequential(ops.Linear(dim, config.mlp_dim), nn.GELU(), ops.Linear(config.mlp_dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, C] -> [B, L, C]."""
@@ -56,24 +53,17 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Pictures -> a row of features for the whole and for each patch."""
 
-    def __init__(
-        self,
-        config: CLIPConfig,
-        ops: ModuleType = default_ops,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, config: CLIPConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.config = config
         dim, patch = config.dim, config.patch_size
-        self.patch_embedding = ops.Conv2d(3, dim, patch, stride=patch, bias=False, **factory)
-        self.cls_embedding = nn.Parameter(torch.zeros(1, 1, dim, **factory))
-        self.pos_embedding = nn.Parameter(torch.zeros(1, config.rows, dim, **factory))
-        self.pre_norm = ops.LayerNorm(dim, **factory)
-        self.transformer = nn.Sequential(*(Block(config, ops, **factory) for _ in range(config.num_layers)))
-        self.post_norm = ops.LayerNorm(dim, **factory)
-        self.head = nn.Parameter(torch.zeros(dim, config.out_dim, **factory))
+        self.patch_embedding = ops.Conv2d(3, dim, patch, stride=patch, bias=False)
+        self.cls_embedding = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embedding = nn.Parameter(torch.zeros(1, config.rows, dim))
+        self.pre_norm = ops.LayerNorm(dim)
+        self.transformer = nn.Sequential(*(Block(config, ops) for _ in range(config.num_layers)))
+        self.post_norm = ops.LayerNorm(dim)
+        self.head = nn.Parameter(torch.zeros(dim, config.out_dim))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures [B, 3, size, size] -> features [B, 1 + patches, C] after the last block but one, which
