@@ -87,7 +87,7 @@ class WanSigmas(io.ComfyNode):
                 _shift(),
                 io.Combo.Input(
                     "solver",
-                    options=list(sampling.schedule.SOLVERS),
+                    options=list(sampling.SOLVERS),
                     default="unipc",
                     optional=True,
                     tooltip="The official schedules of the two solvers differ a little; use the solver's own.",
@@ -128,7 +128,7 @@ class WanSolver(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "solver",
-                    options=list(sampling.schedule.SOLVERS),
+                    options=list(sampling.SOLVERS),
                     default="unipc",
                     tooltip="unipc: official for T2V, I2V, TI2V and S2V. dpm++: official for Animate.",
                 )

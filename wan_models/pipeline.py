@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .sampling import schedule
-from .sampling.dpm import make_solver
 from .sampling.guidance import guide, is_high_noise
+from .sampling.solvers import solver_class
 
 Velocity = Callable[..., Tensor]
 """(latents [B, C, F, H, W], timesteps [B] or [B, F], text, y) -> velocity like the latents; a `WanModel` is one."""
@@ -36,7 +36,7 @@ def video_latents(
     official order; one solver state runs through the switch of experts. A boundary of 0 is a model of one expert.
     Raises ValueError on steps < 1, shift <= 0, an unknown solver or a boundary outside 0..1."""
     sigmas = schedule.sigmas(steps, shift, solver)
-    state = make_solver(solver, sigmas)
+    state = solver_class(solver)(sigmas)
     known = 0 if first is None else first.shape[2]
 
     def keep(x: Tensor) -> Tensor:

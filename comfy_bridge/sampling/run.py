@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...wan_models.config import DISTILLED, RELEASES
-from ...wan_models.sampling.schedule import SOLVERS, timestep_of
+from ...wan_models.sampling.schedule import timestep_of
+from ...wan_models.sampling.solvers import SOLVERS
 from . import preflight, preview
 from . import samplers as sampling
 from .experts import ExpertsGuider

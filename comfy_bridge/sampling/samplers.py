@@ -11,11 +11,11 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from ...wan_models.sampling import schedule
-from ...wan_models.sampling.dpm import make_solver
+from ...wan_models.sampling.solvers import SOLVERS, solver_class
 
 OFFICIAL = "wan "
 """What the names of the official solvers and schedule begin with, in lists that also hold the host's."""
-SOLVER_NAMES = [OFFICIAL + name for name in schedule.SOLVERS]
+SOLVER_NAMES = [OFFICIAL + name for name in SOLVERS]
 SCHEDULE_NAME = OFFICIAL + "official"
 NOISE_SOURCES = ["cpu", "gpu"]
 
@@ -45,8 +45,8 @@ def schedulers() -> list[str]:
 
 
 def official_sampler(solver: str) -> comfy.samplers.KSAMPLER:
-    """SAMPLER that runs an official solver ("unipc" or "dpm++") over any SIGMAS."""
-    make_solver(solver, torch.tensor([1.0, 0.0]))  # an unknown name is an error now, not when sampling starts
+    """SAMPLER that runs an official solver, one of `SOLVERS`, over any SIGMAS."""
+    solver_class(solver)  # an unknown name is an error now, not when sampling starts
     return comfy.samplers.KSAMPLER(_run_solver, extra_options={"solver": solver})
 
 
@@ -64,7 +64,7 @@ def _run_solver(
     to_make = model.latent_image if mask is None else model.latent_image * mask
     if sigmas[0] >= _FROM_NOISE and to_make.abs().max() < _ZERO:
         x = model.noise  # the official run starts from the noise itself, the host from sigma_0 * noise
-    state = make_solver(solver, sigmas)
+    state = solver_class(solver)(sigmas)
     for i in trange(len(sigmas) - 1, disable=disable):
         denoised = model(x, sigmas[i].expand(x.shape[0]), **(extra_args or {}))
         if callback is not None:

@@ -6,8 +6,8 @@ from tests_support import rel_l2
 
 from wan_models.config import RELEASES
 from wan_models.sampling import schedule
-from wan_models.sampling.dpm import make_solver
 from wan_models.sampling.guidance import guide, is_high_noise
+from wan_models.sampling.solvers import SOLVERS, solver_class
 
 SHIFTS = [x / 2 for x in range(1, 31)] + [17.0, 1.1, 2.3, 7.77]
 
@@ -27,7 +27,7 @@ def official_scheduler(solver, steps, shift):
     return scheduler
 
 
-@pytest.mark.parametrize("solver", schedule.SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_schedule_equals_official_to_the_bit(official, solver):
     for steps in range(1, 101):
         for shift in SHIFTS if steps in (1, 2, 3, 4, 8, 20, 40, 50) else (3.0, 5.0, 12.0):
@@ -37,7 +37,7 @@ def test_schedule_equals_official_to_the_bit(official, solver):
             assert torch.equal(schedule.timesteps(steps, shift, solver), reference.timesteps), (steps, shift)
 
 
-@pytest.mark.parametrize("solver", schedule.SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_timesteps_come_out_of_float32_sigmas(solver):
     """The host passes float32 sigmas around; the official whole timesteps must come out of them."""
     for steps in range(1, 101):
@@ -53,7 +53,7 @@ def test_expert_choice_equals_official(official, release, high):
     boundary, shift = RELEASES[release].boundary, RELEASES[release].shift
     count = sum(is_high_noise(t, boundary) for t in schedule.timesteps(40, shift).tolist())
     assert count == high
-    for solver in schedule.SOLVERS:
+    for solver in SOLVERS:
         for steps in range(1, 101):
             for s in (shift, 3.0, 5.0):
                 reference = official_scheduler(solver, steps, s).timesteps
@@ -62,7 +62,7 @@ def test_expert_choice_equals_official(official, release, high):
                 assert chosen == [t.item() >= boundary * 1000 for t in reference], (solver, steps, s)
 
 
-@pytest.mark.parametrize("solver", schedule.SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 20, 40])
 def test_trajectory_equals_official(official, seed, solver, steps):
     shift = 1 + 12 * torch.rand(()).item()
@@ -73,19 +73,19 @@ def test_trajectory_equals_official(official, seed, solver, steps):
 
     reference, x = official_scheduler(solver, steps, shift), torch.randn(2, 3, 5, 6)
     ours, sigmas = x.clone(), schedule.sigmas(steps, shift, solver)
-    state = make_solver(solver, sigmas)
+    state = solver_class(solver)(sigmas)
     for i, t in enumerate(reference.timesteps):
         x = reference.step(velocity(x, t), t, x, return_dict=False)[0]
         ours = state.step(ours, ours - sigmas[i] * velocity(ours, t), i)
     assert rel_l2(ours, x) < 1e-5
 
 
-@pytest.mark.parametrize("solver", schedule.SOLVERS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_any_schedule_of_the_host(seed, solver):
     """From sigma 1 exactly, stopping above 0, uneven: x0 constant must be reached or approached exactly."""
     sigmas = torch.tensor([1.0, 0.97, 0.6, 0.55, 0.2])
     x0, noise = torch.randn(2, 4), torch.randn(2, 4)
-    state, x = make_solver(solver, sigmas), noise
+    state, x = solver_class(solver)(sigmas), noise
     for i in range(len(sigmas) - 1):
         x = state.step(x, x0, i)
     assert rel_l2(x, 0.8 * x0 + 0.2 * noise) < 1e-5
@@ -103,4 +103,24 @@ def test_guidance_and_wrong_settings():
     with pytest.raises(ValueError, match=r"boundary must lie in 0\.\.1"):
         is_high_noise(500, 1.5)
     with pytest.raises(ValueError, match="unknown solver"):
-        make_solver("euler", torch.tensor([1.0, 0.0]))
+        solver_class("euler")
+
+
+def test_a_new_solver_is_a_line_in_the_table(monkeypatch):
+    class Euler:
+        first_sigma = 1.0
+
+        def __init__(self, sigmas):
+            self.sigmas = sigmas
+
+        def step(self, x, x0, i):
+            return x0 + (x - x0) * (self.sigmas[i + 1] / self.sigmas[i])
+
+    monkeypatch.setitem(SOLVERS, "euler", Euler)
+    sigmas = schedule.sigmas(4, 5.0, "euler")
+    assert torch.equal(sigmas, schedule.sigmas(4, 5.0, "dpm++"))
+    assert torch.equal(schedule.timesteps(4, 5.0, "euler"), schedule.timesteps(4, 5.0, "dpm++"))
+    state, x, x0 = solver_class("euler")(sigmas), torch.ones(3), torch.zeros(3)
+    for i in range(4):
+        x = state.step(x, x0, i)
+    assert torch.equal(x, x0)

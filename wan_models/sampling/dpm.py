@@ -1,14 +1,17 @@
 """DPM-Solver++ 2M with the midpoint rule, as the official code runs it (Lu et al., arXiv 2211.01095)."""
 
 import math
+from typing import ClassVar
 
 from torch import Tensor
 
-from .unipc import UniPC, log_snr
+from .unipc import log_snr
 
 
 class DPMpp2M:
     """State of one run over `sigmas` [N + 1]; works on x0 predictions, first order at the start and into 0."""
+
+    first_sigma: ClassVar[float] = 1.0
 
     def __init__(self, sigmas: Tensor) -> None:
         self.sigmas: list[float] = sigmas.tolist()
@@ -25,11 +28,3 @@ class DPMpp2M:
             out.add_(x0 - self.previous, alpha=0.5 * scale / r)
         self.previous = x0
         return out
-
-
-def make_solver(name: str, sigmas: Tensor) -> UniPC | DPMpp2M:
-    """The solver of that name ("unipc" or "dpm++") over `sigmas`; ValueError on another name."""
-    solvers: dict[str, type[UniPC] | type[DPMpp2M]] = {"unipc": UniPC, "dpm++": DPMpp2M}
-    if name not in solvers:
-        raise ValueError(f"unknown solver {name!r}; choose one of {', '.join(solvers)}")
-    return solvers[name](sigmas)

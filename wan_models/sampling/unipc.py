@@ -5,7 +5,9 @@ on x0 predictions; for the flow x = (1 - s) * x0 + s * noise, lambda = log(1 - s
 """
 
 import math
+from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 INF = math.inf
@@ -20,6 +22,9 @@ def log_snr(sigma: float) -> float:
 
 class UniPC:
     """State of one run over `sigmas` [N + 1]; any decreasing schedule, also one that stops above 0."""
+
+    # the official scheduler keeps its training sigmas in float32, and starts from the largest of them
+    first_sigma: ClassVar[float] = float(np.float32(0.999))
 
     def __init__(self, sigmas: Tensor) -> None:
         self.sigmas: list[float] = sigmas.tolist()
