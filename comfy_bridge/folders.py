@@ -10,6 +10,7 @@ from pathlib import Path
 import folder_paths
 
 from ..wan_models.audio.speech_synthesis import is_voice
+from ..wan_models.checkpoints.formats import SUFFIXES
 from ..wan_models.checkpoints.reader import shard_of
 from ..wan_models.files import is_hidden, walk_files
 from ..wan_models.prompt.language_model import is_language_model
@@ -24,15 +25,15 @@ LANGUAGE = "LLM"
 """Language models, in the folder that other packs keep them in too."""
 
 
-# the host does not list these in its own folders
-GGUF_CATEGORIES = {"diffusion_models": "wan_gguf_models", "text_encoders": "wan_gguf_text_encoders"}
+# the host's own folders once more, with the files that it does not list there (GGUF)
+_ALL_FILES = {"diffusion_models": "wan_gguf_models", "text_encoders": "wan_gguf_text_encoders"}
 
 
 def register() -> None:
     """Adds `models/wan` to the host's model folders; an extra_model_paths.yaml may add more under `wan`.
 
-    GGUF files in the host's folders get categories of their own: the host's lists do not show them, and other
-    packs' lists stay as they are."""
+    Files in the host's folders that its lists do not show (GGUF) get categories of their own, so that other packs'
+    lists stay as they are."""
     try:
         Path(folder_paths.models_dir, CATEGORY).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,12 +44,12 @@ def register() -> None:
     folder_paths.add_model_folder_path(CATEGORY, str(Path(folder_paths.models_dir, CATEGORY)))
     # the folders come from the host, the file endings do not: without them every file would be listed
     folder_paths.folder_names_and_paths[CATEGORY][1].update(
-        [*folder_paths.supported_pt_extensions, ".gguf", ".onnx"]
+        [*folder_paths.supported_pt_extensions, *SUFFIXES, ".onnx"]
     )
     for category in (VOICES, DETECTION, SEGMENTATION, LANGUAGE):
         folder_paths.add_model_folder_path(category, str(Path(folder_paths.models_dir, category)))
-    for category, ours in GGUF_CATEGORIES.items():
-        folder_paths.folder_names_and_paths[ours] = (folder_paths.get_folder_paths(category), {".gguf"})
+    for category, ours in _ALL_FILES.items():
+        folder_paths.folder_names_and_paths[ours] = (folder_paths.get_folder_paths(category), set(SUFFIXES))
 
 
 def release_roots() -> list[Path]:
@@ -145,8 +146,8 @@ def options(category: str, named: str = "") -> list[str]:
         name for name in _release_entries() if named in name.lower() and not name.lower().endswith(".onnx")
     ]
     found = [*released, *_listed(category)]
-    if category in GGUF_CATEGORIES:
-        found += _listed(GGUF_CATEGORIES[category])
+    if category in _ALL_FILES:
+        found += _listed(_ALL_FILES[category])
     return list(dict.fromkeys(found))
 
 
@@ -156,7 +157,7 @@ def resolve(name: str, *categories: str) -> Path:
     if entry is not None:
         return entry
     for category in categories:
-        for listed in (category, GGUF_CATEGORIES.get(category)):
+        for listed in (category, _ALL_FILES.get(category)):
             found = folder_paths.get_full_path(listed, name) if listed else None
             if found is not None:
                 return Path(found)

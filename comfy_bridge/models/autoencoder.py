@@ -19,6 +19,7 @@ from ...wan_models.vae.wan21 import WanVAE21
 from ...wan_models.vae.wan22 import WanVAE22
 from .. import compat
 from ..progress import progress
+from .hints import loader_hints
 
 # the official code runs the autoencoder in float32; half precision is the user's choice
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,7 +90,8 @@ def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoV
 
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     checkpoint = open_model(path)
-    info = expect(checkpoint, "vae")
+    with loader_hints():
+        info = expect(checkpoint, "vae")
     stored = DTYPES[dtype]
     with torch.device("meta"):
         network = kinds[info.config.version](info.config, comfy.ops.manual_cast).to(stored)

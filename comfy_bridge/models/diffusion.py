@@ -24,10 +24,10 @@ from ...wan_models.content import tracked
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
 from .foreign_patches import warn_of_unused
+from .hints import loader_hints
 from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
 from .identity import files_of
 from .kept_conds import KeptCond, converted, kept
-from .other_models import road
 from .packed import PackedPatcher, ops, workspace_bytes
 
 DTYPES = {
@@ -214,7 +214,8 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     in the file. Bare parameters and norms, tiny but sensitive, keep the precision of the file.
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     checkpoint = open_model(path)
-    info = expect(checkpoint, "dit", road)
+    with loader_hints():
+        info = expect(checkpoint, "dit")
     stored = DTYPES[dtype] or _stored_dtype(info)
     keep_packed = bool(info.packed) and dtype == "default"
     as_in_file = keep_packed or (dtype == "default" and stored == info.dtype)

@@ -10,8 +10,9 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor, nn
 
+from ...wan_models.checkpoints.errors import CheckpointError
 from ...wan_models.checkpoints.lora import LoRAMatch, looks_like, match
-from ...wan_models.checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint
+from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
 
 ATTACHMENT = "wan_loras"
 """Under this key a MODEL remembers the names of the LoRA files on it."""

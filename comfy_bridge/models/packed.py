@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...wan_models.checkpoints.quantized import Packing
+from ...wan_models.checkpoints.packing import Packing
 from .unpacked import Unpacked
 
 

@@ -15,6 +15,7 @@ from ...wan_models.config import T5Config
 from ...wan_models.text.tokenizer import WanTokenizer, clean, find_folder
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
+from .hints import loader_hints
 from .packed import has_packed, ops, packed_patcher, set_unpacked_dtype
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -113,7 +114,8 @@ def load_text_encoder(
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     file = open_checkpoint(path)
     checkpoint = file.for_model()
-    info = expect(checkpoint, "t5")
+    with loader_hints():
+        info = expect(checkpoint, "t5")
     tokenizer = find_tokenizer(file)
     as_in_file = dtype == "default"
     # packed weights and 8-bit floats are for storage: the layers make of them what the official code computes in

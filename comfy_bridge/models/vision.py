@@ -13,6 +13,7 @@ from ...wan_models.checkpoints.reader import open_model
 from ...wan_models.images import centre_square, rgb
 from ...wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
 from .. import compat
+from .hints import loader_hints
 
 
 class WanClipVision:
@@ -48,8 +49,10 @@ def load_clip_vision(path: str | Path) -> WanClipVision:
     Raises CheckpointError (a ValueError) where it is broken or holds something else."""
     checkpoint = open_model(path)
     dtype = comfy.model_management.text_encoder_dtype(comfy.model_management.text_encoder_device())
+    with loader_hints():
+        info = expect(checkpoint, "clip_vision")
     with torch.device("meta"):
-        tower = VisionTransformer(expect(checkpoint, "clip_vision").config, comfy.ops.manual_cast)
+        tower = VisionTransformer(info.config, comfy.ops.manual_cast)
     vision = WanClipVision(tower)
     load_tower(tower.eval(), checkpoint)
     tower.to(dtype)

@@ -153,6 +153,33 @@ def test_animate_2_is_refused_by_name(host, base):
     assert "Wan-Animate-2" in host.run({"info": info})["outputs"]["info"]["text"][0]
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "says"),
+    [
+        (
+            "high",
+            "Wan2.1_VAE.pth",
+            r"VAE.pth is a Wan 2.1 VAE .*; a diffusion model was expected.*WanVAELoader",
+        ),
+        (
+            "t5",
+            "low_noise_model",
+            "text-to-video diffusion model.*; a UMT5 text encoder was expected.*WanDiTLoader",
+        ),
+        ("vae", "models_t5_umt5-xxl-enc-bf16.pth", "UMT5 text encoder.*; a VAE was expected.*WanT5Loader"),
+    ],
+)
+def test_wrong_kind_names_the_right_loader(host, place, name, says):
+    graph = base_graph() | {"sample": sampler(3), "save": save()}
+    graph["vae"] = node("WanVAELoader", vae_name=f"{RELEASE}Wan2.1_VAE.pth", weight_dtype="fp32")
+    graph["frames"] = node("WanVAEDecode", samples=("sample", 0), vae=("vae", 0), tile_size=0)
+    graph["image"] = node("SaveImage", images=("frames", 0), filename_prefix="frames")
+    (name_of_file,) = (key for key in graph[place]["inputs"] if key.endswith("_name"))
+    graph[place]["inputs"][name_of_file] = RELEASE + name
+    with pytest.raises(HostError, match=says):
+        host.run(graph)
+
+
 # --- files as they lie about ---
 
 

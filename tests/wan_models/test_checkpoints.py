@@ -1,9 +1,10 @@
 """Reading, recognising and loading checkpoints, whole and broken."""
 
 import json
+import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from demo.tiny_release import CLIP, DIT, DITS, VAE, write_release
 from wan_models.checkpoints.detect import identify
-from wan_models.checkpoints.formats import TORCH_SUFFIXES
+from wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
+from wan_models.checkpoints.formats import FORMATS, SUFFIXES, open_file
 from wan_models.checkpoints.loading import expect, load_into
-from wan_models.checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint, open_model
+from wan_models.checkpoints.packing import Scheme
+from wan_models.checkpoints.quantized import SCHEMES
+from wan_models.checkpoints.reader import Checkpoint, open_checkpoint, open_model
+from wan_models.checkpoints.torch_file import TorchFile
 from wan_models.config import DiTConfig, SpeechConfig, T5Config
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
@@ -224,6 +229,88 @@ def test_broken_files_say_what_is_wrong(copy, make, message):
         open_checkpoint(make(copy))
 
 
+def test_a_file_begins_as_one_format_only(release, tmp_path):
+    write_gguf(tmp_path / "m.gguf", {f"w{i}": torch.zeros(32) for i in range(ord("{"))}, "F32")
+    for file in (
+        release / "Wan2.1_VAE.pth",
+        next((release / "low_noise_model").glob("*.safetensors")),
+        tmp_path / "m.gguf",
+    ):
+        head = file.read_bytes()[:64]
+        assert [type(open_file(file))] == [kind for kind in FORMATS if kind.recognises(head)]
+
+
+def test_a_new_format_is_a_line_in_the_table(monkeypatch, release, tmp_path):
+    class Pickled(TorchFile):
+        """Bytes of a PyTorch file after a word of its own."""
+
+        format, suffixes = "pickled", (".pickled",)
+
+        @staticmethod
+        def recognises(head):
+            return head.startswith(b"pickled!")
+
+        def __init__(self, path):
+            (tmp_path / "inner.pth").write_bytes(path.read_bytes()[8:])
+            super().__init__(tmp_path / "inner.pth")
+
+    file = tmp_path / "vae.pickled"
+    file.write_bytes(b"pickled!" + (release / "Wan2.1_VAE.pth").read_bytes())
+    with pytest.raises(CheckpointError, match=r"no checkpoint: expected \.safetensors, \.sft, \.gguf, \.pth"):
+        open_checkpoint(file)
+    monkeypatch.setattr("wan_models.checkpoints.formats.FORMATS", (*FORMATS, Pickled))
+    monkeypatch.setattr("wan_models.checkpoints.formats.SUFFIXES", (*SUFFIXES, *Pickled.suffixes))
+    info = expect(open_model(file), "vae")
+    assert (info.config, info.format) == (VAE, "pickled")
+
+
+def test_a_new_scheme_is_a_line_in_the_table(monkeypatch, release, tmp_path):
+    """Weights of 8-bit whole numbers with a scale, which are a fault until a scheme reads them."""
+
+    @dataclass(frozen=True)
+    class Int8:
+        shape: tuple
+        scale: float
+        name: str = "int8"
+
+        @property
+        def nbytes(self):
+            return math.prod(self.shape)
+
+        def unpack(self, raw, dtype):
+            return raw.to(dtype) * self.scale
+
+    def find(shapes, dtypes, read):
+        return {
+            name: Int8(shape, float(read(f"{name.removesuffix('weight')}weight_scale")))
+            for name, shape in shapes.items()
+            if dtypes[name] == torch.int8
+        }
+
+    state = dict(open_checkpoint(release / "low_noise_model"))
+    weight = state["blocks.0.ffn.0.weight"]
+    scale = weight.abs().max() / 127
+    state["blocks.0.ffn.0.weight"] = (weight / scale).round().to(torch.int8)
+    state["blocks.0.ffn.0.weight_scale"] = scale
+    note = torch.tensor(list(b'{"format": "int8"}'), dtype=torch.uint8)
+    save_file(state | {"blocks.0.ffn.0.comfy_quant": note}, tmp_path / "m.safetensors")
+    with pytest.raises(
+        CheckpointError, match="format is 'int8'; of such formats float8_e4m3fn and float8_e5m2"
+    ):
+        expect(open_model(tmp_path / "m.safetensors"), "dit")
+    save_file(state, tmp_path / "n.safetensors")
+    with pytest.raises(CheckpointError, match="is stored as int8 with a scale"):
+        expect(open_model(tmp_path / "n.safetensors"), "dit")
+    monkeypatch.setattr(
+        "wan_models.checkpoints.quantized.SCHEMES", (*SCHEMES, Scheme(find, ("weight_scale",), ("int8",)))
+    )
+    for name in ("m.safetensors", "n.safetensors"):
+        checkpoint = open_model(tmp_path / name)
+        model = WanModel(expect(checkpoint, "dit").config, device="meta")
+        load_into(model, checkpoint)
+        assert (model.blocks[0].ffn[0].weight - weight).abs().max() <= scale / 2 * 1.001
+
+
 @pytest.mark.parametrize("is_new", [True, False])
 def test_code_in_a_pth_never_runs(tmp_path, is_new):
     class Bomb:
@@ -236,12 +323,14 @@ def test_code_in_a_pth_never_runs(tmp_path, is_new):
     assert not (tmp_path / "ran").exists()
 
 
-def test_wrong_kind_names_the_right_loader(release):
+def test_wrong_kind_says_what_it_is(release):
+    file = release / "Wan2.1_VAE.pth"
     with pytest.raises(
-        CheckpointError, match=r"Wan2.1_VAE.pth is a Wan 2.1 VAE .*diffusion model was expected.*WanVAELoader"
-    ):
-        expect(open_checkpoint(release / "Wan2.1_VAE.pth"), "dit")
-    with pytest.raises(CheckpointError, match=r"UMT5 text encoder.*a VAE was expected.*WanT5Loader"):
+        WrongModelError, match=r"VAE.pth is a Wan 2.1 VAE .*diffusion model was expected"
+    ) as caught:
+        expect(open_checkpoint(file), "dit")
+    assert (caught.value.path, caught.value.info.kind, caught.value.expected) == (file, "vae", "dit")
+    with pytest.raises(WrongModelError, match=r"UMT5 text encoder.*a VAE was expected"):
         expect(open_checkpoint(release / "models_t5_umt5-xxl-enc-bf16.pth"), "vae")
 
 
@@ -373,7 +462,9 @@ def test_endings_prefixes_and_containers(release, tmp_path, name):
     saved, path = SAVED[name](state), tmp_path / name
     if name.startswith("old"):
         torch.save(saved, path, _use_new_zipfile_serialization=False)
-    elif name.startswith("zip") or (not name.startswith("header") and path.suffix.lower() in TORCH_SUFFIXES):
+    elif name.startswith("zip") or (
+        not name.startswith("header") and path.suffix.lower() in TorchFile.suffixes
+    ):
         torch.save(saved, path)
     else:
         save_file(saved, path)
@@ -503,9 +594,10 @@ def test_animate_2_is_refused_by_name(name, told):
     checkpoint = headers(I2V_2_1, Path("models/diffusion_models", name), told)
     assert identify(checkpoint).variant.key == "animate2"
     with pytest.raises(
-        CheckpointError, match=r"is Wan-Animate-2 \(character animation\).*none of the models.* DO THIS"
-    ):
-        expect(checkpoint, "dit", lambda info: "DO THIS")
+        UnsupportedModelError, match=r"is Wan-Animate-2 \(character animation\).*none of the models"
+    ) as caught:
+        expect(checkpoint, "dit")
+    assert caught.value.info.variant.key == "animate2"
 
 
 @pytest.mark.parametrize(("name", "told"), IS_NOT)

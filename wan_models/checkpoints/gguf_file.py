@@ -1,15 +1,17 @@
 """GGUF files: the header through the gguf package, tensors memory-mapped and packed as they are."""
 
+import math
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .gguf_blocks import BLOCKS
-from .quantized import Blocks
+from .errors import CheckpointError
+from .gguf_blocks import BLOCKS, dequantize, packed_width
 
 _PLAIN = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -47,26 +49,48 @@ def _open(path: Path) -> Any:
     return Reader(path)
 
 
-class GGUFFile:
-    """One GGUF file. Raises ValueError where it is none, or cut short, or holds an unknown kind of blocks."""
+@dataclass(frozen=True)
+class Blocks:
+    """The packing of GGUF's block-quantised rows of bytes; name: their kind."""
 
-    format = "GGUF"
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape[:-1]) * packed_width(self.name, self.shape[-1])
+
+    def unpack(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
+        return dequantize(raw, self.name, dtype)
+
+
+class GGUFFile:
+    """One GGUF file. Raises CheckpointError where it is none, or cut short, or holds an unknown kind of blocks."""
+
+    format: ClassVar[str] = "GGUF"
+    suffixes: ClassVar[tuple[str, ...]] = (".gguf",)
+
+    @staticmethod
+    def recognises(head: bytes) -> bool:
+        return head.startswith(b"GGUF")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._reader = _open(path)
         except ImportError:
-            raise ValueError(f"{path.name} is a GGUF file, which needs a package: pip install gguf") from None
+            raise CheckpointError(
+                f"{path.name} is a GGUF file, which needs a package: pip install gguf"
+            ) from None
         except Exception as error:  # a broken header ends the reader in many ways
-            raise ValueError(
+            raise CheckpointError(
                 f"{path} is damaged, cut short or no GGUF file ({error}): download it again"
             ) from None
         self.tensors: dict[str, Any] = {}
         for tensor in self._reader.tensors:
             kind = tensor.tensor_type.name
             if kind not in _PLAIN and kind not in BLOCKS:
-                raise ValueError(
+                raise CheckpointError(
                     f"{path}: {tensor.name} is stored as {kind}, which cannot be read; get a file of type "
                     f"{', '.join(BLOCKS)}, F16 or BF16"
                 )

@@ -1,43 +1,23 @@
 """Loading a checkpoint into a model that was built on the meta device: all of it or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from .detect import ModelInfo, identify
-from .reader import Checkpoint, CheckpointError
-
-_KINDS = {
-    "dit": "a diffusion model",
-    "vae": "a VAE",
-    "t5": "a UMT5 text encoder",
-    "clip_vision": "a CLIP image encoder",
-}
-_LOADERS = {
-    "dit": "WanDiTLoader",
-    "vae": "WanVAELoader",
-    "t5": "WanT5Loader",
-    "clip_vision": "WanCLIPVisionLoader",
-}
+from .errors import CheckpointError, UnsupportedModelError, WrongModelError
+from .reader import Checkpoint
 
 
-def expect(checkpoint: Checkpoint, kind: str, hint: Callable[[ModelInfo], str] | None = None) -> ModelInfo:
-    """What the checkpoint holds; CheckpointError where that is not a `kind` (of `ModelInfo`) or cannot be used.
-
-    hint: says what to do with a model that is not run here."""
+def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
+    """What the checkpoint holds. Raises UnsupportedModelError or WrongModelError where that is not a `kind` (of
+    `ModelInfo`), and CheckpointError where it cannot be used."""
     info = identify(checkpoint)
     if info.variant is not None:
-        advice = f" {hint(info)}" if hint else ""
-        raise CheckpointError(
-            f"{checkpoint.path} is {info.description}. It is none of the models that are run here (T2V, I2V, TI2V, "
-            f"S2V, Animate).{advice}"
-        )
+        raise UnsupportedModelError(checkpoint.path, info)
     if info.kind != kind:
-        loader = f" Load it with {_LOADERS[info.kind]}." if info.kind in _LOADERS else ""
-        raise CheckpointError(
-            f"{checkpoint.path} is {info.description}; {_KINDS[kind]} was expected here.{loader}"
-        )
+        raise WrongModelError(checkpoint.path, info, kind)
     if checkpoint.fault:
         raise CheckpointError(checkpoint.fault)
     return info
@@ -66,32 +46,10 @@ def load_into(
     Raises CheckpointError where names or shapes do not fit."""
     if checkpoint.fault:
         raise CheckpointError(checkpoint.fault)
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = checkpoint.shapes
-    problems = [
-        ("are missing", [name for name in wanted if name not in found]),
-        ("are not known to the model", [name for name in found if name not in wanted]),
-        (
-            "have another shape",
-            [
-                f"{name} {list(found[name])} instead of {list(wanted[name])}"
-                for name in wanted
-                if name in found and found[name] != wanted[name]
-            ],
-        ),
-    ]
-    said = [
-        f"{len(names)} of {len(wanted)} tensors {what}: {', '.join(names[:3])}"
-        for what, names in problems
-        if names
-    ]
-    if said:
-        raise CheckpointError(
-            f"{checkpoint.path} looks like {identify(checkpoint).description}, but does not fit it: {'; '.join(said)}. "
-            "The file is incomplete or was made for another model"
-        )
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    _check_fit(checkpoint, expected)
     state = {}
-    for name in wanted:
+    for name in expected:
         tensor, packing = checkpoint[name], checkpoint.packing(name)
         owner, _, leaf = name.rpartition(".")
         if packing is not None:
@@ -104,3 +62,27 @@ def load_into(
         state[name] = convert(name, tensor) if convert else tensor
     module.load_state_dict(state, strict=False, assign=True)  # names were compared above
     module.requires_grad_(False)
+
+
+def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """CheckpointError where names or shapes of the tensors are not the expected ones."""
+    shapes = checkpoint.shapes
+    mismatches = {
+        "are missing": [name for name in expected if name not in shapes],
+        "are not known to the model": [name for name in shapes if name not in expected],
+        "have another shape": [
+            f"{name} {list(shapes[name])} instead of {list(shape)}"
+            for name, shape in expected.items()
+            if name in shapes and shapes[name] != shape
+        ],
+    }
+    problems = [
+        f"{len(names)} of {len(expected)} tensors {what}: {', '.join(names[:3])}"
+        for what, names in mismatches.items()
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{checkpoint.path} looks like {identify(checkpoint).description}, but does not fit it: "
+            f"{'; '.join(problems)}. The file is incomplete or was made for another model"
+        )

@@ -18,9 +18,12 @@ from torch import Tensor
 
 from ..files import visible_files
 from . import keys
-from .formats import SAFETENSORS_SUFFIXES, SUFFIXES, CheckpointError, WeightsFile, open_file
+from .errors import CheckpointError
+from .formats import SUFFIXES, WeightsFile, open_file
 from .gguf_file import GGUFFile
-from .quantized import Packing, is_side_tensor, scaled_float8
+from .packing import Packing
+from .quantized import is_side_tensor, packings
+from .safetensors_file import SafetensorsFile
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<suffix>\.[^.]+)")
 
@@ -103,7 +106,7 @@ class Checkpoint(Mapping[str, Tensor]):
         files = {id(entry.file): entry.file for entry in self._entries.values()}
         merged: dict[str, str] = {}
         for file in files.values():
-            merged |= getattr(file, "metadata", {})
+            merged |= file.metadata
         return merged
 
     @cached_property
@@ -127,13 +130,13 @@ class Checkpoint(Mapping[str, Tensor]):
         if official is not None:
             entries = {official[name]: entry for name, entry in entries.items() if name in official}
         plain = Checkpoint(self.path, entries, self.format)
-        fault, scaled = "", {}
+        fault, packed = "", {}
         try:
-            scaled = scaled_float8(plain.shapes, plain.__getitem__, plain.dtypes)
+            packed = packings(plain.shapes, plain.dtypes, plain.__getitem__)
         except ValueError as error:
             fault = f"{self.path}: {error}"
         entries = {
-            name: replace(entry, packing=scaled.get(name, entry.packing))
+            name: replace(entry, packing=packed.get(name, entry.packing))
             for name, entry in entries.items()
             if not is_side_tensor(name)
         }
@@ -200,7 +203,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         entries = _indexed(indices[0])
         return Checkpoint(folder, entries, "sharded " + next(iter(entries.values())).file.format)
     files = [file for file in visible_files(folder) if file.suffix.lower() in SUFFIXES]
-    files = [file for file in files if file.suffix.lower() in SAFETENSORS_SUFFIXES] or files
+    files = [file for file in files if file.suffix.lower() in SafetensorsFile.suffixes] or files
     if not files:
         raise CheckpointError(f"{folder} holds no .safetensors file: the download is not complete")
     sets = {_set_of(shard) if (shard := shard_of(f.name)) else f.name for f in files}
