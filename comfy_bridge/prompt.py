@@ -3,12 +3,10 @@
 import os
 
 import comfy.model_management
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..wan_models import images
+from ..wan_models.images.pixels import rgb, to_pil
 from ..wan_models.prompt import chat_endpoint
 from ..wan_models.prompt import extension as prompt_extension
 from ..wan_models.prompt.extension import LANGUAGES, TASKS, Question, clean_answer
@@ -44,17 +42,12 @@ def extend(
     """The longer prompt. image: IMAGE, of which the first is shown to the model.
 
     Raises ValueError, ConnectionError, TimeoutError or ImportError with what is wrong and what to do."""
-    shown = None if image is None else _picture(image)
+    shown = None if image is None else to_pil(rgb(image)[0])
     asked = prompt_extension.question(task, prompt, language, shown)
     if model == ENDPOINT:
         where = chat_endpoint.endpoint(base_url, endpoint_model, os.environ)
         return clean_answer(chat_endpoint.answer(where, asked, seed, temperature, progress()))
     return clean_answer(_answer_locally(model, asked, seed, temperature, max_tokens, device))
-
-
-def _picture(image: Tensor) -> Image.Image:
-    pixels = images.rgb(image)[0].cpu().float().clamp(0, 1)
-    return Image.fromarray((pixels * 255).round().byte().numpy().astype(np.uint8))
 
 
 def _answer_locally(

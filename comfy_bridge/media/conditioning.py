@@ -7,7 +7,10 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...wan_models import images
+from ...wan_models.images.conditioning import known_frames, mask_channels
+from ...wan_models.images.pixels import rgb
+from ...wan_models.images.resize import resize, resize_crop
+from ...wan_models.images.sizes import size_for_i2v, size_for_ti2v
 from ...wan_models.vae import wan22
 from . import latents
 
@@ -47,24 +50,24 @@ def image_to_video(
                 "Connect start_image"
             )
         raise ValueError("no start_image is connected; for video from text alone use a text-to-video model")
-    start = images.rgb(start)
+    start = rgb(start)
     size = (width, height)
     if fit != "exact":
-        size = images.latent_area_size(start.shape[2], start.shape[1], width * height)
+        size = size_for_i2v(start.shape[2], start.shape[1], width * height)
     latents.check_size(*size, frames, 16)
     if end is not None:
-        end = images.rgb(end)
+        end = rgb(end)
         if end.shape[1:3] != start.shape[1:3]:
-            end = images.cover(end, start.shape[2], start.shape[1])
+            end = resize_crop(end, start.shape[2], start.shape[1])
     if fit == "exact":  # nothing is stretched: what is too much is cut off
-        start, end = (None if x is None else images.cover(x, *size) for x in (start, end))
+        start, end = (None if x is None else resize_crop(x, *size) for x in (start, end))
     else:
-        start, end = (None if x is None else images.stretch(x, *size) for x in (start, end))
+        start, end = (None if x is None else resize(x, *size) for x in (start, end))
 
-    video, known = images.known_frames(start, end, frames)
+    video, known = known_frames(start, end, frames)
     encoded = vae.encode(video)
     # the host's mask is 1 where something is to be made
-    mask = 1 - images.mask_channels(known, *encoded.shape[-2:])[None]
+    mask = 1 - mask_channels(known, *encoded.shape[-2:])[None]
     values = {"concat_latent_image": encoded, "concat_mask": mask}
     if clip_vision is not None:
         values["clip_vision_output"] = clip_vision
@@ -83,12 +86,12 @@ def first_frame_latent(
     )
     if start is None:
         return latents.empty(width, height, frames, batch_size, vae)
-    start = images.rgb(start)[:1]
+    start = rgb(start)[:1]
     size = (width, height)
     if fit != "exact":
-        size = images.best_area_size(start.shape[2], start.shape[1], width * height)
+        size = size_for_ti2v(start.shape[2], start.shape[1], width * height)
     latent = latents.empty(*size, frames, batch_size, vae)
-    z = vae.encode(images.cover(start, *size))
+    z = vae.encode(resize_crop(start, *size))
     samples = latent["samples"]
     samples[:] = wan22.denormalize(torch.zeros_like(samples))  # what the host normalises to zero
     samples[:, :, : z.shape[2]] = z

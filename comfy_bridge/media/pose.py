@@ -8,8 +8,10 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...wan_models import images
 from ...wan_models.config import FaceConfig
+from ...wan_models.images.pixels import rgb
+from ...wan_models.images.resize import resize_masks
+from ...wan_models.images.sizes import size_for_animate
 from ...wan_models.pose import detect as detection
 from ...wan_models.pose import draw as drawing
 from ...wan_models.pose import face, mask, retarget, segment
@@ -46,7 +48,7 @@ def detect(frames: Tensor, detector: str, pose_model: str, person: str, follow: 
     find = None if paths[0] is None else detection.PersonDetector(paths[0], device)
     assert paths[1] is not None
     estimate = detection.PoseEstimator(paths[1], device)
-    frames = images.rgb(frames).cpu()
+    frames = rgb(frames).cpu()
     return detection.track_person(frames, find, estimate, person, follow, progress()).to_openpose()
 
 
@@ -63,7 +65,7 @@ def draw(
     """POSE_KEYPOINT -> IMAGE of skeletons on black, sized as one of `video.FIT`: "exact" fits them in."""
     track = PoseTrack.from_openpose(keypoints)
     if fit_as == "keep aspect":
-        track = fit(track, *images.floor_area_size(track.width, track.height, width * height))
+        track = fit(track, *size_for_animate(track.width, track.height, width * height))
     elif fit_as == "exact":
         track = fit(track, width, height)
     show = progress()
@@ -77,7 +79,7 @@ def draw(
 def crop_faces(frames: Tensor, keypoints: Any, scale: float, smooth: int) -> Tensor:
     """IMAGE and its POSE_KEYPOINT -> IMAGE of the face in each frame."""
     track = _track_of(frames, keypoints)
-    return face.crop_faces(images.rgb(frames).cpu(), track, FaceConfig().size, scale, smooth)
+    return face.crop_faces(rgb(frames).cpu(), track, FaceConfig().size, scale, smooth)
 
 
 def _track_of(frames: Tensor, keypoints: Any) -> PoseTrack:
@@ -114,8 +116,7 @@ def subject_mask(
     if given is not None:
         if given.shape[0] not in (1, len(frames)):
             raise ValueError(f"mask has {given.shape[0]} frames and the video {len(frames)}")
-        masks = torch.nn.functional.interpolate(given[:, None].float(), size=(height, width))[:, 0]
-        masks = (masks > 0.5).float().expand(len(frames), -1, -1)
+        masks = (resize_masks(given, width, height) > 0.5).float().expand(len(frames), -1, -1)
     elif keypoints is not None and sam2 != NO_MODEL:
         track = _track_of(frames, keypoints)
         device = comfy.model_management.get_torch_device()
@@ -125,7 +126,7 @@ def subject_mask(
             torch.nn.ModuleDict({"network": model}), device, comfy.model_management.unet_offload_device()
         )
         comfy.model_management.load_model_gpu(patcher)
-        masks = segment.segment(images.rgb(frames).cpu(), track, model, processor, progress())
+        masks = segment.segment(rgb(frames).cpu(), track, model, processor, progress())
     else:
         raise ValueError(
             "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "
@@ -141,5 +142,5 @@ def background(frames: Tensor, masks: Tensor) -> Tensor:
     """IMAGE without what is in the MASK. ValueError where they do not go together."""
     if masks.shape[0] not in (1, len(frames)):
         raise ValueError(f"mask has {masks.shape[0]} frames and the video {len(frames)}")
-    sized = torch.nn.functional.interpolate(masks[:, None].float(), size=tuple(frames.shape[1:3]))[:, 0]
-    return mask.background(images.rgb(frames), sized)
+    height, width = frames.shape[1:3]
+    return mask.background(rgb(frames), resize_masks(masks, width, height))

@@ -10,7 +10,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...wan_models import images
+from ...wan_models.images.resize import resize_by_area, resize_crop
 from ...wan_models.video import read_frames, read_index, read_sound
 from ..listing import or_else
 from ..progress import progress
@@ -107,13 +107,13 @@ def load(name: str, fps: float, start: float, length: int, width: int, height: i
     for i, pixels in enumerate(read_frames(index, chosen, note)):
         frame = torch.from_numpy(pixels)[None].float() / 255
         if fit == "keep aspect":
-            frame = images.video_size(frame, width * height)
+            frame = resize_by_area(frame, width * height)
         elif fit == "exact":
-            frame = images.cover(frame, width, height)
+            frame = resize_crop(frame, width, height)
         if out is None:
             out = frame.new_empty(len(chosen), *frame.shape[1:])
         elif frame.shape[1:] != out.shape[1:]:  # the size changes within the file
-            frame = images.cover(frame, out.shape[2], out.shape[1])
+            frame = resize_crop(frame, out.shape[2], out.shape[1])
         out[i] = frame[0]
         show(i + 1, len(chosen))
     assert out is not None

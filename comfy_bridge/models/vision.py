@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.loading import expect
 from ...wan_models.checkpoints.reader import open_model
-from ...wan_models.images import centre_square, rgb
+from ...wan_models.images.pixels import rgb
+from ...wan_models.images.resize import centre_square
 from ...wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
 from .. import compat
 from .hints import loader_hints

@@ -10,8 +10,10 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...wan_models import images
 from ...wan_models.config import RELEASES, FaceConfig
+from ...wan_models.images.conditioning import mask_channels, replaced_frames
+from ...wan_models.images.pixels import rgb
+from ...wan_models.images.resize import centre_square, letterbox, resize_area
 from ...wan_models.sampling.clips import AnimateSegment, animate_clip_count, animate_clips, ping_pong
 from ..media import conditioning, latents
 from ..models import identity
@@ -76,12 +78,12 @@ class Driving:
             return video[:1].expand(len(rows), *video.shape[1:]) if video.shape[0] == 1 else video[rows]
 
         face = self.face if self.face.shape[0] == 1 else self.face[rows]
-        face = images.area_resize(images.centre_square(images.rgb(face)), FACE_SIZE, FACE_SIZE)
+        face = resize_area(centre_square(rgb(face)), FACE_SIZE, FACE_SIZE)
         background, mask = (None if x is None else pick(x) for x in (self.background, self.mask))
         return Driving(
-            images.area_resize(images.rgb(pick(self.pose)), width, height),
+            resize_area(rgb(pick(self.pose)), width, height),
             face.expand(len(rows), -1, -1, -1),
-            None if background is None else images.area_resize(images.rgb(background), width, height),
+            None if background is None else resize_area(rgb(background), width, height),
             mask,
         )
 
@@ -93,7 +95,7 @@ class Scene:
         conditioning.check_vae(vae, 16, _VAE)
         driving.check()
         self.vae, self.driving = vae, driving
-        self.picture = images.letterbox(images.rgb(reference)[:1], *driving.size)
+        self.picture = letterbox(rgb(reference)[:1], *driving.size)
         self._seen = clip_vision.encode_image(self.picture, crop=False)
         with without_progress():
             self._reference = vae.encode(self.picture)
@@ -110,10 +112,10 @@ class Scene:
         carried [n, H, W, 3]: the frames it begins with."""
         lead, (width, height) = self.driving.part(rows), self.driving.size
         if carried is not None:
-            carried = images.area_resize(images.rgb(carried), width, height)
-        video, known = images.replaced_frames(len(rows), (width, height), carried, lead.background, lead.mask)
+            carried = resize_area(rgb(carried), width, height)
+        video, known = replaced_frames(len(rows), (width, height), carried, lead.background, lead.mask)
         encoded = torch.cat([self._reference, self.vae.encode(video)], dim=2)
-        rows_known = images.mask_channels(known, *encoded.shape[-2:])
+        rows_known = mask_channels(known, *encoded.shape[-2:])
         known = torch.cat([torch.ones_like(rows_known[:, :1]), rows_known], dim=1)
         face = lead.face.movedim(-1, 0)[None] * 2 - 1
         shared = {

@@ -8,9 +8,11 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...wan_models import images
 from ...wan_models.audio.buckets import per_frame
 from ...wan_models.config import MOTION_FRAMES, RELEASES
+from ...wan_models.images.pixels import rgb
+from ...wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
+from ...wan_models.images.sizes import size_for_s2v
 from ...wan_models.sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
 from ..media import conditioning, latents
 from ..media.audio import check_sound, encodable
@@ -44,7 +46,7 @@ def video_size(reference: Tensor, width: int, height: int, fit: str) -> tuple[in
     if fit == "exact":
         latents.check_size(width, height, 1, 16)
         return width, height
-    return images.fitting_size(reference.shape[2], reference.shape[1], width * height)
+    return size_for_s2v(reference.shape[2], reference.shape[1], width * height)
 
 
 def clip_condition(
@@ -91,20 +93,20 @@ def one_clip(
     length or size cannot be made."""
     _check(vae, encoded)
     speech_clip_count(frames, frames, True)
-    reference = images.rgb(reference)[:1]
+    reference = rgb(reference)[:1]
     size = video_size(reference, width, height, fit)
     steps = audio_steps(encoded, frames, start + frames)[..., start : start + frames]
     pose_latents = motion_latents = None
     if pose is not None:
-        pose_latents = vae.encode(pose_clip(images.pose_frames(images.rgb(pose), *size), start, frames))[
+        pose_latents = vae.encode(pose_clip(shortest_side_crop_float(rgb(pose), *size), start, frames))[
             :, :, 1:
         ]
     if motion is not None:
-        past = images.shortest_side_crop(images.rgb(motion)[-MOTION_FRAMES:], *size)
+        past = shortest_side_crop(rgb(motion)[-MOTION_FRAMES:], *size)
         motion_latents = vae.encode(
             torch.cat([past.new_full((MOTION_FRAMES - past.shape[0], *past.shape[1:]), 0.5), past])
         )
-    picture = vae.encode(images.shortest_side_crop(reference, *size))
+    picture = vae.encode(shortest_side_crop(reference, *size))
     out = _pair(positive, negative, steps, picture, pose_latents, motion_latents)
     return *out, latents.empty(*size, frames - 3, 1, vae)
 
@@ -147,9 +149,9 @@ def speech_video(
     needed = speech_clip_count(wanted, frames_per_clip, from_reference)
     clips = min(clips, needed) if clips else needed
     frames = min(wanted, clips * frames_per_clip)
-    reference = images.rgb(reference)[:1]
+    reference = rgb(reference)[:1]
     size = video_size(reference, width, height, fit)
-    picture = images.shortest_side_crop(reference, *size)
+    picture = shortest_side_crop(reference, *size)
 
     @cache
     def inputs() -> identity.Parts:
@@ -178,7 +180,7 @@ def speech_video(
     pose = None
     if pose_video is not None:
         every = max(1, round(pose_fps / FPS))
-        pose = images.pose_frames(images.rgb(pose_video[::every][: clips * frames_per_clip]), *size)
+        pose = shortest_side_crop_float(rgb(pose_video[::every][: clips * frames_per_clip]), *size)
 
     def denoise(clip: SpeechSegment) -> Tensor:
         whole.begin(clip.index)

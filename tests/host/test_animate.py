@@ -15,11 +15,12 @@ from tests_support import rel_l2
 
 from demo.host import HostError
 from demo.tiny_release import DITS, write_image_tower, write_release
-from wan_models import images
 from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
+from wan_models.images.conditioning import mask_channels, replaced_frames
+from wan_models.images.resize import letterbox
 from wan_models.pipeline import video_latents
 from wan_models.random_weights import random_state
 from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
@@ -107,7 +108,7 @@ def pure(folder, replace, per_clip, carried):
     load_tower(tower, checkpoint)
 
     picture = np.array(Image.open(folder / "input" / "character.png").convert("RGB"))
-    picture = images.letterbox(torch.from_numpy(picture).float()[None] / 255, WIDTH, HEIGHT)
+    picture = letterbox(torch.from_numpy(picture).float()[None] / 255, WIDTH, HEIGHT)
     features, _ = tower.float()(normalise(look(picture)))
     pose, faces = frames_of("pose.mp4", folder), frames_of("face.mp4", folder)
     background, mask = frames_of("background.mp4", folder), frames_of("subject.mp4", folder)[..., 0]
@@ -123,8 +124,8 @@ def pure(folder, replace, per_clip, carried):
     def denoise(clip):
         rows = ping_pong(clip.start, per_clip, FRAMES)
         given = (background[rows], mask[rows]) if replace else (None, None)
-        video, known = images.replaced_frames(per_clip, (WIDTH, HEIGHT), clip.carried, *given)
-        known = torch.cat([torch.ones(4, 1, *size[1:]), images.mask_channels(known, *size[1:])], dim=1)
+        video, known = replaced_frames(per_clip, (WIDTH, HEIGHT), clip.carried, *given)
+        known = torch.cat([torch.ones(4, 1, *size[1:]), mask_channels(known, *size[1:])], dim=1)
         y = torch.cat([known[None], torch.cat([encode(picture), encode(video)], dim=2)], dim=1)
         face = faces[rows].movedim(-1, 0)[None] * 2 - 1
         led = [model.prepare(encode(pose[rows]), x, size[0]) for x in (face, face * 0 - 1)]

@@ -8,10 +8,12 @@ from tests_support import rel_l2
 
 from demo.host import HostError
 from demo.tiny_release import write_release
-from wan_models import images
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_model
 from wan_models.dit.base import WanModel
+from wan_models.images.conditioning import known_frames, mask_channels
+from wan_models.images.resize import resize, resize_crop
+from wan_models.images.sizes import size_for_i2v, size_for_ti2v
 from wan_models.pipeline import video_latents
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
@@ -100,13 +102,13 @@ def test_i2v_equals_the_pure_pipeline(host, folders, texts, end):
     high, low = (load(release / f"{expert}_noise_model", "dit", WanModel) for expert in ("high", "low"))
     vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
     start = pixels(folders, "start.png")
-    width, height = images.latent_area_size(91, 37, 64 * 48)
-    frames = [images.stretch(start, width, height)]
+    width, height = size_for_i2v(91, 37, 64 * 48)
+    frames = [resize(start, width, height)]
     if end:
-        frames.append(images.stretch(images.cover(pixels(folders, end), 91, 37), width, height))
-    video, known = images.known_frames(frames[0], frames[1] if end else None, 9)
+        frames.append(resize(resize_crop(pixels(folders, end), 91, 37), width, height))
+    video, known = known_frames(frames[0], frames[1] if end else None, 9)
     z = wan21.normalize(vae.encode(video.movedim(-1, 0)[None] * 2 - 1))
-    y = torch.cat([images.mask_channels(known, height // 8, width // 8), z[0]])[None]
+    y = torch.cat([mask_channels(known, height // 8, width // 8), z[0]])[None]
     expected = video_latents(
         high, low, *texts, noise(z.shape, 7), y=y, steps=8, shift=5.0, guidance=(3.0, 4.0), boundary=0.9
     )
@@ -135,7 +137,7 @@ def test_our_image_node_and_the_hosts_are_the_same_to_any_model(
     host, folders, host_models, model, node_name, end
 ):
     """On an image that needs no resizing: both set the host's own keys, and both kinds of model read them."""
-    whole = images.cover(pixels(folders, "start.png"), 64, 48)[0]
+    whole = resize_crop(pixels(folders, "start.png"), 64, 48)[0]
     Image.fromarray(whole.mul(255).round().byte().numpy()).save(folders / "input" / "whole.png")
     graph = i2v_graph("whole.png", end, fit="exact")
     if model != "ours":
@@ -173,8 +175,8 @@ def test_ti2v_equals_the_pure_pipeline(host, folders, texts, start):
     vae = load(release / "Wan2.2_VAE.pth", "vae", WanVAE22)
     first = None
     if start:
-        width, height = images.best_area_size(91, 37, 96 * 64)
-        frame = images.cover(pixels(folders, start), width, height)
+        width, height = size_for_ti2v(91, 37, 96 * 64)
+        frame = resize_crop(pixels(folders, start), width, height)
         first = wan22.normalize(vae.encode(frame.movedim(-1, 0)[None] * 2 - 1))
     expected = video_latents(
         model,
@@ -194,7 +196,7 @@ def test_ti2v_equals_the_pure_pipeline(host, folders, texts, start):
 
 def test_the_hosts_ti2v_latent_drives_our_model(host, folders):
     """Wan22ImageToVideoLatent and KSampler-style nodes: known frames keep timestep 0 and stay as they are."""
-    start = images.cover(pixels(folders, "start.png"), 96, 64)
+    start = resize_crop(pixels(folders, "start.png"), 96, 64)
     Image.fromarray(start[0].mul(255).round().byte().numpy()).save(folders / "input" / "wide.png")
     ours = latents(host, ti2v_graph("wide.png", fit="exact"))
     graph = ti2v_graph("wide.png", latent_node="Wan22ImageToVideoLatent")

@@ -14,10 +14,11 @@ from tests_support import rel_l2
 
 from demo.host import HostError
 from demo.tiny_release import write_release
-from wan_models import images
 from wan_models.audio.buckets import per_frame
 from wan_models.audio.wav2vec import Wav2Vec, mono
 from wan_models.dit.speech import WanSpeechModel
+from wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
+from wan_models.images.sizes import size_for_s2v
 from wan_models.pipeline import video_latents
 from wan_models.sampling.clips import pose_clip, speech_clips
 from wan_models.text.tokenizer import WanTokenizer
@@ -103,12 +104,12 @@ def pure(folder, pose):
     steps = torch.nn.functional.pad(per_frame(hidden, CLIP), (0, CLIP))[None]
 
     picture = np.array(Image.open(folder / "input" / "speaker.png").convert("RGB"))
-    width, height = images.fitting_size(130, 97, 64 * 64)
-    picture = images.shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, width, height)
+    width, height = size_for_s2v(130, 97, 64 * 64)
+    picture = shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, width, height)
     poses = None
     if pose:
         files = [np.array(Image.open(folder / "input" / f"pose_{n}.png")) for n in range(pose)]
-        poses = images.pose_frames(torch.from_numpy(np.stack(files)).float() / 255, width, height)
+        poses = shortest_side_crop_float(torch.from_numpy(np.stack(files)).float() / 255, width, height)
 
     def encode(frames):
         return wan21.normalize(vae.encode(frames.movedim(-1, 0)[None] * 2 - 1))
@@ -256,7 +257,7 @@ def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder):
     release = folder / "models" / "wan" / "S2V-14B"
     vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
     picture = np.array(Image.open(folder / "input" / "speaker.png").convert("RGB"))
-    picture = images.shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, 64, 64)
+    picture = shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, 64, 64)
     with torch.no_grad():
         before = vae.encode(picture.movedim(-1, 0)[None] * 2 - 1)
         frames = (vae.decode(torch.cat([before, found], dim=2))[0].movedim(0, -1) + 1) / 2

@@ -9,9 +9,10 @@ from official_pipelines import OfficialVAE, official_run
 from tests_support import randomize_, rel_l2
 
 from bench.peers import per_frame_attention
-from wan_models import images
 from wan_models.config import DiTConfig, FaceConfig, VAEConfig
 from wan_models.dit.animate import WanAnimateModel
+from wan_models.images.conditioning import mask_channels, replaced_frames
+from wan_models.images.resize import letterbox
 from wan_models.pipeline import video_latents
 from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
 from wan_models.vae import wan21
@@ -109,7 +110,7 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
 
     def denoise(clip):
         shown = ping_pong(clip.start, per_clip, frames)
-        video, known = images.replaced_frames(
+        video, known = replaced_frames(
             per_clip, (WIDTH, HEIGHT), clip.carried,
             to_pixels(background[shown]) if replace else None, mask[shown] if replace else None,
         )  # fmt: skip
@@ -117,7 +118,7 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
         y = torch.cat(
             [
                 torch.cat([first, encode(to_pixels(reference)[None])[0]]),
-                torch.cat([images.mask_channels(known, *size[1:]), encode(video)[0]]),
+                torch.cat([mask_channels(known, *size[1:]), encode(video)[0]]),
             ],
             dim=1,
         )
@@ -184,6 +185,6 @@ def test_letterbox_equals_official(official, seed, size):
     picture = torch.randint(0, 256, (*size[::-1], 3), dtype=torch.uint8)
     picture = torch.from_numpy(cv2.GaussianBlur(picture.numpy(), (7, 7), 0))
     expected = object.__new__(WanAnimate).padding_resize(picture.numpy(), height=320, width=240)
-    found = images.letterbox(picture[None].float() / 255, 240, 320)[0].mul(255).round().numpy()
+    found = letterbox(picture[None].float() / 255, 240, 320)[0].mul(255).round().numpy()
     difference = np.abs(found - expected)
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01

@@ -7,9 +7,11 @@ import torch
 from official_pipelines import official_run, picture
 from tests_support import randomize_, rel_l2
 
-from wan_models import images
 from wan_models.config import DiTConfig, VAEConfig
 from wan_models.dit.base import WanModel
+from wan_models.images.conditioning import known_frames, mask_channels
+from wan_models.images.resize import resize, resize_crop
+from wan_models.images.sizes import size_for_i2v, size_for_ti2v
 from wan_models.pipeline import video_latents
 from wan_models.vae import wan21, wan22
 from wan_models.vae.wan21 import WanVAE21
@@ -116,10 +118,10 @@ def test_image_to_video_equals_official(official, seed, monkeypatch, solver, ste
     with torch.device("meta"):
         vae = WanVAE21(VAEConfig(base_dim=8))
     vae.load_state_dict(model.state_dict(), assign=True)
-    width, height = images.latent_area_size(*size, area)
-    video, known = images.known_frames(images.stretch(as_image(image), width, height), None, 9)
+    width, height = size_for_i2v(*size, area)
+    video, known = known_frames(resize(as_image(image), width, height), None, 9)
     z = wan21.normalize(vae.encode(video.movedim(-1, 0)[None] * 2 - 1))
-    y = torch.cat([images.mask_channels(known, height // 8, width // 8), z[0]])[None]
+    y = torch.cat([mask_channels(known, height // 8, width // 8), z[0]])[None]
     prompts = [texts["a cat"]], [texts["blurry"]]
     settings = {"steps": steps, "solver": solver, "shift": 5.0, "guidance": (3.5, 2.5), "boundary": 0.9}
     latents = video_latents(high, low, *prompts, noise_like(reference, seed), y=y, **settings)
@@ -170,8 +172,8 @@ def test_ti2v_image_mode_equals_official(official, seed, monkeypatch, solver, st
     with torch.device("meta"):
         vae = WanVAE22(VAEConfig(version="2.2", base_dim=8, dec_dim=8, z_dim=48, stride=(4, 16, 16)))
     vae.load_state_dict(model.state_dict(), assign=True)
-    width, height = images.best_area_size(*size, area)
-    frame = images.cover(as_image(image), width, height)
+    width, height = size_for_ti2v(*size, area)
+    frame = resize_crop(as_image(image), width, height)
     z = wan22.normalize(vae.encode(frame.movedim(-1, 0)[None] * 2 - 1))
     settings = {"steps": steps, "solver": solver, "shift": 5.0, "guidance": (3.0, 3.0), "boundary": 0.0}
     prompts = [texts["a cat"]], [texts["blurry"]]

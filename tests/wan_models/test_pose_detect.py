@@ -8,7 +8,8 @@ import torch
 from official_preprocessing import official_preprocessing, people
 from onnx_files import write_detector, write_pose
 
-from wan_models.images import floor_area_size, video_size
+from wan_models.images.resize import resize_by_area
+from wan_models.images.sizes import size_for_animate
 from wan_models.pose.detect import PersonDetector, PoseEstimator, choose, decode, open_onnx, track_person
 
 BOXES = [
@@ -143,7 +144,7 @@ def test_video_size_equals_official(theirs, size):
     frame = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     for area in (1280 * 720, 320 * 240, 64 * 64):
         expected = theirs.utils.resize_by_area(frame, area, divisor=16)
-        assert floor_area_size(size[1], size[0], area) == expected.shape[1::-1]
-        found = (video_size(torch.from_numpy(frame)[None].float() / 255, area)[0] * 255).numpy()
+        assert size_for_animate(size[1], size[0], area) == expected.shape[1::-1]
+        found = (resize_by_area(torch.from_numpy(frame)[None].float() / 255, area)[0] * 255).numpy()
         off = np.abs(np.floor(found + 0.5) - expected)
         assert off.max() <= 1 and (off > 0).mean() < 0.12  # of one step in 255, by how OpenCV rounds

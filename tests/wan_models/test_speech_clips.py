@@ -6,10 +6,11 @@ import torch
 from official_pipelines import OfficialVAE, official_run, picture
 from tests_support import randomize_, rel_l2
 
-from wan_models import images
 from wan_models.audio.buckets import per_frame
 from wan_models.config import DiTConfig, SpeechConfig, VAEConfig
 from wan_models.dit.speech import WanSpeechModel
+from wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
+from wan_models.images.sizes import size_for_s2v
 from wan_models.pipeline import video_latents
 from wan_models.sampling.clips import pose_clip, speech_clip_count, speech_clips
 from wan_models.vae import wan21
@@ -78,10 +79,10 @@ def test_clips_equal_official(models, seed, monkeypatch, tmp_path, clips, from_r
         n_prompt="blurry", seed=seed, offload_model=False, init_first_frame=from_reference,
     )  # fmt: skip
 
-    width, height = images.fitting_size(97, 130, area)
+    width, height = size_for_s2v(97, 130, area)
     image = torch.from_numpy(np.array(reference)).float()[None] / 255
-    image = images.shortest_side_crop(image, width, height)
-    poses = images.pose_frames(pose.float() / 255, width, height)
+    image = shortest_side_crop(image, width, height)
+    poses = shortest_side_crop_float(pose.float() / 255, width, height)
     steps = per_frame(hidden, FRAMES)[None]
 
     def encode(pixels):
@@ -130,7 +131,7 @@ def test_sizes_and_crops_follow_the_official_rules(official, seed):
         width, height = (int(x) for x in chance.integers(100, 3000, 2))
         area = int(chance.integers(300_000, 1_000_000))
         try:
-            size = images.fitting_size(width, height, area)
+            size = size_for_s2v(width, height, area)
         except ValueError:
             assert min(run.get_size_less_than_area(height, width, area)) == 0
             continue
@@ -141,13 +142,14 @@ def test_sizes_and_crops_follow_the_official_rules(official, seed):
             [transforms.Resize(64), transforms.CenterCrop((64, 128)), transforms.ToTensor()]
         )
         image = torch.from_numpy(np.array(reference)).float()[None] / 255
-        found = images.shortest_side_crop(image, 128, 64)[0]
+        found = shortest_side_crop(image, 128, 64)[0]
         assert torch.equal(found, crop(reference).movedim(0, -1))
         pose = torch.rand(2, height, width, 3)
         crop = transforms.Compose([transforms.Resize(64), transforms.CenterCrop((64, 128))])
         assert (
             rel_l2(
-                images.pose_frames(pose, 128, 64), (crop(pose.movedim(-1, 1) * 2 - 1).movedim(1, -1) + 1) / 2
+                shortest_side_crop_float(pose, 128, 64),
+                (crop(pose.movedim(-1, 1) * 2 - 1).movedim(1, -1) + 1) / 2,
             )
             < 1e-6
         )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images import linear_8bit
+from ..images.resize import resize_linear
 from .skeleton import PoseTrack
 
 INSTALL = "pip install onnxruntime-gpu (without an NVIDIA GPU: pip install onnxruntime)"
@@ -73,7 +73,7 @@ class PersonDetector:
     def __call__(self, frame: Tensor) -> Box:
         """Frame [H, W, 3] in 0..1 -> people's boxes [N, 6], in pixels of the frame."""
         height, width = frame.shape[:2]
-        seen = linear_8bit(frame[None], _DETECTOR_SIZE, _DETECTOR_SIZE).movedim(-1, 1)
+        seen = resize_linear(frame[None], _DETECTOR_SIZE, _DETECTOR_SIZE).movedim(-1, 1)
         rows = self._session.run(None, {self._input: seen.numpy()})[0]
         if rows.ndim != 3 or rows.shape[-1] != 6:
             raise ValueError(f"the detector gives {rows.shape}, and YOLOv10 rows of 6: choose yolov10m.onnx")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images import linear_8bit
+from ..images.resize import resize_linear
 from .skeleton import PoseTrack
 
 SCALE = 1.3
@@ -53,5 +53,5 @@ def crop_faces(frames: Tensor, track: PoseTrack, size: int, scale: float = SCALE
     out = torch.zeros(len(frames), size, size, 3)
     for i in np.flatnonzero(seen):
         left, right, top, bottom = boxes[i]
-        out[i] = linear_8bit(frames[i : i + 1, top:bottom, left:right], size, size)[0]
+        out[i] = resize_linear(frames[i : i + 1, top:bottom, left:right], size, size)[0]
     return out

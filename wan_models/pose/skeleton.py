@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images import fitted
+from ..images.sizes import letterbox_rectangle
 
 BODY = (
     "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
@@ -117,7 +117,7 @@ def _rows(flat: Any, count: int) -> np.ndarray:
 def fit(track: PoseTrack, width: int, height: int) -> PoseTrack:
     """The track in another canvas: scaled to fit, in its middle. Source: AAPoseMeta.padding_resize2 of the official
     preprocessing."""
-    *_, left, top = fitted(track.width, track.height, width, height)
+    *_, left, top = letterbox_rectangle(track.width, track.height, width, height)
     scale = min(width / track.width, height / track.height)
 
     def moved(points: np.ndarray) -> np.ndarray:
