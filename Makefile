@@ -1,5 +1,6 @@
 # make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there)
-# make test   all tests
+# make test   all tests, in several processes
+# make test-fast   those that need no server, browser or group of processes: for the loop of work
 # make lint   style and types
 # make bench  our times beside those of the official code, diffusers and the host
 
@@ -9,7 +10,10 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test lint bench
+# by file: tests of a file share what its fixtures made
+PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup demo test test-fast lint bench
 
 setup: $(STAMP)
 
@@ -28,7 +32,10 @@ demo: setup
 	@$(RUN) -m demo.run $(if $(COMFYUI),--comfyui "$(COMFYUI)")
 
 test: setup
-	$(RUN) -m pytest -x -q
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not slow"
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -1,5 +1,8 @@
-"""Fixtures of the whole suite: a fresh seed each run, and the official code made to run on a CPU."""
+"""Fixtures of the whole suite: fresh seeds each run, and the official code made to run on a CPU.
 
+pytest-xdist spreads the suite over processes by file, so that tests of a file share what its fixtures made."""
+
+import hashlib
 import importlib.util
 import os
 import random
@@ -17,6 +20,22 @@ from demo.setup_host import HOST, install_host
 
 repair_torchvision()
 
+SLOW_FOLDERS = ("browser", "client", "demo", "host")
+
+
+def pytest_configure(config):
+    """What all processes of a run have in common: the seed that those of the tests are made of, and one thread each."""
+    os.environ.setdefault("TEST_SEED", str(random.SystemRandom().randrange(2**31)))
+    if config.getoption("numprocesses", None):  # which are as many as there are cores
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Marks as slow what starts a server or a browser; files of long tests mark themselves."""
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
@@ -25,13 +44,16 @@ def comfyui() -> Path:
     return Path(chosen).resolve() if chosen else (HOST if HOST.is_dir() else install_host())
 
 
-@pytest.fixture
-def seed() -> int:
-    """A seed drawn anew each run and set as torch's; pytest shows the print where a test fails.
+@pytest.fixture(autouse=True)
+def seed(request) -> int:
+    """A seed of each test's own, other in each run and set as torch's; pytest shows the print where a test fails.
 
-    TEST_SEED in the environment sets it, so that a failure can be looked at again."""
-    value = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**31))
-    print(f"seed = {value}")  # noqa: T201
+    TEST_SEED in the environment sets those of all tests, whatever else runs and in which process."""
+    run = os.environ["TEST_SEED"]
+    digest = hashlib.sha256(f"{run} {request.node.nodeid}".encode()).digest()
+    value = int.from_bytes(digest[:4], "big") >> 1
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    print(f"seed = {value}, of TEST_SEED={run} ({worker})")  # noqa: T201
     torch.manual_seed(value)
     return value
 

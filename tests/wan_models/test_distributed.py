@@ -18,6 +18,7 @@ from wan_models.distributed.sequence_parallel import Shard, shared_model
 from wan_models.distributed.worker import Worker
 from wan_models.rope import rotary_table
 
+pytestmark = pytest.mark.slow
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
 

@@ -21,6 +21,7 @@ from wan_models.distributed.mesh import Layout
 from wan_models.distributed.selftest import CONFIGS, inputs_of, lora_of, write_models
 from wan_models.distributed.weights import LoadedModel, Recipe
 
+pytestmark = pytest.mark.slow
 TIMEOUT = 10.0
 
 

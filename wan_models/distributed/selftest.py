@@ -7,6 +7,7 @@ adds the time of one forward of a layer of the released size. The exit status is
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -277,6 +278,7 @@ def _worst(worker: Worker, value: float) -> float:
 def run(worker: Worker, folder: Path, seed: int, with_speed: bool) -> list[Result]:
     """Everything, printed line by line by the first process."""
     results = []
+    gc.freeze()  # models are dropped often, and each time all that modules hold would be looked through
     for result in compare(worker, folder, seed):
         results.append(result)
         if worker.rank == 0:
