@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wan_models.config import RELEASES, Release
+from wan_models.families import RELEASES, Release
 
 from . import prompt_extension
 from .errors import ARGUMENTS, ClientError

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wan_models.config import RELEASES, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config
+from wan_models.config import CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
+from wan_models.families import RELEASES
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vision.clip import VisionTransformer
 

@@ -1,12 +1,11 @@
-"""What the Wan2.2 releases are made of, as frozen dataclasses.
+"""Shapes of the networks that the Wan2.2 releases are made of, as frozen dataclasses.
 
 `DiTConfig`, `VAEConfig`, `T5Config` and `CLIPConfig` describe one network each; they are read off a checkpoint's header
-(`wan_models.checkpoints.detect`), so any width or depth loads. `Release` holds what cannot be read off a
-checkpoint: how a released model is meant to be sampled. Source of every figure: the configs of the official
+(`wan_models.checkpoints.detect`), so any width or depth loads. Source of every figure: the configs of the official
 Wan2.2 code.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
@@ -56,7 +55,7 @@ class FaceConfig:
 class DiTConfig:
     """Shape of a Wan diffusion transformer. Defaults are T2V-A14B's.
 
-    `family` is one of t2v, i2v, ti2v, s2v, animate. `in_dim` counts latent channels at the input, conditioning
+    `family` is a name of `families.FAMILIES`. `in_dim` counts latent channels at the input, conditioning
     channels included; `text_len` is the number of text rows that cross-attention sees (shorter text is
     zero-padded to it, and the zero rows are attended). `image_dim` is the width of the CLIP image features that
     cross-attention sees beside the text (0: none), `image_positions` the number of learnt positions that the
@@ -143,41 +142,3 @@ class CLIPConfig:
     def rows(self) -> int:
         """Of the features: one for the whole picture, one for each patch."""
         return 1 + (self.image_size // self.patch_size) ** 2
-
-
-@dataclass(frozen=True)
-class Release:
-    """How one released model is meant to be sampled: the official defaults of its task.
-
-    `boundary` is the noise level in 0..1 from which the high-noise expert runs (None: one expert).
-    `guidance` holds the CFG scale of the low-noise and of the high-noise expert, in the official order."""
-
-    name: str
-    family: str
-    shift: float
-    steps: int
-    guidance: tuple[float, float]
-    solver: str
-    fps: int
-    frames: int
-    boundary: float | None = None
-    vae: str = "2.1"
-
-
-RELEASES: dict[str, Release] = {
-    r.name: r
-    for r in (
-        Release("T2V-A14B", "t2v", 12.0, 40, (3.0, 4.0), "unipc", 16, 81, boundary=0.875),
-        Release("I2V-A14B", "i2v", 5.0, 40, (3.5, 3.5), "unipc", 16, 81, boundary=0.900),
-        Release("TI2V-5B", "ti2v", 5.0, 50, (5.0, 5.0), "unipc", 24, 121, vae="2.2"),
-        Release("S2V-14B", "s2v", 3.0, 40, (4.5, 4.5), "unipc", 16, 80),
-        Release("Animate-14B", "animate", 5.0, 20, (1.0, 1.0), "dpm++", 30, 77),
-    )
-}
-
-DISTILLED: dict[str, Release] = {
-    name: replace(RELEASES[release], name=name, shift=5.0, steps=4, guidance=(1.0, 1.0), solver="euler")
-    for name, release in (("T2V-A14B 4-step LoRA", "T2V-A14B"), ("I2V-A14B 4-step LoRA", "I2V-A14B"))
-}
-"""How the models are sampled under lightx2v's 4-step LoRAs: at noise levels 1, 0.9375, 0.8333 and 0.625, two above
-the boundary and two below, without guidance."""

@@ -19,8 +19,9 @@ from torch import Tensor
 from ...wan_models.checkpoints.detect import ModelInfo
 from ...wan_models.checkpoints.loading import expect, load_into, to_stored
 from ...wan_models.checkpoints.reader import open_model
-from ...wan_models.config import RELEASES, DiTConfig
+from ...wan_models.config import DiTConfig
 from ...wan_models.content import tracked
+from ...wan_models.families import FAMILIES
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
 from .foreign_patches import warn_of_unused
@@ -157,9 +158,7 @@ def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> An
             "disable_unet_model_creation": True,
         }
     )
-    release = next((r for r in RELEASES.values() if r.family == config.family), None)
-    if release is not None:
-        out.sampling_settings = {**out.sampling_settings, "shift": release.shift}
+    out.sampling_settings = {**out.sampling_settings, "shift": FAMILIES[config.family].release.shift}
     manual_cast = comfy.model_management.unet_manual_cast(dtype, load_device, INFERENCE_DTYPES)
     compat.set_inference_dtype(out, dtype, manual_cast, load_device)
     return out

@@ -10,7 +10,8 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ...wan_models.config import RELEASES, FaceConfig
+from ...wan_models.config import FaceConfig
+from ...wan_models.families import RELEASES
 from ...wan_models.images.conditioning import mask_channels, replaced_frames
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import centre_square, letterbox, resize_area

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from ...wan_models.checkpoints.detect import FAMILY_NAMES
-from ...wan_models.config import DISTILLED, RELEASES, Release
+from ...wan_models.families import DISTILLED, FAMILIES, Release, find_family
 from ..models.lora import loras_of
 
 # of the host's other Wan models, which take their own conditions: Fun-Camera, Fun-Control, HuMo, Animate-2 and SCAIL
@@ -28,11 +27,8 @@ def family(model: Any) -> str | None:
         return config.family
     if any(getattr(network, part, None) is not None for part in _NO_FAMILY):
         return None
-    if hasattr(network, "casual_audio_encoder"):
-        return "s2v"
-    if hasattr(network, "face_adapter"):
-        return "animate"
-    return {(16, 16): "t2v", (36, 16): "i2v", (48, 48): "ti2v"}.get(found or (0, 0))
+    known = find_family(found or (0, 0), lambda part: hasattr(network, part.rstrip(".")))
+    return known.name if known else None
 
 
 def check_image(model: Any, positive: Any) -> None:
@@ -47,7 +43,8 @@ def check_image(model: Any, positive: Any) -> None:
     if kind in ("t2v", "ti2v") and has_image:
         where = "WanTI2VLatent gives it its image" if kind == "ti2v" else "load an image-to-video model"
         raise ValueError(
-            f"the conditioning holds an image, and this {FAMILY_NAMES[kind]} model does not look at it there: {where}"
+            f"the conditioning holds an image, and this {FAMILIES[kind].description} model does not look at it there: "
+            f"{where}"
         )
 
 
@@ -67,11 +64,11 @@ def check_family(model: Any, wanted: str) -> None:
     """ValueError where a model is not of the family that a node is for."""
     kind = family(model)
     if kind != wanted:
-        release = next(name for name, release in RELEASES.items() if release.family == wanted)
-        found = f"a {FAMILY_NAMES[kind]} model" if kind else "no Wan model"
+        release = FAMILIES[wanted].release.name
+        found = f"a {FAMILIES[kind].description} model" if kind else "no Wan model"
         raise ValueError(
-            f"this is a node for {FAMILY_NAMES[wanted]} and needs {release}; the connected model is {found}: load "
-            f"wan/{release}"
+            f"this is a node for {FAMILIES[wanted].description} and needs {release}; the connected model is {found}: "
+            f"load wan/{release}"
         )
 
 
@@ -82,8 +79,8 @@ def warnings(high: Any, low: Any, preset: Release | None = None) -> list[str]:
         kind = family(high)
         if kind is not None and kind != preset.family:
             found.append(
-                f"The preset {preset.name} is for {FAMILY_NAMES[preset.family]} models, and this is a "
-                f"{FAMILY_NAMES[kind]} model."
+                f"The preset {preset.name} is for {FAMILIES[preset.family].description} models, and this is a "
+                f"{FAMILIES[kind].description} model."
             )
         if preset.name in DISTILLED:
             found += [_without_lora("high", high), _without_lora("low", low)]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ...wan_models.config import RELEASES
+from ...wan_models.families import FAMILIES
 from .. import compat
 from . import preflight
 
@@ -25,14 +25,13 @@ EVENT = "wan22.preview"
 MAX_SIDE = 256
 MAX_FRAMES = 32
 EVERY_SECONDS = 0.5
-_FPS = {release.family: release.fps for release in RELEASES.values()}
 _FRAMES_PER_LATENT = 4
 
 
 def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
     """The callback of a sampler, (step, denoised, x, steps): the host's bar and preview, and the moving one."""
     host = latent_preview.prepare_callback(model, steps)
-    fps = _FPS.get(preflight.family(model) or "", _FPS["t2v"])
+    fps = FAMILIES[preflight.family(model) or "t2v"].release.fps
     show = MovingPreview(model.get_model_object("latent_format"), fps).show
 
     def both(step: int, denoised: Tensor, x: Tensor, total: int) -> None:

@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...wan_models.config import DISTILLED, RELEASES
+from ...wan_models.families import DISTILLED, RELEASES
 from ...wan_models.sampling.schedule import timestep_of
 from ...wan_models.sampling.solvers import SOLVERS
 from . import preflight, preview

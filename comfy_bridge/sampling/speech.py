@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...wan_models.audio.buckets import per_frame
-from ...wan_models.config import MOTION_FRAMES, RELEASES
+from ...wan_models.config import MOTION_FRAMES
+from ...wan_models.families import RELEASES
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
 from ...wan_models.images.sizes import size_for_s2v

@@ -11,8 +11,9 @@ from tests_support import rel_l2
 from demo.host import ROOT
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_checkpoint
-from wan_models.config import NEGATIVE_PROMPT, RELEASES
+from wan_models.config import NEGATIVE_PROMPT
 from wan_models.dit.base import WanModel
+from wan_models.families import RELEASES
 from wan_models.pipeline import video_latents
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests_support import rel_l2
 
-from wan_models.config import RELEASES
+from wan_models.families import RELEASES
 from wan_models.sampling import schedule
 from wan_models.sampling.guidance import guide, is_high_noise
 from wan_models.sampling.solvers import SOLVERS, solver_class

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from ..families import FAMILIES, find_family
 from .lora_names import is_lora
 from .reader import Checkpoint
 from .variants import Variant, variant_of
@@ -17,16 +18,6 @@ HEAD_DIM = 128
 
 CLIP_HEAD_DIM = 80
 """Of CLIP ViT-H/14."""
-
-FAMILY_NAMES = {
-    "t2v": "text-to-video",
-    "i2v": "image-to-video",
-    "ti2v": "text-and-image-to-video",
-    "s2v": "speech-to-video",
-    "animate": "character animation",
-}
-# names that only one kind of checkpoint has
-_ANIMATE, _SPEECH = "face_adapter.", "casual_audio_encoder."
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
         kind, name = "variant", variant.name
     elif is_dit:
         kind, config = "dit", _dit(checkpoint)
-        name = f"a {FAMILY_NAMES[config.family]} diffusion model ({config.in_dim} input channels)"
+        name = f"a {FAMILIES[config.family].description} diffusion model ({config.in_dim} input channels)"
     elif "token_embedding.weight" in shapes and "blocks.0.attn.q.weight" in shapes:
         kind, config, name = "t5", _t5(checkpoint), "a UMT5 text encoder"
     elif "decoder.conv1.weight" in shapes and "encoder.conv1.weight" in shapes:
@@ -110,16 +101,10 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
     patch = shapes["patch_embedding.weight"][2:5]
     config = _believed(checkpoint)
     has = lambda prefix: any(name.startswith(prefix) for name in shapes)  # noqa: E731
-    if has(_ANIMATE):
-        family = "animate"
-    elif has(_SPEECH):
-        family = "s2v"
-    elif has("img_emb.") or in_dim == 36:
-        family = "i2v"
-    else:
-        family = "ti2v" if in_dim == 48 else "t2v"
+    family = find_family(_channels(checkpoint), has)
+    assert family is not None, "other channels are those of a variant"
     return DiTConfig(
-        family=family,
+        family=family.name,
         patch_size=(patch[0], patch[1], patch[2]),
         in_dim=in_dim,
         out_dim=shapes["head.head.weight"][0] // math.prod(patch),
@@ -135,8 +120,8 @@ def _dit(checkpoint: Checkpoint) -> DiTConfig:
         eps=config.get("eps", 1e-6),
         image_dim=shapes.get("img_emb.proj.0.weight", (0,))[0],
         image_positions=shapes.get("img_emb.emb_pos", (0, 0))[1],
-        speech=_speech(checkpoint) if family == "s2v" else None,
-        face=_face(checkpoint) if family == "animate" else None,
+        speech=_speech(checkpoint) if family.name == "s2v" else None,
+        face=_face(checkpoint) if family.name == "animate" else None,
     )
 
 

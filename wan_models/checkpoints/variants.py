@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..families import FAMILIES
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -59,8 +61,6 @@ _CHANNELS = {
     (148, 48): Variant("control", "Wan2.2-Fun-5B-Control (control video)"),
     (96, 48): Variant("edit", "Lucy-Edit (video editing)"),
 }
-RUN_HERE = {(16, 16), (36, 16), (48, 48)}
-"""Channels in and out of the models that this package runs."""
 ANIMATE_2 = Variant("animate2", "Wan-Animate-2 (character animation)")
 
 
@@ -79,11 +79,11 @@ def variant_of(
             return variant
     if channels is None:
         return None
-    if channels not in RUN_HERE:
+    if channels not in {family.channels for family in FAMILIES.values()}:
         other = Variant("other", f"a Wan model with {channels[0]} channels in and {channels[1]} out")
         return _CHANNELS.get(channels, other)
     is_like_it = channels == (36, 16) and "img_emb.proj.0.weight" in shapes
-    is_plain = not any(name.startswith("face_adapter.") for name in shapes)
+    is_plain = not any(name.startswith(FAMILIES["animate"].part) for name in shapes)
     return ANIMATE_2 if is_like_it and is_plain and _says_animate_2(path, metadata, config) else None
 
 
