@@ -35,7 +35,8 @@ NETWORKS = {
 
 
 def parameters(network, config):
-    return sum(p.numel() for p in network(config, device=torch.device("meta")).parameters())
+    with torch.device("meta"):
+        return sum(p.numel() for p in network(config).parameters())
 
 
 def gib(network, config):
