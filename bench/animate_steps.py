@@ -19,13 +19,15 @@ STEPS = 8
 def main(rounds=1):
     prepare()
     from wan.modules.animate import face_blocks
+    from wan.modules.animate.model_animate import AnimateInputs
     from wan.modules.animate.model_animate import WanAnimateModel as Official
 
     official_attention()
     face_blocks.attention = per_frame_attention
     torch.manual_seed(0)
     state = random_state(lambda: WanAnimateModel(CONFIG), 0)
-    ours = WanAnimateModel(CONFIG, device="meta")
+    with torch.device("meta"):
+        ours = WanAnimateModel(CONFIG)
     ours.load_state_dict(state, assign=True)
     official = Official(text_dim=64, **SIZES).eval()
     official.load_state_dict(state)
@@ -41,8 +43,8 @@ def main(rounds=1):
     tokens = LATENT[0] * LATENT[1] * LATENT[2] // 4
 
     def run_ours():
-        clip = ours.prepare(pose, faces, LATENT[0])
-        return [ours(x, t, [text], clip, y, image) for t in times][-1]
+        clip = ours.prepare(AnimateInputs(pose, faces), LATENT)
+        return [ours(x, t, [text], y=y, image=image, conditions=clip) for t in times][-1]
 
     def run_official():
         return [official(list(x), t, image, [text], tokens, list(y), pose, faces)[0][None] for t in times][-1]

@@ -51,7 +51,8 @@ def main(rounds=10):
     tokens = LATENT[1] * LATENT[2] * LATENT[3] // 4
     sizes = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 4, "text_dim": 64, "text_len": 64}
 
-    ours = WanModel(CONFIG, device="meta")
+    with torch.device("meta"):
+        ours = WanModel(CONFIG)
     ours.load_state_dict(state, assign=True)
     official = official_attention()(**sizes).eval()
     official.load_state_dict(state)

@@ -5,7 +5,7 @@ import torch
 from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
 from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
-from wan_models.dit.speech import MOTION_LATENTS, WanSpeechModel
+from wan_models.dit.speech import MOTION_LATENTS, SpeechInputs, WanSpeechModel
 from wan_models.random_weights import random_state
 
 SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 4, "text_dim": 64, "text_len": 64}
@@ -22,7 +22,8 @@ def main(rounds=4):
     official_attention()
     torch.manual_seed(0)
     state = random_state(lambda: WanSpeechModel(CONFIG), 0)
-    ours = WanSpeechModel(CONFIG, device="meta")
+    with torch.device("meta"):
+        ours = WanSpeechModel(CONFIG)
     ours.load_state_dict(state, assign=True)
     official = WanModel_S2V(
         cond_dim=16, audio_dim=1024, audio_inject_layers=[0, 1, 2, 3], enable_adain=True, adain_mode="attn_norm",
@@ -36,8 +37,8 @@ def main(rounds=4):
     times = [torch.tensor([900 - 100 * i]) for i in range(STEPS)]
 
     def run_ours():
-        clip = ours.prepare(image, motion, pose, audio, LATENT[1:])
-        return [ours(x, t, text, clip) for t in times][-1]
+        clip = ours.prepare(SpeechInputs(image, motion, pose, audio), LATENT[1:])
+        return [ours(x, t, text, conditions=clip) for t in times][-1]
 
     def run_official():
         given = (list(text), None, list(image), list(motion), list(pose), audio)

@@ -29,7 +29,7 @@ from .hints import loader_hints
 from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
 from .identity import files_of
 from .kept_conds import KeptCond, converted, kept
-from .packed import PackedPatcher, ops, workspace_bytes
+from .packed import PackedPatcher, ops, set_unpacked_dtype, workspace_bytes
 
 DTYPES = {
     "default": None,
@@ -72,9 +72,14 @@ class _Official:
         return super().process_timestep(whole, **kwargs)  # type: ignore[misc]
 
     def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
-        """Bytes of activations in one forward of a latent of `input_shape` [B, C, F, H, W]."""
+        """Bytes of activations in one forward of a latent of `input_shape` [B, C, F, H, W]; none where it runs
+        elsewhere."""
+        return 0 if self.diffusion_model.remote is not None else self.working_bytes(input_shape)
+
+    def working_bytes(self, shape: Any) -> float:
+        """Bytes of activations in one forward of a latent of `shape`, and of unpacking weights."""
         network = self.diffusion_model
-        return activation_bytes(network.config, input_shape, network.compute_dtype) + self.workspace_bytes
+        return activation_bytes(network.config, shape, network.compute_dtype) + self.workspace_bytes
 
 
 class WanBase(_Official, comfy.model_base.WAN21):
@@ -88,10 +93,10 @@ class WanTI2VBase(_Official, comfy.model_base.WAN22):
 class WanSpeechBase(_Official, comfy.model_base.WAN22_S2V):
     """The same for S2V-14B."""
 
-    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
-        batch, channels, frames, *size = input_shape
+    def working_bytes(self, shape: Any) -> float:
+        batch, channels, frames, *size = shape
         # reference and motion together have about the tokens of three latent frames
-        return super().memory_required((batch, channels, frames + 3, *size), cond_shapes, **kwargs)
+        return super().working_bytes((batch, channels, frames + 3, *size))
 
 
 class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
@@ -108,15 +113,12 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
 
-    def memory_required(self, input_shape: Any, cond_shapes: Any = None, **kwargs: Any) -> float:
+    def working_bytes(self, shape: Any) -> float:
         network = self.diffusion_model
         face = network.config.face
         # the first, widest level of the motion encoder, blurred and not
         pixels = network.motion_encoder.BATCH * face.channels[0] * face.size**2
-        return (
-            super().memory_required(input_shape, cond_shapes, **kwargs)
-            + 4 * pixels * network.compute_dtype.itemsize
-        )
+        return super().working_bytes(shape) + 4 * pixels * network.compute_dtype.itemsize
 
 
 def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) -> int:
@@ -197,8 +199,10 @@ def build(
     load_device = comfy.model_management.get_torch_device()
     model_config = _model_config(config, stored, load_device)
     # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
-    made = network(config, ops=ops, device="meta", dtype=stored)
-    made.compute_dtype = model_config.manual_cast_dtype or stored
+    with torch.device("meta"):
+        made = network(config, ops).to(stored)
+    made.dtype, made.compute_dtype = stored, model_config.manual_cast_dtype or stored
+    set_unpacked_dtype(made, stored)
     made.eval().requires_grad_(False)
     model = model_kind(model_config, made, path, **options)
     patcher = compat.make_patcher(model, load_device, comfy.model_management.unet_offload_device(), kind)
@@ -233,7 +237,7 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
         comfy.patcher_extension.CallbacksMP.ON_CLEANUP,
         comfy.patcher_extension.CallbacksMP.ON_DETACH,
     ):
-        patcher.add_callback(moment, network.forget)
+        patcher.add_callback(moment, network.clear_cache)
     compat.archive_dtypes(network)
     compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
     return patcher

@@ -1,8 +1,9 @@
 """Our transformers under the host's calling convention: wrappers, patches, positions, compute dtype."""
 
-import inspect
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 import comfy.ldm.common_dit
 import comfy.patcher_extension
@@ -11,26 +12,47 @@ import torch.nn.functional as F
 from comfy.ldm.flux.layers import EmbedND
 from torch import Tensor
 
+from ...wan_models import rope
 from ...wan_models.config import DiTConfig
-from ...wan_models.dit.steps import AnimateStepModel, SpeechStepModel, StepModel
+from ...wan_models.dit.animate import WanAnimateModel
+from ...wan_models.dit.base import InputError, WanModel
+from ...wan_models.dit.speech import WanSpeechModel
+from ...wan_models.dit.tokens import Inputs
 from ...wan_models.rope import THETA, Positions, RotaryTable, axis_split
+from ...wan_models.sampling.clip_cache import ClipCache
 from .hosted_blocks import HostBlock, block_runner, host_attention, rotary_of
 
 # the host gives these to its own models of the same kind too, which leave them alone
 _WITHOUT_EFFECT = {"control", "denoise_mask", "reference_latent", "crossattn_controlnet", "y"}
+# what to do about an `InputError`
+_ADVICE = {"text": ". Load it with WanT5Loader", "missing": ": connect WanS2VCondition"}
+
+
+class RemoteVelocity(Protocol):
+    """What computes a network's velocity somewhere else."""
+
+    def __call__(self, network: "Hosted", step: Mapping[str, Any], options: dict) -> Tensor:
+        """The velocity for `step`: "x", "timestep", "context", "image", "rotary" and the fields of the network's
+        `Inputs`; under the host's transformer_options."""
+        ...
 
 
 class _PlainEmbedder(EmbedND):
     """The host's embedding of positions; packs put another in its place (RIFLEx ...)."""
 
 
-class Hosted(StepModel):
+class Hosted(WanModel):
     """A transformer under the signature with which the host calls a Wan diffusion model, and with its attributes."""
 
     block_class = HostBlock
+    conditioning: ClassVar[dict[str, str]] = {}
+    """The host's names of conditioning that this model takes, and the fields of its `Inputs` that they are."""
+    remote: RemoteVelocity | None = None
+    """Slot for what computes elsewhere; the network then stays on the meta device."""
 
-    def __init__(self, config: DiTConfig, *args: Any, **options: Any) -> None:
-        super().__init__(config, *args, **options)
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
+        super().__init__(config, ops)
+        self.clips = ClipCache()
         self.dim, self.ffn_dim, self.num_heads = config.dim, config.ffn_dim, config.num_heads
         self.num_layers, self.head_dim = config.num_layers, config.head_dim
         self.in_dim, self.out_dim = config.in_dim, config.out_dim
@@ -85,26 +107,55 @@ class Hosted(StepModel):
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch_size)
         options["grid_sizes"] = self._grid(x)
 
+        inputs = self._inputs(kwargs)
+        step = {"x": x, "timestep": timestep, "context": context, "image": clip_fea}
+        if self.remote is not None:
+            step |= vars(inputs) | {"rotary": self._rotary(x, options)}
+            out = self.remote(self, step, options)
+        else:
+            out = self._compute(step, inputs, options, kwargs)
+        return out[:, :, :frames, :height, :width]
+
+    def _compute(self, step: Mapping[str, Any], inputs: Inputs, options: dict, conditioning: dict) -> Tensor:
+        """The velocity for `step`, as of `RemoteVelocity`, in this process."""
+        x, timestep = step["x"], step["timestep"]
+
         @cache
         def vec() -> Tensor:
-            return self._embedding(timestep, x.shape[2], kwargs)
+            return self._embedding(timestep, x.shape[2], conditioning)
 
         # the host has cast x to what it wants computed in
         before, self.compute_dtype = self.compute_dtype, x.dtype
+        size = (x.shape[2], x.shape[3], x.shape[4])
         try:
-            out = self.velocity(
+            return super().forward(
                 x,
                 timestep,
-                context,
-                clip_fea=clip_fea,
+                step["context"],
+                image=step["image"],
+                conditions=self.clips.conditions(inputs, size, lambda: self.prepare(inputs, size)),
                 attention=host_attention(options),
                 rotary=self._rotary(x, options),
                 run_block=block_runner(options, len(self.blocks), x, vec),
-                **kwargs,
             )
+        except InputError as error:
+            raise ValueError(f"{error}{_ADVICE.get(error.what, '')}") from error
         finally:
             self.compute_dtype = before
-        return out[:, :, :frames, :height, :width]
+
+    def _inputs(self, conditioning: dict) -> Inputs:
+        """The host's conditioning of a clip, as the model takes it."""
+        named = {self.conditioning[name]: v for name, v in conditioning.items() if name in self.conditioning}
+        return self.inputs_class(**named)
+
+    def clear_cache(self, *_: Any) -> None:
+        """Drops what is kept for the steps of a clip, tables of positions among it."""
+        self.clips.clear()
+        rope.clear()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # there is nothing to move or to cast where another process has the weights
+        return self if self.remote is not None else super()._apply(fn, recurse)
 
     def forward_orig(self, *_: Any, **__: Any) -> Tensor:
         """What packs of Wan2.1 times replace (TeaCache ...): not there. Raises ValueError."""
@@ -115,10 +166,9 @@ class Hosted(StepModel):
 
     def _refuse_unknown(self, conditioning: dict) -> None:
         """ValueError where a node has conditioned the model with something that it would leave out."""
-        kinds = (kind for kind in type(self).__mro__ if "velocity" in vars(kind))
-        known = {name for kind in kinds for name in inspect.signature(kind.velocity).parameters}
         for name, value in conditioning.items():
-            if name not in known | _WITHOUT_EFFECT and isinstance(value, (Tensor, list, tuple)):
+            is_known = name in self.conditioning or name in _WITHOUT_EFFECT
+            if not is_known and isinstance(value, (Tensor, list, tuple)):
                 raise ValueError(
                     f"a node before the sampler conditions the model with {name}, which this model does not take: load "
                     "the file with ComfyUI's own loader (Load Diffusion Model), whose MODEL runs in WanMoESampler too"
@@ -126,7 +176,7 @@ class Hosted(StepModel):
 
     def _embedding(self, timestep: Tensor, frames: int, conditioning: dict) -> Tensor:
         """The embedded timesteps [B, S, C], one row for each segment that the host tells apart."""
-        return self.embed_time(timestep)[0]
+        return self.embed_time(timestep if timestep.dim() == 2 else timestep.unsqueeze(1))[0]
 
     def _grid(self, x: Tensor) -> torch.Size:
         return torch.Size(n // p for n, p in zip(x.shape[2:], self.config.patch_size, strict=True))
@@ -185,8 +235,15 @@ class HostDiT(Hosted):
     """`WanModel` for the host."""
 
 
-class HostSpeechDiT(Hosted, SpeechStepModel):
+class HostSpeechDiT(Hosted, WanSpeechModel):
     """`WanSpeechModel` for the host."""
+
+    conditioning: ClassVar[dict[str, str]] = {
+        "reference_latent": "reference",
+        "reference_motion": "motion",
+        "control_video": "pose",
+        "audio_embed": "audio",
+    }
 
     def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
         if self._is_plain("rotary_at"):
@@ -203,5 +260,11 @@ class HostSpeechDiT(Hosted, SpeechStepModel):
         return self.embed_time(rows)[0]
 
 
-class HostAnimateDiT(Hosted, AnimateStepModel):
+class HostAnimateDiT(Hosted, WanAnimateModel):
     """`WanAnimateModel` for the host."""
+
+    conditioning: ClassVar[dict[str, str]] = {
+        "pose_latents": "pose",
+        "face_pixel_values": "faces",
+        "face_strength": "face_strength",
+    }

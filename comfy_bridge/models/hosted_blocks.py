@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ...wan_models.attention import Attention
 from ...wan_models.config import DiTConfig
-from ...wan_models.dit.layers import Block, CrossAttention, SelfAttention
+from ...wan_models.dit.base import RunBlock
+from ...wan_models.dit.layers import Block, CrossAttention, Lengths, SelfAttention
 from ...wan_models.rope import RotaryTable
 
 PATCHES = ("attn1_patch", "attn1_output_patch", "attn2_patch", "attn2_output_patch", "double_block")
@@ -27,8 +28,8 @@ _LENGTHS = "wan_segment_lengths"  # tokens of each segment, for blocks whose seg
 class _Described:
     """Gives a layer the attributes that the host's own has."""
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory: Any) -> None:
-        super().__init__(config, ops, **factory)  # type: ignore[call-arg]
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
+        super().__init__(config, ops)  # type: ignore[call-arg]
         self.dim, self.num_heads, self.head_dim = config.dim, config.num_heads, config.head_dim
         self.qk_norm, self.eps, self.window_size = config.qk_norm, config.eps, (-1, -1)
 
@@ -80,8 +81,8 @@ class HostBlock(_Described, Block):
     self_attention_class = HostSelfAttention
     cross_attention_class = HostCrossAttention
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory: Any) -> None:
-        super().__init__(config, ops, **factory)
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
+        super().__init__(config, ops)
         self.ffn_dim, self.cross_attn_norm = config.ffn_dim, config.cross_attn_norm
 
     def forward(  # type: ignore[override]
@@ -123,7 +124,7 @@ def host_attention(options: dict, **hints: Any) -> Attention:
     return attention
 
 
-def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], Tensor]) -> Any:
+def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], Tensor]) -> RunBlock:
     """Runs one block of `total` as the host would: announces it to patches, lets them replace and change it, and hears
     Cancel. options: the host's transformer_options; latents and vec(): what the host gives patches as "x" and "vec"."""
     replacements = options.get("patches_replace", {}).get("dit", {})
@@ -131,7 +132,7 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
     options.update(total_blocks=total, block_type="double")
     shared: dict[str, Any] = {}  # what all blocks of this forward are given
 
-    def prepare(context: Tensor, rotary: RotaryTable, image: Tensor | None, lengths: Any) -> None:
+    def prepare(context: Tensor, rotary: RotaryTable, image: Tensor | None, lengths: Lengths) -> None:
         shared["txt"] = context if image is None else torch.cat([image, context], dim=1)
         shared["pe"] = rotation_matrices(rotary)
         shared["img_len"] = None if image is None else image.shape[1]
@@ -147,8 +148,8 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         context: Tensor,
         rotary: RotaryTable,
         image: Tensor | None = None,
-        lengths: Any = None,
-        attention: Any = None,
+        lengths: Lengths = None,
+        **_: Any,
     ) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not shared:

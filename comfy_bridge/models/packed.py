@@ -28,10 +28,12 @@ class _MayBePacked:
     hook: Any = None  # the LoRAs of the prompt that is being worked on
     weight: Any
     weight_function: list
+    unpacked_dtype = torch.float32
 
-    def __init__(self, *args: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
-        super().__init__(*args, dtype=dtype, **options)
-        self.unpacked_dtype = dtype or torch.get_default_dtype()
+    def _load_from_state_dict(self, *args: Any) -> None:
+        # Where the host has dynamic VRAM, its layers are made without a weight unless they bring this method. Ours are
+        # made on the meta device, where a weight takes no memory, and their names and shapes are compared.
+        super()._load_from_state_dict(*args)  # type: ignore[misc]
 
     def changes(self) -> list[Callable[[Tensor], Tensor]]:
         """What is done to the unpacked weight: LoRAs of the model, other nodes' functions, LoRAs of the prompt."""

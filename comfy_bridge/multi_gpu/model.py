@@ -6,8 +6,8 @@ management (`Workers`): it goes when memory is needed here or is freed by hand.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,62 +155,44 @@ class RemotePatcher(WeightlessPatcher):
     def pre_run(self) -> None:
         refuse_on_workers(self)
         super().pre_run()
-        self.model.diffusion_model.patcher = self
+        self.model.diffusion_model.remote.patcher = self
 
     def cleanup(self) -> None:
-        self.model.diffusion_model.patcher = None
+        self.model.diffusion_model.remote.patcher = None
         super().cleanup()
 
 
-class Weightless:
-    """Mixed into a network that stays on the meta device."""
+class WorkersVelocity:
+    """A hosted network's velocity, computed by the workers: for its slot `remote`.
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        return self  # there is nothing to move or to cast
+    recipe: of its weights; layout and compute dtype are those of each call. patcher: of the run that is going on."""
 
+    def __init__(self, settings: Settings, recipe: Recipe) -> None:
+        self.settings, self.recipe = settings, recipe
+        self.patcher: RemotePatcher | None = None
+        self._layouts: dict[tuple[int, ...], Layout] = {}
 
-class Remote(Weightless):
-    """Mixed into a network of `hosted`: its velocity comes from the workers."""
-
-    settings: Settings
-    recipe: Callable[[Layout, str], Recipe]
-    patcher: RemotePatcher | None = None
-    _layouts: dict[tuple[int, ...], Layout]
-
-    def _forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        options = args[4] if len(args) > 4 else kwargs.get("transformer_options")
-        refuse_options_on_workers(options or {})
-        return super()._forward(x, *args, **kwargs)  # type: ignore[misc]
-
-    def velocity(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        attention: Any = None,
-        run_block: Any = None,
-        **inputs: Any,
-    ) -> Tensor:
+    def __call__(self, network: Hosted, step: Mapping[str, Any], options: dict) -> Tensor:
+        refuse_options_on_workers(options)
+        assert self.patcher is not None, "the host has called the model outside of a run"
         workers = workers_of(self.settings)
         workers.group.start()
-        assert self.patcher is not None, "the host has called the model outside of a run"
-        patcher, layout = self.patcher, self._layout(workers, x)
+        x, patcher = step["x"], self.patcher
+        layout = self._layout(network, workers, x)
         version = (patcher.patches_uuid, tuple(map(id, _parameters(patcher).values())))
-        needed = plan.predict(layout, workers.group.size, _job(self, x), workers.measured()).bytes
-        recipe = self.recipe(layout, str(self.compute_dtype).removeprefix("torch."))
+        needed = plan.predict(layout, workers.group.size, _job(network, x), workers.measured()).bytes
+        recipe = replace(self.recipe, compute=str(x.dtype).removeprefix("torch."), layout=layout)
         key = workers.load(recipe, lambda: patches_of(patcher), version, needed)
-        given = {name: value for name, value in inputs.items() if _is_plain(value)}
-        given |= {"x": x, "timestep": timestep, "context": context}
+        given = {name: value for name, value in step.items() if _is_plain(value)}
         return workers.group.velocity(key, given, self.settings.attention).to(x.device)
 
-    def _layout(self, workers: Workers, x: Tensor) -> Layout:
+    def _layout(self, network: Hosted, workers: Workers, x: Tensor) -> Layout:
         settings, world = self.settings, workers.group.size
-        config = self.config  # type: ignore[attr-defined]
         if settings.mode == "explicit" and settings.fsdp != "auto":
-            return explicit(settings, world, config.num_heads)
+            return explicit(settings, world, network.config.num_heads)
         shape = tuple(x.shape)
         if shape not in self._layouts:
-            self._layouts[shape], why = choose(self, workers, x)
+            self._layouts[shape], why = choose(settings, network, workers, x)
             logging.info("[Wan2.2] %s", why)
         return self._layouts[shape]
 
@@ -222,17 +204,16 @@ def explicit(settings: Settings, world: int, heads: int) -> Layout:
     return layout
 
 
-def _job(network: Any, latents: Tensor) -> plan.Job:
-    """A forward for latents [B, C, F, H, W]."""
+def _job(network: Hosted, latents: Tensor) -> plan.Job:
+    """A forward for latents [B, C, F, H, W] of the dtype that it computes in."""
     size = sum(p.numel() for p in network.parameters()) * network.dtype.itemsize
     tokens = plan.tokens_of(network.config, latents.shape)
-    return plan.Job(network.config, size, tokens, latents.shape[0], network.compute_dtype.itemsize)
+    return plan.Job(network.config, size, tokens, latents.shape[0], latents.dtype.itemsize)
 
 
-def choose(network: Any, workers: Workers, latents: Tensor) -> tuple[Layout, str]:
-    """The layout for latents [B, C, F, H, W], and why."""
-    settings, world = network.settings, workers.group.size
-    config = network.config
+def choose(settings: Settings, network: Hosted, workers: Workers, latents: Tensor) -> tuple[Layout, str]:
+    """The layout for latents [B, C, F, H, W] of the dtype that the network computes in, and why."""
+    world, config = workers.group.size, network.config
     wanted = None if settings.fsdp == "auto" else settings.fsdp == "on"
     degrees = None
     if settings.mode == "explicit":
@@ -249,23 +230,15 @@ def share(model: Any, settings: Settings) -> tuple[Any, str]:
     network = getattr(source, "diffusion_model", None)
     if not isinstance(network, Hosted) or not hasattr(source, "source"):
         raise ValueError("only models of WanDiTLoader can be shared by several GPUs: load this one with it")
-    if isinstance(network, Remote):
+    if network.remote is not None:
         raise ValueError(
             "this model is shared by several GPUs already: take one of the two WanMultiGPU nodes out"
         )
-    kind = diffusion.network_kind(network.config)
     stored = "" if not source.is_converted else str(network.dtype).removeprefix("torch.")
-    patcher = diffusion.build(
-        source.source,
-        network.config,
-        network.dtype,
-        type(f"Remote{kind.__name__}", (Remote, kind), {}),
-        RemotePatcher,
-    )
+    kind = diffusion.network_kind(network.config)
+    patcher = diffusion.build(source.source, network.config, network.dtype, kind, RemotePatcher)
     remote = patcher.model.diffusion_model
-    remote.settings, remote._layouts = settings, {}
-    remote.recipe = lambda layout, compute: Recipe("dit", str(source.source), stored, compute, layout)
-    patcher.model.memory_required = lambda *args, **kwargs: 0  # what a step takes, it takes elsewhere
+    remote.remote = WorkersVelocity(settings, Recipe("dit", str(source.source), stored))
     carry_over(model, patcher)
     diffusion.release_copy(model)
 
@@ -281,17 +254,20 @@ def share(model: Any, settings: Settings) -> tuple[Any, str]:
         why = f"{settings.cfg_parallel} x CFG-parallel, {settings.ulysses} x Ulysses, FSDP {settings.fsdp}"
     else:
         size = (21, 60, 104) if network.config.family != "ti2v" else (31, 44, 80)
-        typical = torch.empty(2, network.config.in_dim, *size, device="meta")
-        why = "for 832x480, 81 frames (TI2V: 1280x704, 121): " + choose(remote, workers, typical)[1]
+        typical = torch.empty(2, network.config.in_dim, *size, device="meta", dtype=remote.compute_dtype)
+        why = "for 832x480, 81 frames (TI2V: 1280x704, 121): " + choose(settings, remote, workers, typical)[1]
     devices = ", ".join(f"{place['device']} of {place['host']}" for place in workers.group.places)
     return patcher, f"{world} workers ({devices}): {why}"
 
 
-class RemoteUMT5(Weightless, HostUMT5):
-    """The text encoder with its weights shared by the workers."""
+class RemoteUMT5(HostUMT5):
+    """The text encoder with its weights shared by the workers; its own stay on the meta device."""
 
     is_remote = True
     recipe: Recipe
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        return self  # there is nothing to move or to cast
 
     def encode(self, ids: Tensor, mask: Tensor, on_layer: Any = None) -> Tensor:
         workers = current_workers()

@@ -18,7 +18,7 @@ from demo.tiny_release import DITS, write_image_tower, write_release
 from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig
-from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.animate import AnimateInputs, WanAnimateModel
 from wan_models.images.conditioning import mask_channels, replaced_frames
 from wan_models.images.resize import letterbox
 from wan_models.pipeline import video_latents
@@ -128,8 +128,11 @@ def pure(folder, replace, per_clip, carried):
         known = torch.cat([torch.ones(4, 1, *size[1:]), mask_channels(known, *size[1:])], dim=1)
         y = torch.cat([known[None], torch.cat([encode(picture), encode(video)], dim=2)], dim=1)
         face = faces[rows].movedim(-1, 0)[None] * 2 - 1
-        led = [model.prepare(encode(pose[rows]), x, size[0]) for x in (face, face * 0 - 1)]
-        velocity = lambda x, t, given, _: model(x, t, given[0], given[1], y, features)  # noqa: E731
+        inputs = [AnimateInputs(encode(pose[rows]), x) for x in (face, face * 0 - 1)]
+        led = [model.prepare(one, size) for one in inputs]
+        velocity = lambda x, t, given, **_: model(  # noqa: E731
+            x, t, given[0], y=y, image=features, conditions=given[1]
+        )
         noise = torch.randn(1, 16, *size, generator=generator)
         return video_latents(
             velocity, velocity, *zip(texts, led, strict=True), noise, steps=6, shift=5.0, guidance=(3.0, 3.0),

@@ -16,7 +16,7 @@ from demo.host import HostError
 from demo.tiny_release import write_release
 from wan_models.audio.buckets import per_frame
 from wan_models.audio.wav2vec import Wav2Vec, mono
-from wan_models.dit.speech import WanSpeechModel
+from wan_models.dit.speech import SpeechInputs, WanSpeechModel
 from wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
 from wan_models.images.sizes import size_for_s2v
 from wan_models.pipeline import video_latents
@@ -121,9 +121,10 @@ def pure(folder, pose):
         size = (CLIP // 4, height // 8, width // 8)
         condition = encode(pose_clip(poses, clip.start, CLIP))[:, :, 1:] if pose else None
         audio = steps[..., clip.start : clip.start + CLIP]
-        prepared = [model.prepare(encode(picture), clip.motion, condition, audio * on, size) for on in (1, 0)]
+        inputs = [SpeechInputs(encode(picture), clip.motion, condition, audio * on) for on in (1, 0)]
+        prepared = [model.prepare(one, size) for one in inputs]
         noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(3 + clip.index))
-        velocity = lambda x, t, given, y: model(x, t, given[0], given[1])  # noqa: E731
+        velocity = lambda x, t, given, y: model(x, t, given[0], conditions=given[1])  # noqa: E731
         return video_latents(
             velocity, velocity, *zip(texts, prepared, strict=True), noise, steps=6, shift=3.0, guidance=(4.5, 4.5),
             boundary=0.0,

@@ -1,5 +1,7 @@
 """What several test files share: the distance two results are compared by, and weights that hide nothing."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,3 +22,16 @@ def randomize_(module: nn.Module, std: float = 0.05, generator: torch.Generator 
         centre = 1.0 if param.dim() == 1 and name.endswith(("weight", "gamma")) else 0.0
         param.copy_(centre + noise * std)
     return module
+
+
+def on_meta(make: Callable[..., nn.Module], *arguments: object) -> nn.Module:
+    """make(*arguments), without memory for its weights."""
+    with torch.device("meta"):
+        return make(*arguments)
+
+
+def in_bfloat16(model: nn.Module) -> nn.Module:
+    """A transformer of ours with its weights and its computation in bfloat16."""
+    model = type(model)(model.config).bfloat16()
+    model.compute_dtype = torch.bfloat16
+    return model

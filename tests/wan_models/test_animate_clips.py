@@ -10,7 +10,7 @@ from tests_support import randomize_, rel_l2
 
 from bench.peers import per_frame_attention
 from wan_models.config import DiTConfig, FaceConfig, VAEConfig
-from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.animate import AnimateInputs, WanAnimateModel
 from wan_models.images.conditioning import mask_channels, replaced_frames
 from wan_models.images.resize import letterbox
 from wan_models.pipeline import video_latents
@@ -123,8 +123,11 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
             dim=1,
         )
         face = to_pixels(faces[shown]).movedim(-1, 0)[None] * 2 - 1
-        led = [model.prepare(encode(to_pixels(pose[shown])), f, size[0]) for f in (face, face * 0 - 1)]
-        velocity = lambda x, t, given, _: model(x, t, [given[0]], given[1], y[None], features)  # noqa: E731
+        driven = [AnimateInputs(encode(to_pixels(pose[shown])), f) for f in (face, face * 0 - 1)]
+        led = [model.prepare(one, size) for one in driven]
+        velocity = lambda x, t, given, **_: model(  # noqa: E731
+            x, t, [given[0]], y=y[None], image=features, conditions=given[1]
+        )
         given = [(texts[name], clip) for name, clip in zip(("a cat", "blurry"), led, strict=True)]
         noise = torch.randn(16, *size, generator=generator)[None]
         return video_latents(

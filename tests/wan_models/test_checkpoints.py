@@ -11,6 +11,7 @@ import pytest
 import torch
 from formats import write_gguf, write_scaled_fp8
 from safetensors.torch import load_file, save_file
+from tests_support import on_meta
 
 from demo.tiny_release import CLIP, DIT, DITS, VAE, write_release
 from wan_models.checkpoints.detect import identify
@@ -76,7 +77,7 @@ def test_shards_single_file_and_prefixed_file_give_the_same_model(release, tmp_p
         checkpoint = open_model(path)
         info = expect(checkpoint, "dit")
         assert info.config == DIT  # two heads of 128, without a config.json
-        model = WanModel(info.config, device="meta")
+        model = on_meta(WanModel, info.config)
         load_into(model, checkpoint)
         assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
@@ -348,7 +349,7 @@ def test_a_misfit_names_file_and_tensors(release, tmp_path, problem):
     with pytest.raises(
         CheckpointError, match=r"odd.safetensors looks like a text-to-video .*(ffn.2.bias|surprise)"
     ):
-        load_into(WanModel(expect(checkpoint, "dit").config, device="meta"), checkpoint)
+        load_into(on_meta(WanModel, expect(checkpoint, "dit").config), checkpoint)
 
 
 def test_vae_of_another_width_loads(tmp_path):
@@ -390,7 +391,7 @@ def test_the_models_own_config_is_believed(release, tmp_path):
 def test_layers_of_another_speech_model_are_not_believed(tmp_path, layers):
     config = DITS["S2V-14B"]
     (tmp_path / "config.json").write_text(json.dumps({"dim": 256, "audio_inject_layers": layers}))
-    shapes = header(WanSpeechModel(config, device="meta"))
+    shapes = header(on_meta(WanSpeechModel, config))
     found = identify(headers(shapes, tmp_path / "x.safetensors")).config.speech
     assert found.inject_layers == SpeechConfig.inject_layers[:2]
     (tmp_path / "config.json").write_text(json.dumps({"dim": 256, "audio_inject_layers": [1, 0]}))
@@ -473,7 +474,7 @@ def test_endings_prefixes_and_containers(release, tmp_path, name):
 
 def same_model(path, state):
     checkpoint = open_model(path)
-    model = WanModel(expect(checkpoint, "dit").config, device="meta")
+    model = on_meta(WanModel, expect(checkpoint, "dit").config)
     load_into(model, checkpoint)
     assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
 
@@ -564,14 +565,14 @@ def test_two_models_in_one_file_are_refused(release, tmp_path):
 
 def test_image_to_video_is_told_by_its_channels():
     config = DiTConfig(family="i2v", in_dim=36)
-    info = identify(headers(header(WanModel(config, device="meta"))))
+    info = identify(headers(header(on_meta(WanModel, config))))
     assert info.config == config
     assert "image-to-video" in info.description and "14.3 billion" in info.description
 
 
 # --- models that are not run here ---
 
-I2V_2_1 = header(WanModel(DiTConfig(family="i2v", in_dim=36, image_dim=1280), device="meta"))
+I2V_2_1 = header(on_meta(WanModel, DiTConfig(family="i2v", in_dim=36, image_dim=1280)))
 IS_ANIMATE_2 = [
     ("Wan2.2-Animate-2-14B", {}), ("wan_animate_2_bf16.safetensors", {}),
     ("wan_animate_2_distill_bf16.safetensors", {}),
@@ -609,7 +610,7 @@ def test_its_likes_are_not(name, told):
 def test_models_of_other_shape_are_never_animate_2(name):
     for release in ("T2V-A14B", "I2V-A14B", "Animate-14B"):
         network = WanAnimateModel if release == "Animate-14B" else WanModel
-        shapes = header(network(DITS[release], device="meta"))
+        shapes = header(on_meta(network, DITS[release]))
         assert expect(headers(shapes, Path(name)), "dit").config == DITS[release]
 
 
@@ -660,7 +661,7 @@ def test_config_pipeline_and_metadata_of_a_file_tell_it_too(tmp_path):
     ],
 )
 def test_other_wan_models_are_named(more, channels, says):
-    shapes = header(WanModel(replace(DIT, in_dim=channels[0], out_dim=channels[1]), device="meta")) | more
+    shapes = header(on_meta(WanModel, replace(DIT, in_dim=channels[0], out_dim=channels[1]))) | more
     with pytest.raises(CheckpointError, match=rf"x.safetensors is .*{says}.*none of the models"):
         expect(headers(shapes), "dit")
 

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests_support import on_meta
 
 from wan_models.checkpoints.patches import Patch, patched
 from wan_models.distributed.mesh import Layout, check, layouts, rows_of
+from wan_models.distributed.parallelize import parallelize_dit
 from wan_models.distributed.selftest import CONFIGS, TOLERANCE, layouts_of
-from wan_models.distributed.sequence_parallel import Shard, shared_model
+from wan_models.distributed.sequence_parallel import Shard
+from wan_models.distributed.weights import dit_class
 from wan_models.distributed.worker import Worker
 from wan_models.rope import rotary_table
 
@@ -210,8 +213,10 @@ def test_patches_by_hand(seed):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_model_that_is_dropped_is_freed_at_once(name):
     """Its memory does not wait for Python to look for cycles."""
-    model = shared_model(CONFIGS[name])(CONFIGS[name], device="meta")
-    model.share(SimpleNamespace(size=lambda: 2, rank=lambda: 0))
+    model = on_meta(dit_class(CONFIGS[name]), CONFIGS[name])
+    mesh = SimpleNamespace(get_group=lambda name: SimpleNamespace(size=lambda: 2, rank=lambda: 0))
+    parallelize_dit(model, mesh, Layout(ulysses=2), load=lambda model: None)
+    assert model.sequence_parallel is not None
     gone = weakref.ref(model.blocks[0].self_attn.q.weight)
     gc.disable()
     try:

@@ -5,12 +5,12 @@ import contextlib
 import pytest
 import torch
 from official_animate import learnt_at_unit_variance, small_motion_encoder
-from tests_support import randomize_, rel_l2
+from tests_support import in_bfloat16, on_meta, randomize_, rel_l2
 
 from bench.peers import per_frame_attention
 from wan_models import ops as default_ops
 from wan_models.config import DiTConfig, FaceConfig
-from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.animate import AnimateInputs, WanAnimateModel
 from wan_models.dit.face_motion import MotionEncoder
 
 SIZES = {
@@ -18,6 +18,10 @@ SIZES = {
     "in_dim": 36, "out_dim": 16,
 }  # fmt: skip
 CONFIG = DiTConfig(family="animate", image_dim=1280, face=FaceConfig(channels=(4, 8, 8, 8)), **SIZES)
+
+
+def clip_of(model, pose, faces, frames, strength=1.0):
+    return model.prepare(AnimateInputs(pose, faces, strength), (frames, 0, 0))
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def pair(official, seed, monkeypatch):
     reference.motion_encoder = small_motion_encoder(CONFIG.face)
     randomize_(reference, std=0.2)
     learnt_at_unit_variance(reference.motion_encoder)
-    ours = WanAnimateModel(CONFIG, device="meta").eval()
+    ours = on_meta(WanAnimateModel, CONFIG).eval()
     ours.load_state_dict(reference.eval().state_dict(), assign=True)
     return reference, ours
 
@@ -46,13 +50,16 @@ def test_face_tokens_equal_official(pair):
     tokens = reference.face_encoder(motion[None])
     assert rel_l2(ours._encode_faces(faces, 3), tokens) < 1e-5
     x = torch.randn(1, 3 * 8, 96)
+    frames = x.unflatten(1, (3, 8))[0]
     padded = torch.cat([torch.zeros(1, 1, *tokens.shape[2:]), tokens], dim=1)
-    for index, keys_values in enumerate(ours.prepare(None, faces, 3).faces):
+    for index, keys_values in enumerate(clip_of(ours, None, faces, 3).faces):
         expected = reference.face_adapter.fuser_blocks[index](x, padded)
         attend = lambda q, k, v, heads: per_frame_attention(  # noqa: E731
             *(z.unflatten(-1, (heads, -1)) for z in (q, k, v)), q.shape[1], q.shape[0]
         )
-        assert rel_l2(ours.face_adapter.fuser_blocks[index](x, *keys_values, 3, attend), expected) < 1e-5
+        k, v = (x[0] for x in keys_values)
+        change = ours.face_adapter.fuser_blocks[index](frames, k, v, attend)
+        assert rel_l2(change.flatten(0, 1)[None], expected) < 1e-5
 
 
 @torch.no_grad()
@@ -60,7 +67,7 @@ def test_motion_encoder_of_the_release_equals_official(official, seed):
     from wan.modules.animate.motion_encoder import Generator
 
     reference = learnt_at_unit_variance(Generator(size=512, style_dim=512, motion_dim=20))
-    ours = MotionEncoder(FaceConfig(), default_ops, device="meta")
+    ours = on_meta(MotionEncoder, FaceConfig(), default_ops)
     ours.load_state_dict(reference.state_dict(), assign=True)
     faces = torch.rand(1, 3, 512, 512) * 2 - 1
     assert rel_l2(ours(faces), reference.get_motion(faces)) < 1e-5
@@ -73,22 +80,25 @@ def test_forward_equals_official(pair, height, width):
     x, y = torch.randn(1, 16, 3, height, width), torch.randn(1, 20, 3, height, width)
     pose, faces = torch.randn(1, 16, 2, height, width), torch.rand(1, 3, 5, 32, 32) * 2 - 1
     text, image, t = torch.randn(7, 48), torch.randn(1, 257, 1280), torch.tensor([713])
-    clip = ours.prepare(pose, faces, 3)
+    clip = clip_of(ours, pose, faces, 3)
     expected = reference(
         list(x), t, image, [text], 3 * height * width // 4, list(y), pose, faces
     )[0]  # fmt: skip
-    found = ours(x, t, [text], clip, y, image)[0]
+    found = ours(x, t, [text], y=y, image=image, conditions=clip)[0]
     assert rel_l2(found, expected) < 1e-5
     assert torch.equal(
-        ours(x, t, [text], clip, y, image)[0], found
+        ours(x, t, [text], y=y, image=image, conditions=clip)[0], found
     )  # nothing in the clip was changed by its use
 
     # the neutral face of classifier-free guidance is one picture
     neutral = faces * 0 - 1
     expected = reference(list(x), t, image, [text], 3 * height * width // 4, list(y), pose, neutral)[0]
-    assert rel_l2(ours(x, t, [text], ours.prepare(pose, neutral[:, :, :1], 3), y, image)[0], expected) < 1e-5
-    without = ours(x, t, [text], ours.prepare(pose, None, 3), y, image)[0]
-    assert rel_l2(ours(x, t, [text], clip, y, image, face_strength=0.0)[0], without) < 1e-6
+    found, without, faint = (
+        ours(x, t, [text], y=y, image=image, conditions=clip_of(ours, pose, *face))[0]
+        for face in ((neutral[:, :, :1], 3), (None, 3), (faces, 3, 0.0))
+    )
+    assert rel_l2(found, expected) < 1e-5
+    assert rel_l2(faint, without) < 1e-6
     assert rel_l2(without, expected) > 1e-3
 
 
@@ -97,11 +107,11 @@ def test_pose_and_face_shorter_than_the_video_are_left_out_at_the_end(pair):
     _, ours = pair
     x, text, t = torch.randn(1, 36, 4, 8, 8), torch.randn(7, 48), torch.tensor([500])
     pose, faces = torch.randn(1, 16, 3, 8, 8), torch.rand(1, 3, 9, 32, 32) * 2 - 1
-    short = ours.prepare(pose[:, :, :1], faces[:, :, :5], 4)
-    assert [k.shape[0] for k, _ in short.faces] == [4, 4]
-    assert rel_l2(short.faces[0][0][:3], ours.prepare(pose, faces, 4).faces[0][0][:3]) < 1e-5
-    assert ours(x, t, [text], short).shape == (1, 16, 4, 8, 8)
-    assert ours.prepare(pose, faces, 2).pose.shape[2] == 1  # and what is too long is cut
+    short = clip_of(ours, pose[:, :, :1], faces[:, :, :5], 4)
+    assert [k.shape[1] for k, _ in short.faces] == [4, 4]
+    assert rel_l2(short.faces[0][0][:, :3], clip_of(ours, pose, faces, 4).faces[0][0][:, :3]) < 1e-5
+    assert ours(x, t, [text], conditions=short).shape == (1, 16, 4, 8, 8)
+    assert clip_of(ours, pose, faces, 2).pose.shape[2] == 1  # and what is too long is cut
 
 
 @torch.no_grad()
@@ -109,10 +119,11 @@ def test_half_precision_is_near(pair):
     _, ours = pair
     x, text, t = torch.randn(1, 36, 3, 8, 8), torch.randn(7, 48), torch.tensor([500])
     pose, faces = torch.randn(1, 16, 2, 8, 8), torch.rand(1, 3, 1, 32, 32) * 2 - 1
-    exact = ours(x, t, [text], ours.prepare(pose, faces, 3), image=torch.ones(1, 257, 1280))
-    half = WanAnimateModel(ours.config, dtype=torch.bfloat16)
+    image = torch.ones(1, 257, 1280)
+    exact = ours(x, t, [text], image=image, conditions=clip_of(ours, pose, faces, 3))
+    half = in_bfloat16(ours)
     half.load_state_dict(ours.state_dict())
-    found = half(x, t, [text], half.prepare(pose, faces, 3), image=torch.ones(1, 257, 1280))
+    found = half(x, t, [text], image=image, conditions=clip_of(half, pose, faces, 3))
     assert rel_l2(found, exact) < 0.05
 
 
@@ -123,7 +134,7 @@ def test_parameters_of_the_release(official):
     with torch.device("meta"):
         reference = Official(**sizes)
     config = DiTConfig(family="animate", image_dim=1280, face=FaceConfig(), **sizes)
-    ours = WanAnimateModel(config, device="meta")
+    ours = on_meta(WanAnimateModel, config)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {
         k: v.shape for k, v in reference.state_dict().items()
     }
@@ -132,7 +143,7 @@ def test_parameters_of_the_release(official):
 def test_what_does_not_fit_says_so(pair):
     _, ours = pair
     with pytest.raises(ValueError, match="faces of 32x32 pixels"):
-        ours.prepare(None, torch.zeros(1, 3, 5, 64, 64), 3)
-    clip = ours.prepare(torch.zeros(1, 16, 2, 16, 16), None, 3)
+        clip_of(ours, None, torch.zeros(1, 3, 5, 64, 64), 3)
+    clip = clip_of(ours, torch.zeros(1, 16, 2, 16, 16), None, 3)
     with pytest.raises(ValueError, match="the pose has latent size"):
-        ours(torch.zeros(1, 36, 3, 8, 8), torch.tensor([1]), [torch.zeros(1, 48)], clip)
+        ours(torch.zeros(1, 36, 3, 8, 8), torch.tensor([1]), [torch.zeros(1, 48)], conditions=clip)

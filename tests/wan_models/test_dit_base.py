@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from tests_support import randomize_, rel_l2
+from tests_support import on_meta, randomize_, rel_l2
 
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
@@ -35,7 +35,7 @@ def pair(official, model_type="t2v", **sizes):
 
     sizes = {**TINY, **sizes}
     reference = randomize_(OfficialModel(model_type=model_type, **sizes), std=0.2).eval()
-    ours = WanModel(DiTConfig(family=model_type, **sizes), device="meta").eval()
+    ours = on_meta(WanModel, DiTConfig(family=model_type, **sizes)).eval()
     ours.load_state_dict(reference.state_dict(), assign=True)
     return reference, ours
 
@@ -72,7 +72,7 @@ def test_conditioning_channels(official, seed):
     reference, ours = pair(official, "i2v", in_dim=36)
     x, y = torch.randn(1, 16, 2, 6, 8), torch.randn(1, 20, 2, 6, 8)
     context, t = [torch.randn(9, 48)], torch.tensor([500])
-    assert rel_l2(ours(x, t, context, y), run_official(reference, x, t, context, y)) < 1e-5
+    assert rel_l2(ours(x, t, context, y=y), run_official(reference, x, t, context, y)) < 1e-5
     with pytest.raises(ValueError, match="expects 36 channels and got 16"):
         ours(x, t, context)
 
@@ -124,7 +124,7 @@ def test_parameters_of_the_release(official, release):
             reference = OfficialModel(model_type=family, text_len=512, **sizes)
         finally:
             OfficialModel.init_weights = keep
-    ours = WanModel(DiTConfig(family=family, **sizes), device="meta")
+    ours = on_meta(WanModel, DiTConfig(family=family, **sizes))
     assert {k: v.shape for k, v in ours.state_dict().items()} == {
         k: v.shape for k, v in reference.state_dict().items()
     }

@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 import torch
-from tests_support import randomize_, rel_l2
+from tests_support import in_bfloat16, on_meta, randomize_, rel_l2
 
 from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
-from wan_models.dit.speech import MOTION_LATENTS, WanSpeechModel
+from wan_models.dit.speech import MOTION_LATENTS, SpeechInputs, WanSpeechModel
 
 SIZES = {
     "dim": 96, "ffn_dim": 160, "freq_dim": 32, "text_dim": 48, "text_len": 20, "num_heads": 4, "num_layers": 4,
@@ -35,7 +35,7 @@ def pair(official, seed, monkeypatch):
         dim=20, num_layers=5, out_dim=96, num_token=4, need_global=True
     )
     randomize_(reference, std=0.2).eval()
-    ours = WanSpeechModel(DiTConfig(family="s2v", speech=SPEECH, **SIZES), device="meta").eval()
+    ours = on_meta(WanSpeechModel, DiTConfig(family="s2v", speech=SPEECH, **SIZES)).eval()
     ours.load_state_dict(reference.state_dict(), assign=True)
     return reference, ours
 
@@ -55,10 +55,14 @@ def test_forward_equals_official(pair, first, pose, frames, height, width):
         list(x), t, [text], None, list(image), list(motion), list(condition), audio,
         motion_frames=[MOTION_FRAMES, MOTION_LATENTS], drop_motion_frames=first,
     )[0]  # fmt: skip
-    clip = ours.prepare(image, None if first else motion, condition if pose else None, audio, x.shape[2:])
-    found = ours(x, t, [text], clip)[0]
+    clip = ours.prepare(
+        SpeechInputs(image, None if first else motion, condition if pose else None, audio), x.shape[2:]
+    )
+    found = ours(x, t, [text], conditions=clip)[0]
     assert rel_l2(found, expected) < 1e-5
-    assert torch.equal(ours(x, t, [text], clip)[0], found)  # nothing in the clip was changed by its use
+    assert torch.equal(
+        ours(x, t, [text], conditions=clip)[0], found
+    )  # nothing in the clip was changed by its use
 
 
 @torch.no_grad()
@@ -70,7 +74,7 @@ def test_an_impulse_of_audio_reaches_the_latent_frames_that_it_does_officially(p
 
     def encoded(audio):
         """Audio tokens of every latent frame, ours and the official ones."""
-        clip = ours.prepare(image, None, None, audio, x.shape[2:])
+        clip = ours.prepare(SpeechInputs(image, None, None, audio), x.shape[2:])
         theirs = reference.casual_audio_encoder(
             torch.cat([audio[..., :1].repeat(1, 1, 1, MOTION_FRAMES), audio], dim=-1)
         )[1][:, MOTION_LATENTS:]
@@ -93,10 +97,12 @@ def test_half_precision_is_near(pair):
     _, ours = pair
     x, image = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 16, 1, 8, 8)
     audio, text, t = torch.randn(1, 5, 20, 12), torch.randn(7, 48), torch.tensor([500])
-    exact = ours(x, t, [text], ours.prepare(image, None, None, audio, x.shape[2:]))
-    half = WanSpeechModel(ours.config, dtype=torch.bfloat16)
+    exact = ours(x, t, [text], conditions=ours.prepare(SpeechInputs(image, None, None, audio), x.shape[2:]))
+    half = in_bfloat16(ours)
     half.load_state_dict(ours.state_dict())
-    found = half(x, t, [text.bfloat16()], half.prepare(image, None, None, audio, x.shape[2:]))
+    found = half(
+        x, t, [text.bfloat16()], conditions=half.prepare(SpeechInputs(image, None, None, audio), x.shape[2:])
+    )
     assert rel_l2(found, exact) < 0.05
 
 
@@ -109,7 +115,7 @@ def test_parameters_of_the_release(official):
         reference = WanModel_S2V(
             audio_dim=1024, audio_inject_layers=layers, **sizes, **OFFICIAL | {"zero_init": False}
         )
-    ours = WanSpeechModel(DiTConfig(family="s2v", speech=SpeechConfig(), **sizes), device="meta")
+    ours = on_meta(WanSpeechModel, DiTConfig(family="s2v", speech=SpeechConfig(), **sizes))
     assert {k: v.shape for k, v in ours.state_dict().items()} == {
         k: v.shape for k, v in reference.state_dict().items()
     }
@@ -119,10 +125,12 @@ def test_what_does_not_fit_says_so(pair):
     _, ours = pair
     image = torch.zeros(1, 16, 1, 8, 8)
     with pytest.raises(ValueError, match="5 layers, 20 wide, and got 25 of 20"):
-        ours.prepare(image, None, None, torch.zeros(1, 25, 20, 8), (2, 8, 8))
+        ours.prepare(SpeechInputs(image, None, None, torch.zeros(1, 25, 20, 8)), (2, 8, 8))
     with pytest.raises(ValueError, match="8 steps of audio do not cover 3 latent frames"):
-        ours.prepare(image, None, None, torch.zeros(1, 5, 20, 8), (3, 8, 8))
+        ours.prepare(SpeechInputs(image, None, None, torch.zeros(1, 5, 20, 8)), (3, 8, 8))
     with pytest.raises(ValueError, match="needs a reference image and audio"):
-        ours.prepare(None, None, None, None, (3, 8, 8))
+        ours.prepare(SpeechInputs(None, None, None, None), (3, 8, 8))
     with pytest.raises(ValueError, match=r"the pose has latent size .*and the video"):
-        ours.prepare(image, None, torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 5, 20, 8), (2, 8, 8))
+        ours.prepare(
+            SpeechInputs(image, None, torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 5, 20, 8)), (2, 8, 8)
+        )

@@ -52,7 +52,7 @@ def expected(models, given, patches=(), name="t2v"):
         Recipe("dit", str(models / name)), torch.device("cpu"), None, dict(patches), lambda: None
     )
     with torch.no_grad():
-        return plain.network(**given)
+        return plain.velocity(given)
 
 
 def long_inputs():

@@ -4,6 +4,7 @@ import itertools
 import re
 
 import pytest
+from tests_support import on_meta
 
 from wan_models.checkpoints.lora import looks_like, match
 from wan_models.config import DiTConfig
@@ -11,8 +12,8 @@ from wan_models.dit.base import WanModel
 
 WEIGHTS = {
     name: tuple(weight.shape)
-    for name, weight in WanModel(
-        DiTConfig(dim=64, ffn_dim=96, freq_dim=32, text_dim=24, num_heads=2, num_layers=2), device="meta"
+    for name, weight in on_meta(
+        WanModel, DiTConfig(dim=64, ffn_dim=96, freq_dim=32, text_dim=24, num_heads=2, num_layers=2)
     )
     .state_dict()
     .items()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from official_pipelines import official_run, picture
-from tests_support import randomize_, rel_l2
+from tests_support import on_meta, randomize_, rel_l2
 
 from wan_models.config import DiTConfig, VAEConfig
 from wan_models.dit.base import WanModel
@@ -52,7 +52,7 @@ def pair(count, **sizes):
     sizes = {**SIZES, **sizes}
     family = sizes.pop("family", "t2v")
     theirs = [randomize_(OfficialModel(model_type=family, **sizes), std=0.15).eval() for _ in range(count)]
-    ours = [WanModel(DiTConfig(family=family, **sizes), device="meta") for _ in range(count)]
+    ours = [on_meta(WanModel, DiTConfig(family=family, **sizes)) for _ in range(count)]
     for model, source in zip(ours, theirs, strict=True):
         model.load_state_dict(source.state_dict(), assign=True)
     return theirs, ours, {prompt: torch.randn(n, 24) for prompt, n in TEXT_LENGTHS.items()}

@@ -8,7 +8,7 @@ from tests_support import randomize_, rel_l2
 
 from wan_models.audio.buckets import per_frame
 from wan_models.config import DiTConfig, SpeechConfig, VAEConfig
-from wan_models.dit.speech import WanSpeechModel
+from wan_models.dit.speech import SpeechInputs, WanSpeechModel
 from wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
 from wan_models.images.sizes import size_for_s2v
 from wan_models.pipeline import video_latents
@@ -96,11 +96,11 @@ def test_clips_equal_official(models, seed, monkeypatch, tmp_path, clips, from_r
         condition = encode(pose_clip(poses, clip.start, FRAMES))[:, :, 1:] if with_pose else None
         audio = steps[..., clip.start : clip.start + FRAMES]
         prepared = [
-            model.prepare(encode(image), clip.motion, condition, audio * loudness, size)
+            model.prepare(SpeechInputs(encode(image), clip.motion, condition, audio * loudness), size)
             for loudness in (1, 0)
         ]
         noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(seed + clip.index))
-        velocity = lambda x, t, given, y: model(x, t, [given[0]], given[1])  # noqa: E731
+        velocity = lambda x, t, given, y: model(x, t, [given[0]], conditions=given[1])  # noqa: E731
         given = [(texts[name], made) for name, made in zip(("a cat", "blurry"), prepared, strict=True)]
         return video_latents(
             velocity, velocity, *given, noise, steps=STEPS, shift=3.0, guidance=(4.5, 4.5), boundary=0.0

@@ -24,6 +24,8 @@ def shard(model: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh, offloa
         if hasattr(unit, "keys_values"):  # of face blocks: called by itself, once per clip
             register_fsdp_forward_method(unit, "keys_values")
     fully_shard(model, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
+    if hasattr(model, "prepare"):  # of transformers: called by itself, once per clip
+        register_fsdp_forward_method(model, "prepare")
 
 
 def local_part(param: Tensor, whole: Tensor, device: torch.device) -> Tensor:

@@ -153,7 +153,7 @@ class Group:
             self.drop(key)
 
     def velocity(self, key: str, inputs: Mapping[str, Any], attention: str = "auto") -> Tensor:
-        """One forward of a loaded DiT; inputs by the names of `StepModel.velocity`. [B, C, F, H, W] on the CPU."""
+        """One forward of a loaded DiT; inputs as of `LoadedModel.velocity`. [B, C, F, H, W] on the CPU."""
         with self._turn() as jobs:
             step, kept = {}, {}
             for name, value in inputs.items():

@@ -33,8 +33,7 @@ from ..vae.wan21 import WanVAE21
 from ..vae.wan22 import WanVAE22
 from .decode import strip
 from .mesh import Layout
-from .sequence_parallel import shared_model
-from .weights import LoadedModel, Recipe
+from .weights import LoadedModel, Recipe, dit_class
 from .worker import Worker
 
 TOLERANCE = 1e-5
@@ -95,7 +94,7 @@ def layouts_of(world: int) -> list[Layout]:
 
 
 def inputs_of(config: DiTConfig, seed: int, batch: int = 2) -> dict[str, Any]:
-    """Conditioning of a small video, by the names of `StepModel.velocity`; 5 x 7 patches, so no degree divides it."""
+    """Conditioning of a small video, by the names of `LoadedModel.velocity`; 5 x 7 patches, so no degree divides it."""
     generator = torch.Generator().manual_seed(seed)
     frames, height, width = 3, 10, 14
     draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
@@ -108,14 +107,14 @@ def inputs_of(config: DiTConfig, seed: int, batch: int = 2) -> dict[str, Any]:
         out["timestep"] = torch.tensor([[0.0, 700.0, 700.0], [0.0, 120.0, 120.0], [0.0, 9.0, 9.0]])[:batch]
     if config.speech:
         speech = config.speech
-        out["audio_embed"] = draw(batch, speech.audio_layers, speech.audio_dim, 4 * frames)
-        out["reference_latent"] = draw(batch, config.out_dim, 1, height, width)
-        out["reference_motion"] = draw(batch, config.out_dim, 19, height, width)
-        out["control_video"] = draw(batch, config.out_dim, frames, height, width)
+        out["audio"] = draw(batch, speech.audio_layers, speech.audio_dim, 4 * frames)
+        out["reference"] = draw(batch, config.out_dim, 1, height, width)
+        out["motion"] = draw(batch, config.out_dim, 19, height, width)
+        out["pose"] = draw(batch, config.out_dim, frames, height, width)
     if config.face:
-        out["clip_fea"] = draw(batch, 257, config.image_dim)
-        out["pose_latents"] = draw(batch, config.out_dim, frames - 1, height, width)
-        out["face_pixel_values"] = draw(batch, 3, 4 * (frames - 2) + 1, config.face.size, config.face.size)
+        out["image"] = draw(batch, 257, config.image_dim)
+        out["pose"] = draw(batch, config.out_dim, frames - 1, height, width)
+        out["faces"] = draw(batch, 3, 4 * (frames - 2) + 1, config.face.size, config.face.size)
     return out
 
 
@@ -138,7 +137,7 @@ def lora_of(config: DiTConfig, seed: int) -> Patches:
 def write_models(folder: Path) -> None:
     """Checkpoints of all models, with random weights."""
     for seed, (name, config) in enumerate(CONFIGS.items()):
-        write(folder / name, lambda c=config: shared_model(c)(c), seed)  # type: ignore[misc]
+        write(folder / name, lambda c=config: dit_class(c)(c), seed)  # type: ignore[misc]
         (folder / name / "config.json").write_text(json.dumps(_official(config)))
     for name, (kind, shape) in _VAES.items():
         write(folder / name, lambda k=kind, c=shape: k(c), 7)  # type: ignore[misc]
@@ -172,7 +171,7 @@ def compare(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
             for batch in (2, 1, 3):
                 given = inputs_of(config, seed, batch)
                 with torch.no_grad():
-                    expected = plain.network(**{k: v.to(worker.device) for k, v in given.items()}).cpu()
+                    expected = plain.velocity({k: v.to(worker.device) for k, v in given.items()}).cpu()
                 for layout in layouts_of(worker.world) if batch == 2 else layouts_of(worker.world)[1:2]:
                     title = f"{name}{' + LoRA' if patches else ''}, batch {batch}"
                     recipe = Recipe("dit", str(folder / name), layout=layout)
@@ -338,7 +337,7 @@ def _write_all(folder: Path, options: argparse.Namespace) -> None:
     write_models(folder)
     if options.speed:
         config = DiTConfig(num_layers=2)
-        write(folder / "released", lambda: shared_model(config)(config), 1, torch.bfloat16)
+        write(folder / "released", lambda: dit_class(config)(config), 1, torch.bfloat16)
 
 
 def _under_torchrun(options: argparse.Namespace) -> None:

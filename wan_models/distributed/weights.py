@@ -4,8 +4,8 @@ A recipe is plain data: the path of a checkpoint, dtypes by name, and how the mo
 it, for they change without the rest: then only the weights that they touch are read anew.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -13,15 +13,22 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from ..attention import Attention
 from ..checkpoints.loading import expect, load_into, to_stored
 from ..checkpoints.patches import Patches, patched
 from ..checkpoints.reader import Checkpoint, open_model
+from ..config import DiTConfig
+from ..dit.animate import WanAnimateModel
+from ..dit.base import RunBlock, WanModel
+from ..dit.speech import WanSpeechModel
+from ..dit.tokens import Inputs
+from ..sampling.clip_cache import ClipCache
 from ..text.umt5 import UMT5Encoder
 from ..vae.wan21 import WanVAE21
 from ..vae.wan22 import WanVAE22
-from .fsdp import local_part, shard
+from .fsdp import local_part
 from .mesh import Layout
-from .sequence_parallel import SharedModel, shared_model
+from .parallelize import parallelize_dit, parallelize_text_encoder
 
 Beat = Callable[[], None]
 
@@ -49,21 +56,60 @@ class Recipe:
 
 
 class LoadedModel:
-    """A network with its weights, whole or this process's part of them."""
+    """A network with its weights, whole or this process's part of them; `clips` is what it made of its last clips."""
 
     def __init__(
         self, recipe: Recipe, device: torch.device, mesh: DeviceMesh, patches: Patches, beat: Beat
     ) -> None:
         self.recipe, self.device, self._beat = recipe, device, beat
         self.patches = patches
+        self.clips = ClipCache()
         self._checkpoint = open_model(recipe.path)
         info = expect(self._checkpoint, recipe.kind)
         self._stored = recipe.stored_dtype or (recipe.compute_dtype if info.packed else None)
         self.network = _build(recipe, info.config, self._stored or info.dtype)
-        if recipe.layout.fsdp:
-            shard(self.network, _units(self.network), mesh, recipe.layout.offload)
-        self._params = dict(self.network.named_parameters())
-        load_into(self.network, self._checkpoint, self._keep)
+        if isinstance(self.network, WanModel):
+            parallelize_dit(self.network, mesh, recipe.layout, self._load)
+        elif isinstance(self.network, UMT5Encoder):
+            parallelize_text_encoder(self.network, mesh, recipe.layout, self._load)
+        else:
+            self._load(self.network)
+
+    def _load(self, network: nn.Module) -> None:
+        self._params = dict(network.named_parameters())
+        load_into(network, self._checkpoint, self._keep)
+
+    def velocity(
+        self,
+        given: Mapping[str, Any],
+        rows: slice = slice(None),
+        attention: Attention | None = None,
+        run_block: RunBlock | None = None,
+    ) -> Tensor:
+        """One forward of a transformer for some rows of a batch.
+
+        given: "x", "timestep", "context", "image" and "rotary" as of `WanModel.forward`, and the fields of the model's
+        `Inputs`, tensors with one row per batch row."""
+        network = self.network
+        assert isinstance(network, WanModel)
+        batch, _, *size = given["x"].shape
+        mine = {name: x[rows] if _has_rows(x, batch) else x for name, x in given.items()}
+        # told by the rows of all, for all processes must prepare a clip together where weights are shared
+        conditions = self.clips.conditions(
+            _inputs_of(network, given),
+            tuple(size),
+            lambda: network.prepare(_inputs_of(network, mine), tuple(size)),
+        )
+        return network(
+            mine["x"],
+            mine["timestep"],
+            mine["context"],
+            image=mine.get("image"),
+            conditions=conditions,
+            attention=attention,
+            rotary=given.get("rotary"),
+            run_block=run_block,
+        )
 
     def repatch(self, patches: Patches) -> int:
         """Changes the patches, reading only the weights that the old ones or the new ones touch; returns how many."""
@@ -74,8 +120,7 @@ class LoadedModel:
             part = self._keep(name, _read(self._checkpoint, name))
             local, target = (t.to_local() if isinstance(t, DTensor) else t for t in (part, state[name]))
             target.copy_(local)
-        if isinstance(self.network, SharedModel):
-            self.network.forget()
+        self.clips.clear()
         return len(touched)
 
     def _keep(self, name: str, weight: Tensor) -> Tensor:
@@ -95,20 +140,30 @@ def _read(checkpoint: Checkpoint, name: str) -> Tensor:
     return tensor if packing is None else packing.unpack(tensor, torch.float32).view(packing.shape)
 
 
+def dit_class(config: DiTConfig) -> type[WanModel]:
+    """The class of model of a family."""
+    return WanSpeechModel if config.speech else WanAnimateModel if config.face else WanModel
+
+
 def _build(recipe: Recipe, config: Any, dtype: torch.dtype) -> nn.Module:
+    kind: Any
     if recipe.kind == "dit":
-        kind: Any = shared_model(config)
+        kind = dit_class(config)
     elif recipe.kind == "t5":
         kind = UMT5Encoder
     else:
         kind = WanVAE21 if config.version == "2.1" else WanVAE22
     with torch.device("meta"):
-        network = kind(config, dtype=dtype) if recipe.kind == "dit" else kind(config).to(dtype)
+        network = kind(config).to(dtype)
     if recipe.kind != "vae":
-        network.compute_dtype = recipe.compute_dtype
+        network.dtype, network.compute_dtype = dtype, recipe.compute_dtype
     return network.eval().requires_grad_(False)
 
 
-def _units(network: nn.Module) -> list[nn.Module]:
-    """The parts whose parameters are gathered by themselves."""
-    return network.units() if isinstance(network, SharedModel) else list(network.blocks)  # type: ignore[arg-type]
+def _inputs_of(network: WanModel, given: Mapping[str, Any]) -> Inputs:
+    names = {field.name for field in fields(network.inputs_class)}
+    return network.inputs_class(**{name: value for name, value in given.items() if name in names})
+
+
+def _has_rows(x: Any, batch: int) -> bool:
+    return isinstance(x, Tensor) and x.dim() > 0 and x.shape[0] == batch

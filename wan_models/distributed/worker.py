@@ -14,17 +14,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from .. import rope
 from ..attention import get_attention
 from ..checkpoints.patches import Patches
-from ..content import note_origin
 from .decode import decode_strip
 from .fsdp import resident_bytes
 from .mesh import Layout, device_of, make_mesh, rows_of
-from .sequence_parallel import SharedModel
 from .weights import LoadedModel, Recipe
 
 Beat = Callable[[], None]
@@ -115,14 +113,10 @@ class Worker:
         model = self._models.get(key)
         if model is not None:
             return {"read": model.repatch(patches), "seconds": time.monotonic() - begun}
-        if recipe.kind == "dit":
-            self._mesh(recipe.layout)
+        mesh = self._mesh(recipe.layout)
         if not self._takes_part(recipe):
             return {"read": 0, "seconds": 0.0, "bytes": 0}
-        model = LoadedModel(recipe, self.device, self.everyone, patches, self.beat)
-        if isinstance(model.network, SharedModel):
-            model.network.share(self._mesh(recipe.layout).get_group("ulysses"))
-        self._models[key] = model
+        model = self._models[key] = LoadedModel(recipe, self.device, mesh, patches, self.beat)
         read = len(model.network.state_dict())
         return {"read": read, "seconds": time.monotonic() - begun, "bytes": resident_bytes(model.network)}
 
@@ -139,35 +133,25 @@ class Worker:
     def velocity(
         self, key: str, inputs: Mapping[str, Any], kept: Mapping[str, str], attention: str = "auto"
     ) -> Tensor | None:
-        """One forward of a DiT. inputs: by the names of `StepModel.velocity`, tensors with one row per batch row; kept:
-        those that were stored before, by name. Returns the rows of this process's part of the batch, on the CPU, from
-        one process of each part; None from the others."""
+        """One forward of a DiT: `LoadedModel.velocity` of inputs and of `kept`, those that were stored before, by name.
+
+        Returns the rows of this process's part of the batch, on the CPU, from one process of each part; None from the
+        others."""
         model = self._models.get(key)
         if model is None:  # this process has no part in it
             return None
-        network, layout = model.network, model.recipe.layout
-        mesh = self._mesh(layout)
-        spare, cfg, place = mesh.get_coordinate()  # type: ignore[misc]
+        layout = model.recipe.layout
+        spare, cfg, place = self._mesh(layout).get_coordinate()  # type: ignore[misc]
         given = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
         given |= {name: self._inputs[stored] for name, stored in kept.items()}
         batch = given["x"].shape[0]
         rows = rows_of(cfg, layout.cfg, batch)
-        rotary = given.pop("rotary", None)
-        mine = {name: _rows(x, rows) if _has_rows(x, batch) else x for name, x in given.items()}
 
-        def run_block(index: int, block: Any, x: Tensor, **changing: Any) -> Tensor:
+        def run_block(index: int, block: nn.Module, x: Tensor, **changing: Any) -> Tensor:
             self.beat()
             return block(x, **changing)
 
-        out = network(
-            mine.pop("x"),
-            mine.pop("timestep"),
-            mine.pop("context"),
-            attention=get_attention(attention),
-            rotary=rotary,
-            run_block=run_block,
-            **mine,
-        )
+        out = model.velocity(given, rows, get_attention(attention), run_block)
         is_needed = cfg * (rows.stop - rows.start) < batch and spare == place == 0
         return out.cpu() if is_needed else None
 
@@ -215,14 +199,3 @@ class Worker:
         if degrees not in self._meshes:
             self._meshes[degrees] = make_mesh(layout, self.world, self.device.type)
         return self._meshes[degrees]
-
-
-def _rows(x: Tensor, rows: slice) -> Tensor:
-    """Some of the rows of x. They are the same at each step where x is, which the network need not find out."""
-    part = x[rows]
-    note_origin(part, [x])
-    return part
-
-
-def _has_rows(x: Any, batch: int) -> bool:
-    return isinstance(x, Tensor) and x.dim() > 0 and x.shape[0] == batch

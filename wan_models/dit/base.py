@@ -5,10 +5,11 @@ attention to UMT5 text, feed-forward; all modulated by the timestep) -> patches 
 the official names. Source: wan/modules/model.py of the official code.
 """
 
-from collections.abc import Callable
 from types import ModuleType
+from typing import Any, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .. import ops as default_ops
@@ -16,8 +17,23 @@ from ..attention import Attention, get_attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
 from .layers import Block, Head, ImageEmbedding, pad_text, sinusoidal_embedding
+from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
 
-RunBlock = Callable[..., Tensor]
+
+class RunBlock(Protocol):
+    """What runs a block in the model's place: a host's patches, a worker's heartbeat."""
+
+    def __call__(self, index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor: ...
+
+
+class InputError(ValueError):
+    """An input that does not fit a model.
+
+    what: "channels", "text", "size" or "conditions" do not fit; "missing" are conditions that were not given."""
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
 
 
 class WanModel(nn.Module):
@@ -26,47 +42,44 @@ class WanModel(nn.Module):
     `compute_dtype` is the dtype of linear layers and attention; it may be set to another than the weights'."""
 
     block_class: type[Block] = Block
+    inputs_class: type[Inputs] = Inputs
+    sequence_parallel: SequenceParallel | None = None
+    """Slot for processes that share the tokens of each forward; None where one does all."""
 
     def __init__(
         self,
         config: DiTConfig,
         ops: ModuleType = default_ops,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
         self.config = config
-        self.dtype = self.compute_dtype = dtype or torch.get_default_dtype()
+        self.dtype = self.compute_dtype = torch.get_default_dtype()
         dim = config.dim
 
         self.patch_embedding = ops.Conv3d(
-            config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size, **factory
+            config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size
         )
         self.text_embedding = nn.Sequential(
-            ops.Linear(config.text_dim, dim, **factory),
+            ops.Linear(config.text_dim, dim),
             nn.GELU(approximate="tanh"),
-            ops.Linear(dim, dim, **factory),
+            ops.Linear(dim, dim),
         )
-        self.time_embedding = nn.Sequential(
-            ops.Linear(config.freq_dim, dim, **factory), nn.SiLU(), ops.Linear(dim, dim, **factory)
-        )
-        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, dim * 6, **factory))
-        self.blocks = nn.ModuleList(
-            self.block_class(config, ops, **factory) for _ in range(config.num_layers)
-        )
-        self.head = Head(config, ops, **factory)
+        self.time_embedding = nn.Sequential(ops.Linear(config.freq_dim, dim), nn.SiLU(), ops.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, dim * 6))
+        self.blocks = nn.ModuleList(self.block_class(config, ops) for _ in range(config.num_layers))
+        self.head = Head(config, ops)
         if config.image_dim:
-            self.img_emb = ImageEmbedding(config, ops, **factory)
+            self.img_emb = ImageEmbedding(config, ops)
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
         context: Tensor | list[Tensor],
+        *,
         y: Tensor | None = None,
         image: Tensor | None = None,
-        *,
+        conditions: Conditions | None = None,
         attention: Attention | None = None,
         rotary: RotaryTable | None = None,
         run_block: RunBlock | None = None,
@@ -77,31 +90,72 @@ class WanModel(nn.Module):
         context: UMT5 rows [B, L, text_dim] or a list of [L_i, text_dim], padded with zeros to `text_len`.
         y: conditioning channels [B, C_y, F, H, W] that follow x's.
         image: CLIP features [B, 257 per image, image_dim] of a Wan2.1 image-to-video model; others ignore them.
+        conditions: what `prepare` has made of the clip, for the families that have it.
         attention: kernel in the place of the default one; rotary: table in the place of the grid's own.
         run_block: called as run_block(index, block, x, **inputs) in the place of block(x, **inputs).
-        Raises ValueError where channels, text width or size do not fit the model."""
+        Raises ValueError where channels, text width, size or conditions do not fit the model."""
         x = x if y is None else torch.cat([x, y.to(x)], dim=1)
         context = pad_text(context, self.config.text_len)
         self._check(x, context)
+        attention = attention or get_attention()
 
-        tokens, grid = self.patchify(x)
-        e, e0 = self.embed_time(t)
-        tokens = self.run_blocks(
-            tokens,
-            run_block,
-            e=e0,
-            context=self.text_embedding(context.to(self.compute_dtype)),
-            rotary=rotary if rotary is not None else rotary_table(grid, self.config.head_dim, x.device),
-            attention=attention or get_attention(),
-            image=self.embed_image(image),
-        )
-        return self.unpatchify(self.head(tokens, e), grid)
+        tokens = self.embed_video(x, t, rotary, conditions)
+        e, modulation = self.embed_time(tokens.t)
+        text = self.text_embedding(context.to(self.compute_dtype))
+        image = self.embed_image(image)
 
-    def patchify(self, x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        grid, length, frames = tokens.grid, tokens.hidden.shape[1], FrameSpan.of_video(tokens.grid)
+        segments = e.shape[1] if tokens.lengths is None else 1
+        run = Run(tokens.hidden, modulation, tokens.rotary, tokens.lengths, frames, attention)
+        if self.sequence_parallel is not None:
+            run = self.sequence_parallel.split(run)
+        hidden, run_frames = run.hidden, run.frames
+        inputs = {
+            "e": run.modulation, "context": text, "rotary": run.rotary, "attention": run.attention,
+            "cross_attention": attention, "image": image, "lengths": run.lengths,
+        }  # fmt: skip
+        del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
+        for index, block in enumerate(self.blocks):
+            hidden = (
+                block(hidden, **inputs) if run_block is None else run_block(index, block, hidden, **inputs)
+            )
+            hidden = self.after_block(index, hidden, run_frames, conditions, attention)
+        if self.sequence_parallel is not None:
+            hidden = self.sequence_parallel.gather(hidden, length)
+        return self.unpatchify(self.head(hidden[:, : frames.tokens], e[:, :segments]), grid)
+
+    def prepare(self, inputs: Inputs, size: tuple[int, int, int]) -> Conditions | None:
+        """Everything constant over the steps of a clip of latent `size` (frames, height, width): hook of families."""
+        return None
+
+    def embed_video(
+        self, x: Tensor, t: Tensor, rotary: RotaryTable | None, conditions: Conditions | None
+    ) -> Tokens:
+        """Tokens of the latents x [B, C, F, H, W] at timesteps t: hook of families that add to them."""
+        hidden, grid = self.patchify(x)
+        table = rotary if rotary is not None else rotary_table(grid, self.config.head_dim, x.device)
+        return Tokens(hidden, t if t.dim() == 2 else t.unsqueeze(1), table, grid)
+
+    def after_block(
+        self,
+        index: int,
+        hidden: Tensor,
+        frames: FrameSpan,
+        conditions: Conditions | None,
+        attention: Attention,
+    ) -> Tensor:
+        """What goes on to the next block, of what block `index` gave [B, L, C]: hook of families."""
+        return hidden
+
+    def units(self) -> list[nn.Module]:
+        """The parts that each run as a whole: their weights can be gathered just before where they are sharded."""
+        return list(self.blocks)
+
+    def patchify(self, x: Tensor) -> tuple[Tensor, Grid]:
         """[B, C, F, H, W] -> tokens [B, L, dim] in float32 and their grid (frames, height, width)."""
         patches = self.patch_embedding(x.to(self.compute_dtype))
         frames, height, width = patches.shape[2:]
-        return patches.flatten(2).transpose(1, 2).float().contiguous(), (frames, height, width)
+        return rearrange(patches, "b c f h w -> b (f h w) c").float().contiguous(), (frames, height, width)
 
     def embed_image(self, features: Tensor | None) -> Tensor | None:
         """CLIP features [B, L, image_dim] -> tokens [B, L, dim]; None for a model without image context."""
@@ -110,31 +164,16 @@ class WanModel(nn.Module):
         return self.img_emb(features.to(self.compute_dtype))
 
     def embed_time(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Timesteps [B] or [B, S] -> embedding [B, S, dim] and modulation [B, S, 6, dim], in float32.
+        """Timesteps [B, S] -> embedding [B, S, dim] and modulation [B, S, 6, dim], in float32.
 
         A segment of tokens shares one timestep, so nothing is ever computed per token."""
-        t = t if t.dim() == 2 else t.unsqueeze(1)
         e = self.time_embedding(sinusoidal_embedding(t.flatten(), self.config.freq_dim)).unflatten(0, t.shape)
         return e, self.time_projection(e).unflatten(2, (6, -1))
 
-    def run_blocks(
-        self,
-        x: Tensor,
-        run_block: RunBlock | None,
-        after: Callable[[int, Tensor], Tensor] | None = None,
-        **inputs,  # noqa: ANN003
-    ) -> Tensor:
-        """All blocks in order over tokens x [B, L, dim]; after(index, x) may change what a block gives."""
-        for index, block in enumerate(self.blocks):
-            x = block(x, **inputs) if run_block is None else run_block(index, block, x, **inputs)
-            x = x if after is None else after(index, x)
-        return x
-
-    def unpatchify(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Patches [B, L, p_t * p_h * p_w * C_out] -> [B, C_out, F, H, W]."""
-        x = x.unflatten(2, (*self.config.patch_size, self.config.out_dim)).unflatten(1, grid)
-        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # B f h w p q r c -> B c f p h q w r
-        return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    def unpatchify(self, x: Tensor, grid: Grid) -> Tensor:
+        """Patches [B, L, p * q * r * C_out] -> [B, C_out, F, H, W]."""
+        (f, h, w), (p, q, r) = grid, self.config.patch_size
+        return rearrange(x, "b (f h w) (p q r c) -> b c (f p) (h q) (w r)", f=f, h=h, w=w, p=p, q=q, r=r)
 
     def _check(self, x: Tensor, context: Tensor) -> None:
         config = self.config
@@ -145,14 +184,18 @@ class WanModel(nn.Module):
                     f": this model is given an image beside the {config.out_dim} latent channels, and got none. "
                     "Connect its image conditioning, or choose a text-to-video model"
                 )
-            raise ValueError(f"the model expects {config.in_dim} channels and got {x.shape[1]}{hint}")
+            raise InputError(
+                "channels", f"the model expects {config.in_dim} channels and got {x.shape[1]}{hint}"
+            )
         if context.shape[-1] != config.text_dim:
-            raise ValueError(
+            raise InputError(
+                "text",
                 f"the model expects text features {config.text_dim} wide and got {context.shape[-1]}: the prompt was "
-                "encoded by another text encoder than UMT5-XXL. Load it with WanT5Loader"
+                "encoded by another text encoder than UMT5-XXL",
             )
         if any(n % p for n, p in zip(x.shape[2:], config.patch_size, strict=True)):
-            raise ValueError(
+            raise InputError(
+                "size",
                 f"latent size {tuple(x.shape[2:])} (frames, height, width) must divide by the patch "
-                f"{config.patch_size}"
+                f"{config.patch_size}",
             )

@@ -22,9 +22,9 @@ _BLUR = (1.0, 3.0, 3.0, 1.0)
 class Blur(nn.Module):
     """A small fixed blur before a layer that halves the size."""
 
-    def __init__(self, padding: int, stride: int, **factory) -> None:  # noqa: ANN003
+    def __init__(self, padding: int, stride: int) -> None:
         super().__init__()
-        row = torch.tensor(_BLUR, **factory)
+        row = torch.tensor(_BLUR)
         # a buffer because the official checkpoints hold it
         self.register_buffer("kernel", torch.outer(row, row) / 64)
         self.padding, self.stride = padding, stride
@@ -38,9 +38,9 @@ class Blur(nn.Module):
 class LeakyReLU(nn.Module):
     """A bias, then a leaky ReLU scaled to keep the variance."""
 
-    def __init__(self, channels: int, **factory) -> None:  # noqa: ANN003
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1, **factory))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x + self.bias.to(x), 0.2).mul_(math.sqrt(2))
@@ -58,15 +58,14 @@ class ConvLayer(nn.Sequential):
         ops: ModuleType,
         halve: bool = False,
         activate: bool = True,
-        **factory,  # noqa: ANN003
     ) -> None:
         # a 1x1 convolution only looks at every other blurred pixel, so only those are made
         early = halve and kernel == 1
         stride, padding = (2 if halve and not early else 1), (0 if halve else kernel // 2)
         super().__init__(
-            *([Blur((kernel + 1) // 2, 2 if early else 1, **factory)] if halve else []),
-            ops.Conv2d(in_dim, out_dim, kernel, stride=stride, padding=padding, bias=False, **factory),
-            *([LeakyReLU(out_dim, **factory)] if activate else []),
+            *([Blur((kernel + 1) // 2, 2 if early else 1)] if halve else []),
+            ops.Conv2d(in_dim, out_dim, kernel, stride=stride, padding=padding, bias=False),
+            *([LeakyReLU(out_dim)] if activate else []),
         )
         self.scale = 1 / math.sqrt(in_dim * kernel**2)
 
@@ -80,11 +79,11 @@ class ConvLayer(nn.Sequential):
 class ResBlock(nn.Module):
     """Two convolutions and a shortcut, to half the size."""
 
-    def __init__(self, in_dim: int, out_dim: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, in_dim: int, out_dim: int, ops: ModuleType) -> None:
         super().__init__()
-        self.conv1 = ConvLayer(in_dim, in_dim, 3, ops, **factory)
-        self.conv2 = ConvLayer(in_dim, out_dim, 3, ops, halve=True, **factory)
-        self.skip = ConvLayer(in_dim, out_dim, 1, ops, halve=True, activate=False, **factory)
+        self.conv1 = ConvLayer(in_dim, in_dim, 3, ops)
+        self.conv2 = ConvLayer(in_dim, out_dim, 3, ops, halve=True)
+        self.skip = ConvLayer(in_dim, out_dim, 1, ops, halve=True, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x)).add_(self.skip(x)).div_(math.sqrt(2))
@@ -93,11 +92,11 @@ class ResBlock(nn.Module):
 class AppearanceNet(nn.Module):
     """A face's picture -> one vector."""
 
-    def __init__(self, face: FaceConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, face: FaceConfig, ops: ModuleType) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([ConvLayer(3, face.channels[0], 1, ops, **factory)])
-        self.convs.extend(ResBlock(a, b, ops, **factory) for a, b in pairwise(face.channels))
-        self.convs.append(ops.Conv2d(face.channels[-1], face.style_dim, 4, bias=False, **factory))
+        self.convs = nn.ModuleList([ConvLayer(3, face.channels[0], 1, ops)])
+        self.convs.extend(ResBlock(a, b, ops) for a, b in pairwise(face.channels))
+        self.convs.append(ops.Conv2d(face.channels[-1], face.style_dim, 4, bias=False))
         self.scale = 1 / math.sqrt(face.channels[-1] * 4**2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,11 +109,11 @@ class AppearanceNet(nn.Module):
 class Encoder(nn.Module):
     """A face's picture -> how far it goes along each direction of motion."""
 
-    def __init__(self, face: FaceConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, face: FaceConfig, ops: ModuleType) -> None:
         super().__init__()
-        self.net_app = AppearanceNet(face, ops, **factory)
+        self.net_app = AppearanceNet(face, ops)
         widths = [face.style_dim] * 5 + [face.motion_dim]
-        self.fc = nn.Sequential(*(ops.Linear(a, b, **factory) for a, b in pairwise(widths)))
+        self.fc = nn.Sequential(*(ops.Linear(a, b) for a, b in pairwise(widths)))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, size, size] in -1..1 -> [B, motion_dim]."""
@@ -127,9 +126,9 @@ class Encoder(nn.Module):
 class Direction(nn.Module):
     """Learnt directions of motion, made orthonormal."""
 
-    def __init__(self, face: FaceConfig, **factory) -> None:  # noqa: ANN003
+    def __init__(self, face: FaceConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(face.style_dim, face.motion_dim, **factory))
+        self.weight = nn.Parameter(torch.zeros(face.style_dim, face.motion_dim))
 
     def forward(self, amounts: Tensor) -> Tensor:
         """[B, motion_dim] -> [B, style_dim], both in float32."""
@@ -143,10 +142,10 @@ class MotionEncoder(nn.Module):
     BATCH = 8
     """Pictures that are encoded at once, as in the official code."""
 
-    def __init__(self, face: FaceConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, face: FaceConfig, ops: ModuleType) -> None:
         super().__init__()
-        self.enc = Encoder(face, ops, **factory)
-        self.dec = nn.ModuleDict({"direction": Direction(face, **factory)})
+        self.enc = Encoder(face, ops)
+        self.dec = nn.ModuleDict({"direction": Direction(face)})
 
     def forward(self, faces: Tensor) -> Tensor:
         """[B, 3, size, size] in -1..1, in the compute dtype -> [B, style_dim] float32."""
@@ -157,15 +156,15 @@ class MotionEncoder(nn.Module):
 class FaceEncoder(nn.Module):
     """Motion of each frame -> tokens of each latent frame."""
 
-    def __init__(self, face: FaceConfig, dim: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, face: FaceConfig, dim: int, ops: ModuleType) -> None:
         super().__init__()
         hidden = face.hidden_dim
         self.tokens = face.tokens
-        self.conv1_local = CausalConv1d(face.style_dim, hidden * face.tokens, 1, ops, **factory)
-        self.conv2 = CausalConv1d(hidden, hidden, 2, ops, **factory)
-        self.conv3 = CausalConv1d(hidden, hidden, 2, ops, **factory)
-        self.out_proj = ops.Linear(hidden, dim, **factory)
-        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, 1, dim, **factory))
+        self.conv1_local = CausalConv1d(face.style_dim, hidden * face.tokens, 1, ops)
+        self.conv2 = CausalConv1d(hidden, hidden, 2, ops)
+        self.conv3 = CausalConv1d(hidden, hidden, 2, ops)
+        self.out_proj = ops.Linear(hidden, dim)
+        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, 1, dim))
 
     def forward(self, motion: Tensor) -> Tensor:
         """[B, 4 F + 1, style_dim] -> [B, F + 1, tokens + 1, dim]; the last token is the same for all."""

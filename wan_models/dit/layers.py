@@ -60,19 +60,23 @@ def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: Lengths = None) -> Te
     return x
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention with RMS-normed queries and keys, rotated by position."""
+class Projections(nn.Module):
+    """The layers around multi-head attention, with RMS-normed queries and keys."""
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.q = ops.Linear(config.dim, config.dim, **factory)
-        self.k = ops.Linear(config.dim, config.dim, **factory)
-        self.v = ops.Linear(config.dim, config.dim, **factory)
-        self.o = ops.Linear(config.dim, config.dim, **factory)
-        norm = (lambda: ops.RMSNorm(config.dim, eps=config.eps, **factory)) if config.qk_norm else nn.Identity
+        self.q = ops.Linear(config.dim, config.dim)
+        self.k = ops.Linear(config.dim, config.dim)
+        self.v = ops.Linear(config.dim, config.dim)
+        self.o = ops.Linear(config.dim, config.dim)
+        norm = (lambda: ops.RMSNorm(config.dim, eps=config.eps)) if config.qk_norm else nn.Identity
         self.norm_q = norm()
         self.norm_k = norm()
+
+
+class SelfAttention(Projections):
+    """Attention between the tokens of a video, rotated by their positions."""
 
     def forward(self, x: Tensor, rotary: RotaryTable, attention: Attention) -> Tensor:
         """x [B, L, C] in the compute dtype -> [B, L, C]."""
@@ -85,21 +89,19 @@ class SelfAttention(nn.Module):
         return apply_rotary_(x.unflatten(-1, (self.num_heads, -1)), rotary).flatten(2).to(dtype)
 
 
-class CrossAttention(SelfAttention):
+class CrossAttention(Projections):
     """Attention from the video's tokens to the text's; zero-padded text rows are attended like any other.
 
     Models with CLIP image context attend to the image's tokens apart, and add the two results."""
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
-        super().__init__(config, ops, **factory)
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
+        super().__init__(config, ops)
         if config.image_dim:
-            self.k_img = ops.Linear(config.dim, config.dim, **factory)
-            self.v_img = ops.Linear(config.dim, config.dim, **factory)
-            self.norm_k_img = ops.RMSNorm(config.dim, eps=config.eps, **factory)
+            self.k_img = ops.Linear(config.dim, config.dim)
+            self.v_img = ops.Linear(config.dim, config.dim)
+            self.norm_k_img = ops.RMSNorm(config.dim, eps=config.eps)
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention) -> Tensor:
         """x [B, L, C], context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C]."""
         return self.o(self.attend(x, context, image, attention, attention))
 
@@ -119,18 +121,18 @@ class CrossAttention(SelfAttention):
 class ImageEmbedding(nn.Module):
     """CLIP image features -> tokens of the model's width. Source: MLPProj of the official code."""
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__()
         width, dim = config.image_dim, config.dim
         self.proj = nn.Sequential(
-            ops.LayerNorm(width, **factory),
-            ops.Linear(width, width, **factory),
+            ops.LayerNorm(width),
+            ops.Linear(width, width),
             nn.GELU(),
-            ops.Linear(width, dim, **factory),
-            ops.LayerNorm(dim, **factory),
+            ops.Linear(width, dim),
+            ops.LayerNorm(dim),
         )
         if config.image_positions:
-            self.emb_pos = nn.Parameter(torch.zeros(1, config.image_positions, width, **factory))
+            self.emb_pos = nn.Parameter(torch.zeros(1, config.image_positions, width))
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, L, width], 257 rows per image -> [B, L, C]."""
@@ -146,20 +148,20 @@ class Block(nn.Module):
     self_attention_class: type[SelfAttention] = SelfAttention
     cross_attention_class: type[CrossAttention] = CrossAttention
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__()
         dim, eps = config.dim, config.eps
-        self.norm1 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
-        self.self_attn = self.self_attention_class(config, ops, **factory)
-        self.norm3 = ops.LayerNorm(dim, eps=eps, **factory) if config.cross_attn_norm else nn.Identity()
-        self.cross_attn = self.cross_attention_class(config, ops, **factory)
-        self.norm2 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False, **factory)
+        self.norm1 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.self_attn = self.self_attention_class(config, ops)
+        self.norm3 = ops.LayerNorm(dim, eps=eps) if config.cross_attn_norm else nn.Identity()
+        self.cross_attn = self.cross_attention_class(config, ops)
+        self.norm2 = ops.LayerNorm(dim, eps=eps, elementwise_affine=False)
         self.ffn = nn.Sequential(
-            ops.Linear(dim, config.ffn_dim, **factory),
+            ops.Linear(dim, config.ffn_dim),
             nn.GELU(approximate="tanh"),
-            ops.Linear(config.ffn_dim, dim, **factory),
+            ops.Linear(config.ffn_dim, dim),
         )
-        self.modulation = nn.Parameter(torch.zeros(1, 6, dim, **factory))
+        self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
 
     def forward(
         self,
@@ -168,18 +170,23 @@ class Block(nn.Module):
         context: Tensor,
         rotary: RotaryTable,
         attention: Attention,
+        cross_attention: Attention | None = None,
         image: Tensor | None = None,
         lengths: Lengths = None,
     ) -> Tensor:
         """x [B, L, C] float32, changed in place; e [B, S, 6, C] float32, one row of six per segment of tokens;
-        context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C] float32."""
+        context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C] float32.
+
+        attention: kernel of the self-attention; cross_attention: that of text and image, where it is another."""
         dtype = context.dtype
 
         def attend(y: Tensor) -> Tensor:
             return self.self_attn(y, rotary, attention)
 
         def add_context(x: Tensor) -> Tensor:
-            return x.add_(self.cross_attn(self.norm3(x).to(dtype), context, image, attention))
+            return x.add_(
+                self.cross_attn(self.norm3(x).to(dtype), context, image, cross_attention or attention)
+            )
 
         return self.run(x, e, dtype, attend, add_context, lengths)
 
@@ -216,11 +223,11 @@ def _add_modulated(
 class Head(nn.Module):
     """Tokens -> patches of the velocity, in float32."""
 
-    def __init__(self, config: DiTConfig, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__()
-        self.norm = ops.LayerNorm(config.dim, eps=config.eps, elementwise_affine=False, **factory)
-        self.head = ops.Linear(config.dim, math.prod(config.patch_size) * config.out_dim, **factory)
-        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim, **factory))
+        self.norm = ops.LayerNorm(config.dim, eps=config.eps, elementwise_affine=False)
+        self.head = ops.Linear(config.dim, math.prod(config.patch_size) * config.out_dim)
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x [B, L, C] float32, e [B, S, C] float32 -> [B, L, patch * C_out] float32."""
@@ -231,9 +238,9 @@ class Head(nn.Module):
 class CausalConv1d(nn.Module):
     """A convolution over time that sees this step and the two before; the first step stands for what is not there."""
 
-    def __init__(self, in_dim: int, out_dim: int, stride: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, in_dim: int, out_dim: int, stride: int, ops: ModuleType) -> None:
         super().__init__()
-        self.conv = ops.Conv1d(in_dim, out_dim, 3, stride=stride, **factory)
+        self.conv = ops.Conv1d(in_dim, out_dim, 3, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T / stride, C_out]."""

@@ -16,15 +16,15 @@ from .layers import CausalConv1d, normed_silu
 class MotionEncoder(nn.Module):
     """Audio features at the video's rate -> tokens at the latents' rate, four steps to one."""
 
-    def __init__(self, speech: SpeechConfig, dim: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, speech: SpeechConfig, dim: int, ops: ModuleType) -> None:
         super().__init__()
         self.tokens = speech.audio_tokens
-        self.conv1_local = CausalConv1d(speech.audio_dim, dim // 4 * self.tokens, 1, ops, **factory)
-        self.conv1_global = CausalConv1d(speech.audio_dim, dim // 4, 1, ops, **factory)
-        self.conv2 = CausalConv1d(dim // 4, dim // 2, 2, ops, **factory)
-        self.conv3 = CausalConv1d(dim // 2, dim, 2, ops, **factory)
-        self.final_linear = ops.Linear(dim, dim, **factory)
-        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, 1, dim, **factory))
+        self.conv1_local = CausalConv1d(speech.audio_dim, dim // 4 * self.tokens, 1, ops)
+        self.conv1_global = CausalConv1d(speech.audio_dim, dim // 4, 1, ops)
+        self.conv2 = CausalConv1d(dim // 4, dim // 2, 2, ops)
+        self.conv3 = CausalConv1d(dim // 2, dim, 2, ops)
+        self.final_linear = ops.Linear(dim, dim)
+        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, 1, dim))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, T, audio_dim] -> for the whole frame [B, F, C], and tokens [B, F, audio_tokens + 1, C]."""
@@ -42,10 +42,10 @@ class MotionEncoder(nn.Module):
 class CausalAudioEncoder(nn.Module):
     """A learnt mean of wav2vec2's layers, then `MotionEncoder`; in float32 as in the official code."""
 
-    def __init__(self, speech: SpeechConfig, dim: int, ops: ModuleType, **factory) -> None:  # noqa: ANN003
+    def __init__(self, speech: SpeechConfig, dim: int, ops: ModuleType) -> None:
         super().__init__()
-        self.weights = nn.Parameter(torch.full((1, speech.audio_layers, 1, 1), 0.01, **factory))
-        self.encoder = MotionEncoder(speech, dim, ops, **factory)
+        self.weights = nn.Parameter(torch.full((1, speech.audio_layers, 1, 1), 0.01))
+        self.encoder = MotionEncoder(speech, dim, ops)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[B, layers, audio_dim, T] -> as `MotionEncoder`."""
