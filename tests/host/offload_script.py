@@ -187,7 +187,7 @@ def speech(positive: object, negative: object, vae: object) -> dict:
     with comparisons() as compared:
         full = film()
     counted = dict(calls)
-    kept = len(network._clips)
+    kept = len(network.clips._entries)
     layers = cast_on_the_fly(model)
     partial = film()
 
