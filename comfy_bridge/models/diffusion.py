@@ -22,6 +22,7 @@ from ...wan_models.checkpoints.reader import open_model
 from ...wan_models.config import DiTConfig
 from ...wan_models.content import tracked
 from ...wan_models.families import FAMILIES
+from ...wan_models.memory import activation_bytes
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
 from .foreign_patches import warn_of_unused
@@ -119,20 +120,6 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
         # the first, widest level of the motion encoder, blurred and not
         pixels = network.motion_encoder.BATCH * face.channels[0] * face.size**2
         return super().working_bytes(shape) + 4 * pixels * network.compute_dtype.itemsize
-
-
-def activation_bytes(config: DiTConfig, shape: Any, compute_dtype: torch.dtype) -> int:
-    """Upper bound of one forward's activations: what one block holds at its widest, plus in- and output.
-
-    Per token: the fp32 residual stream and its modulated copy; then either q, k, v and the attention result
-    (with fp32 temporaries of the rotary embedding) or the two sides of the feed-forward, whichever is more."""
-    batch, _, frames, height, width = shape
-    tokens = batch * -(-frames // config.patch_size[0]) * -(-height // 2) * -(-width // 2)
-    item = compute_dtype.itemsize
-    attention = 4 * config.dim * item + 2 * config.dim * 4
-    feed_forward = 2 * config.ffn_dim * item + config.dim * 4
-    text = batch * config.text_len * config.dim * 4 * item
-    return tokens * (2 * config.dim * 4 + max(attention, feed_forward)) + text
 
 
 _HOST_KINDS = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ...wan_models.checkpoints.detect import ModelInfo, identify
 from ...wan_models.checkpoints.reader import open_checkpoint
-from .diffusion import INFERENCE_DTYPES, activation_bytes
+from ...wan_models.memory import activation_bytes
+from .diffusion import INFERENCE_DTYPES
 from .other_models import road
 
 _GIB = 1 << 30

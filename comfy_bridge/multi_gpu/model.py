@@ -23,6 +23,7 @@ from ...wan_models.distributed import plan
 from ...wan_models.distributed.group import Group
 from ...wan_models.distributed.mesh import Layout, check
 from ...wan_models.distributed.weights import Recipe
+from ...wan_models.memory import tokens_of
 from ...wan_models.vae.base import VideoVAE
 from ..models import autoencoder, diffusion, text_encoder
 from ..models.foreign_patches import refuse_on_workers, refuse_options_on_workers
@@ -207,7 +208,7 @@ def explicit(settings: Settings, world: int, heads: int) -> Layout:
 def _job(network: Hosted, latents: Tensor) -> plan.Job:
     """A forward for latents [B, C, F, H, W] of the dtype that it computes in."""
     size = sum(p.numel() for p in network.parameters()) * network.dtype.itemsize
-    tokens = plan.tokens_of(network.config, latents.shape)
+    tokens = tokens_of(network.config, latents.shape)
     return plan.Job(network.config, size, tokens, latents.shape[0], latents.dtype.itemsize)
 
 

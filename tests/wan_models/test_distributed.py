@@ -15,11 +15,12 @@ from tests_support import on_meta
 from wan_models.checkpoints.patches import Patch, patched
 from wan_models.distributed.mesh import Layout, check, layouts, rows_of
 from wan_models.distributed.parallelize import parallelize_dit
-from wan_models.distributed.selftest import CONFIGS, TOLERANCE, layouts_of
 from wan_models.distributed.sequence_parallel import Shard
 from wan_models.distributed.weights import dit_class
 from wan_models.distributed.worker import Worker
 from wan_models.rope import rotary_table
+from wan_models.tools.selftest import TOLERANCE, layouts_of
+from wan_models.tools.small_models import CONFIGS
 
 pytestmark = pytest.mark.slow
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
@@ -32,7 +33,7 @@ def results(request, tmp_path_factory):
     command = [
         sys.executable,
         "-m",
-        "wan_models.distributed.selftest",
+        "wan_models.tools.selftest",
         "--world",
         str(request.param),
         "--json",
@@ -58,8 +59,7 @@ def test_equal_to_one_process(results):
 
 def test_each_process_keeps_its_share_of_the_weights(results):
     world, found = results
-    models = [one for one in found if "batch" in one["case"]]
-    for one in models:
+    for one in found:
         expected = 1 / world if "FSDP" in one["layout"] else 1.0
         assert one["share"] == pytest.approx(expected, rel=0.02), one
 
@@ -69,7 +69,7 @@ def test_torchrun_runs_it_too(tmp_path):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
         "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
-        "-m", "wan_models.distributed.selftest", "--json", str(file),
+        "-m", "wan_models.tools.selftest", "--json", str(file),
     ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, **LOOPBACK}, capture_output=True, text=True, timeout=300
@@ -152,8 +152,9 @@ def test_parts_of_a_sequence():
 def test_rows_of_a_batch():
     for batch in range(1, 7):
         rows = [rows_of(group, 2, batch) for group in range(2)]
-        assert {i for part in rows for i in range(part.start, part.stop)} == set(range(batch))
         assert all(part.stop > part.start for part in rows)
+        first, last = ([*range(part.start, part.stop)] for part in rows)
+        assert first + last == [*range(batch)] or (batch == 1 and first == last == [0])
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import torch
 from wan_models.distributed.group import Group, GroupError
 from wan_models.distributed.jobs import Jobs
 from wan_models.distributed.mesh import Layout
-from wan_models.distributed.selftest import CONFIGS, inputs_of, lora_of, write_models
 from wan_models.distributed.weights import LoadedModel, Recipe
+from wan_models.tools.small_models import CONFIGS, inputs_of, lora_of, write_models
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 10.0
@@ -338,9 +338,9 @@ _MEMBER = """
 import sys
 from pathlib import Path
 from wan_models.distributed.group import Group
-from wan_models.distributed.selftest import CONFIGS, inputs_of
-from wan_models.distributed.weights import Recipe
 from wan_models.distributed.mesh import Layout
+from wan_models.distributed.weights import Recipe
+from wan_models.tools.small_models import CONFIGS, inputs_of
 import torch
 address, model, out = sys.argv[1:]
 group = Group(2, address, timeout=60)

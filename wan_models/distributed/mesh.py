@@ -1,4 +1,4 @@
-"""How the processes of a group share the work: cfg x ulysses, with or without sharded weights.
+"""Layouts of a group: how its processes share the work, as cfg x ulysses with or without sharded weights.
 
 The batch rows (with and without guidance) are split over `cfg` groups; the tokens of a row over the `ulysses` processes
 of each. FSDP shards weights over all processes, whatever the two degrees are.
@@ -33,8 +33,8 @@ class Layout:
 
 def layouts(world: int, heads: int) -> list[Layout]:
     """Every pair of degrees that `world` processes and `heads` attention heads allow, CFG-parallel first."""
-    found = [Layout(cfg, world // cfg) for cfg in (2, 1) if world % cfg == 0]
-    return [layout for layout in found if heads % layout.ulysses == 0]
+    pairs = [Layout(cfg, world // cfg) for cfg in (2, 1) if world % cfg == 0]
+    return [layout for layout in pairs if heads % layout.ulysses == 0]
 
 
 def check(layout: Layout, world: int, heads: int) -> None:
@@ -67,15 +67,17 @@ def make_mesh(layout: Layout, world: int, device_type: str) -> DeviceMesh:
 
 
 def rows_of(group: int, groups: int, batch: int) -> slice:
-    """The batch rows that group `group` of `groups` works on. A group that would be left idle does the last rows too,
-    for all processes must run as many forwards where weights are shared."""
+    """The batch rows that group `group` of `groups` works on: equal runs, the last one shorter.
+
+    A group that would be left idle repeats the last run, for all processes must run as many forwards where weights are
+    shared."""
     size = -(-batch // groups)
-    start = min(group * size, batch - min(size, batch))
-    return slice(start, min(start + size, batch))
+    start = group * size
+    return slice(start, min(start + size, batch)) if start < batch else slice(batch - size, batch)
 
 
 def device_of(rank: int) -> torch.device:
-    """Where a process computes: a GPU of its own, or the CPU."""
+    """The device of a process: a GPU of its own, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", rank % torch.cuda.device_count())

@@ -1,4 +1,4 @@
-"""Which layout is fastest on these GPUs, by arithmetic: work over speed, bytes over bandwidth, and what fits.
+"""Choice of the layout that is fastest on these GPUs, by arithmetic: work over speed, bytes over bandwidth.
 
 Per forward of a row of L tokens, width d, N blocks: 2 L N (6 d^2 + 2 d ffn) + 4 L^2 d N + 4 L text d N operations.
 Ulysses on P processes sends (P - 1) / P of 4 L d / P values per block from each; FSDP over W gathers (W - 1) / W of all
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import DiTConfig
+from ..memory import bytes_per_token
 from .mesh import Layout, layouts
 
 # part of the memory of a device that is not planned for: communication buffers, kernels, fragmentation
@@ -17,7 +18,8 @@ _SPARE = 0.1
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed in a step. rows: 2 with guidance, 1 without."""
+    """The forward of one step. tokens: of a row; rows: of the batch, 2 with guidance, 1 without; item_bytes: of a value
+    in the arithmetic."""
 
     config: DiTConfig
     weight_bytes: int
@@ -27,7 +29,7 @@ class Job:
 
     @property
     def operations(self) -> float:
-        """Of one row."""
+        """Floating-point operations of one row."""
         c, tokens = self.config, self.tokens
         linear = 2 * tokens * c.num_layers * (6 * c.dim**2 + 2 * c.dim * c.ffn_dim)
         attention = 4 * (tokens + c.text_len) * tokens * c.dim * c.num_layers
@@ -44,44 +46,29 @@ class Prediction:
     fits: bool
 
 
-def tokens_of(config: DiTConfig, shape: Sequence[int]) -> int:
-    """Tokens of a latent [B, C, F, H, W]."""
-    frames, height, width = (-(-n // p) for n, p in zip(shape[2:], config.patch_size, strict=True))
-    return frames * height * width
-
-
 def predict(layout: Layout, world: int, job: Job, measured: Sequence[Mapping[str, float]]) -> Prediction:
     """A layout on processes that were measured by `Worker.measure`; the slowest of them counts."""
-    flops, bandwidth, free = (min(one[key] for one in measured) for key in ("flops", "bandwidth", "free"))
+    flops, bandwidth, free = (
+        min(process[key] for process in measured) for key in ("flops", "bandwidth", "free")
+    )
     config, degree = job.config, layout.ulysses
     rows = -(-job.rows // layout.cfg)
+    shard = job.weight_bytes / world
+
     compute = rows * job.operations / degree / flops
-    sent = (
-        rows
-        * config.num_layers
-        * 4
-        * job.tokens
-        * config.dim
-        / degree
-        * job.item_bytes
-        * (degree - 1)
-        / degree
-    )
+    values = rows * config.num_layers * 4 * job.tokens * config.dim / degree
+    sent = values * job.item_bytes * (degree - 1) / degree
     gathered = job.weight_bytes * (world - 1) / world if layout.fsdp else 0.0
     # weights travel from host memory first, at a rate that is taken to be that between devices
-    gathered += job.weight_bytes / world if layout.offload else 0.0
+    gathered += shard if layout.offload else 0.0
     seconds = max(compute, gathered / bandwidth) + sent / bandwidth
 
     block = job.weight_bytes / config.num_layers
-    weights = job.weight_bytes / world + 2 * block if layout.fsdp else job.weight_bytes
-    weights -= job.weight_bytes / world if layout.offload else 0
-    # as `activation_bytes` of the single-device path: the fp32 stream twice, and the widest part of a block
-    per_token = 8 * config.dim + max(
-        4 * config.dim * job.item_bytes + 8 * config.dim, 2 * config.ffn_dim * job.item_bytes + 4 * config.dim
-    )
-    # the whole sequence exists before it is split and after it is gathered
-    activations = rows * job.tokens * (per_token / degree + 8 * config.dim)
-    needed = weights + activations
+    weights = shard + 2 * block if layout.fsdp else job.weight_bytes
+    weights -= shard if layout.offload else 0
+    # the whole float32 sequence exists before it is split and after it is gathered
+    per_token = bytes_per_token(config, job.item_bytes) / degree + 8 * config.dim
+    needed = weights + rows * job.tokens * per_token
     return Prediction(layout, seconds, needed, needed < (1 - _SPARE) * free)
 
 
@@ -102,14 +89,13 @@ def choose(
     if fsdp is not False and world > 1:
         candidates += [replace(one, fsdp=True) for one in plain]
         candidates += [replace(one, fsdp=True, offload=True) for one in plain]
-    candidates = candidates or plain
-    known = [predict(layout, world, job, measured) for layout in candidates]
-    fitting = [one for one in known if one.fits]
-    best = min(fitting or known, key=lambda one: one.seconds if fitting else one.bytes)
-    free, bandwidth = (min(one[key] for one in measured) for key in ("free", "bandwidth"))
+    predictions = [predict(layout, world, job, measured) for layout in candidates or plain]
+    fitting = [one for one in predictions if one.fits]
+    best = min(fitting or predictions, key=lambda one: one.seconds if fitting else one.bytes)
+    free, bandwidth = (min(process[key] for process in measured) for key in ("free", "bandwidth"))
     others = "; ".join(
         f"{one.layout}: {_seconds(one.seconds)}" if one.fits else f"{one.layout}: does not fit"
-        for one in known
+        for one in predictions
         if one is not best and not one.layout.offload and one.layout.fsdp == best.layout.fsdp
     )
     reason = (

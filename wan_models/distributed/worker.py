@@ -1,7 +1,7 @@
 """One process of a group: its device, the group's communication, and the models it keeps.
 
 Every call but `done` and `stats` is one of all processes at once, with equal arguments. Knows nothing of who calls: the
-actors of `group` do, and so does `selftest` under torchrun.
+actors of `group` do, and so does the self-test.
 """
 
 import gc
@@ -188,11 +188,6 @@ class Worker:
             "free": self._free(),
             "models": {key: resident_bytes(model.network) for key, model in self._models.items()},
         }
-
-    def rows(self, key: str, batch: int) -> slice:
-        """The rows of a batch that this process works on."""
-        layout = self._models[key].recipe.layout
-        return rows_of(self._mesh(layout).get_coordinate()[1], layout.cfg, batch)  # type: ignore[index]
 
     def _mesh(self, layout: Layout) -> DeviceMesh:
         degrees = (layout.cfg, layout.ulysses)

@@ -1,0 +1,36 @@
+"""How far a strip of a video must reach beyond its columns: what the decoder's layers touch, and no more."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wan_models.config import VAE_2_2, VAEConfig
+from wan_models.distributed.decode import reach
+from wan_models.tools.small_models import VAES
+from wan_models.vae.wan21 import WanVAE21
+from wan_models.vae.wan22 import WanVAE22
+
+
+@pytest.mark.parametrize(("kind", "config"), [(WanVAE21, VAEConfig()), (WanVAE22, VAE_2_2)])
+def test_reach_of_the_released_decoders(kind, config):
+    with torch.device("meta"):
+        assert reach(kind(config).decoder) == 13
+
+
+@pytest.mark.parametrize("name", VAES)
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_reach_is_what_a_column_touches(name, blocks):
+    kind, config = VAES[name]
+    vae = kind(replace(config, num_res_blocks=blocks)).eval().requires_grad_(False)
+    columns, middle = reach(vae.decoder), 20
+
+    def spoil(module, args, out):
+        out[..., middle] = float("nan")  # spreads to all that is computed from it
+
+    list(vae.decoder.middle)[-1].register_forward_hook(spoil)
+    video = vae.decode(torch.randn(1, config.z_dim, 1, 2, 2 * middle + 1))
+    touched = video.isnan().any(dim=1)[0, 0].any(dim=0).nonzero().flatten()
+    scale = config.stride[2]
+    before, after = middle * scale - int(touched[0]), int(touched[-1]) + 1 - (middle + 1) * scale
+    assert columns - 1 < max(before, after) / scale <= columns, (before, after)
