@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
@@ -20,6 +19,7 @@ from ...wan_models.vae.wan22 import WanVAE22
 from .. import compat
 from ..progress import progress
 from .hints import loader_hints
+from .packed import ops
 
 # the official code runs the autoencoder in float32; half precision is the user's choice
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -94,7 +94,7 @@ def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoV
         info = expect(checkpoint, "vae")
     stored = DTYPES[dtype]
     with torch.device("meta"):
-        network = kinds[info.config.version](info.config, comfy.ops.manual_cast).to(stored)
+        network = kinds[info.config.version](info.config, ops).to(stored)
     network.eval().requires_grad_(False)
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))

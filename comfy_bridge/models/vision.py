@@ -4,7 +4,6 @@ from pathlib import Path
 
 import comfy.clip_vision
 import comfy.model_management
-import comfy.ops
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from ...wan_models.images.resize import centre_square
 from ...wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
 from .. import compat
 from .hints import loader_hints
+from .packed import ops
 
 
 class WanClipVision:
@@ -53,7 +53,7 @@ def load_clip_vision(path: str | Path) -> WanClipVision:
     with loader_hints():
         info = expect(checkpoint, "clip_vision")
     with torch.device("meta"):
-        tower = VisionTransformer(info.config, comfy.ops.manual_cast)
+        tower = VisionTransformer(info.config, ops)
     vision = WanClipVision(tower)
     load_tower(tower.eval(), checkpoint)
     tower.to(dtype)
