@@ -24,17 +24,9 @@ def axis_split(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * third, third, third
 
 
-def rotary_table(
-    grid: tuple[int, int, int],
-    head_dim: int,
-    device: torch.device,
-    shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> RotaryTable:
-    """The table of a patch grid (frames, height, width), flattened in that order to L tokens.
-
-    Position i of an axis with n cells stands at `shift + i * scale`."""
-    frames, rows, columns = (tuple(shift[i] + n * scale[i] for n in range(grid[i])) for i in range(3))
+def rotary_table(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> RotaryTable:
+    """Table of a patch grid (frames, height, width), flattened in that order to L tokens."""
+    frames, rows, columns = (tuple(map(float, range(cells))) for cells in grid)
     return rotary_at((frames, rows, columns), head_dim, device)
 
 
@@ -44,7 +36,7 @@ def rotary_at(
     head_dim: int,
     device: torch.device,
 ) -> RotaryTable:
-    """The table of a grid whose cells stand at any `positions` (of frames, rows, columns)."""
+    """Table of a grid whose cells stand at any `positions` (of frames, rows, columns)."""
     # a table made while the host runs in inference mode must also serve later calls outside it
     with torch.inference_mode(False):
         angles, grid = [], [len(axis) for axis in positions]

@@ -296,10 +296,8 @@ def _bare(value: Any) -> Any:
     """A plain value without what a subclass adds to how it is written."""
     if isinstance(value, str):
         return str.__str__(value)
-    for kind in (bool, int, float, complex):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    kinds: tuple[type, ...] = (bool, int, float, complex)
+    return next((kind(value) for kind in kinds if isinstance(value, kind)), value)
 
 
 def _plain_kind(value: Any) -> str:

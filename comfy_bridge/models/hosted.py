@@ -31,6 +31,9 @@ _ADVICE = {"text": ". Load it with WanT5Loader", "missing": ": connect WanS2VCon
 class RemoteVelocity(Protocol):
     """What computes a network's velocity somewhere else."""
 
+    stored: str
+    """Name of the dtype that its weights are stored in, "" where that is the file's."""
+
     def __call__(self, network: "Hosted", step: Mapping[str, Any], options: dict) -> Tensor:
         """The velocity for `step`: "x", "timestep", "context", "image", "rotary" and the fields of the network's
         `Inputs`; under the host's transformer_options."""
@@ -125,7 +128,8 @@ class Hosted(WanModel):
             return self._embedding(timestep, x.shape[2], conditioning)
 
         # the host has cast x to what it wants computed in
-        before, self.compute_dtype = self.compute_dtype, x.dtype
+        before = self.compute_dtype
+        self.compute_dtype = x.dtype
         size = (x.shape[2], x.shape[3], x.shape[4])
         try:
             return super().forward(
@@ -185,8 +189,9 @@ class Hosted(WanModel):
         """The table of positions where a node or a pack has changed them, None for the plain one."""
         if self._is_plain("rope_encode") and not options.get("rope_options"):
             return None
+        frames, height, width = x.shape[2:]
         freqs = self.rope_encode(
-            *x.shape[2:], device=x.device, dtype=torch.float32, transformer_options=options
+            frames, height, width, device=x.device, dtype=torch.float32, transformer_options=options
         )
         return rotary_of(freqs)[0]
 

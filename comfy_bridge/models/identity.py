@@ -5,7 +5,7 @@ while they sample (a running average in a guidance patch) is known again after t
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -255,13 +255,13 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
     """Dtypes of a model's weights and of its arithmetic, in words."""
     model = patcher.model
     network = modules.get("diffusion_model", model)
-    recipe: Callable | None = getattr(network, "recipe", None)
     if hasattr(model, "is_converted"):  # ours; workers are told the same in a recipe
-        as_in_file = not (recipe(None, "").stored if recipe else model.is_converted)
-        stored = "as in the file" if as_in_file else str(network.dtype)
+        remote = network.remote
+        is_converted = model.is_converted if remote is None else bool(remote.stored)
+        stored = str(network.dtype) if is_converted else "as in the file"
         found = f"{stored}, computed in {network.compute_dtype}"
     else:
-        stored = getattr(network, "dtype", None)
+        stored = str(getattr(network, "dtype", None))
         replaced = getattr(
             patcher, "object_patches_backup", {}
         )  # while another clone's patch is in its place

@@ -110,8 +110,8 @@ def packed_patcher(patcher: Any) -> "PackedPatcher":
 
 def workspace_bytes(network: torch.nn.Module) -> int:
     """Upper bound of what unpacking the largest packed layer takes: float32 values, some of them twice over."""
-    layers = (layer for layer in network.modules() if getattr(layer, "packing", None) is not None)
-    return max((16 * math.prod(layer.packing.shape) for layer in layers), default=0)
+    packings = (getattr(layer, "packing", None) for layer in network.modules())
+    return max((16 * math.prod(packing.shape) for packing in packings if packing is not None), default=0)
 
 
 def _on(tensor: Tensor, like: Tensor) -> Tensor:

@@ -25,12 +25,13 @@ class Unpacked(torch.Tensor):
     raw: Tensor
     packing: Packing
     changes: tuple[Callable[[Tensor], Tensor], ...]
+    _held: Tensor | None
 
     @staticmethod
     def __new__(
         cls: type, raw: Tensor, packing: Packing, dtype: torch.dtype, changes: tuple[Callable, ...] = ()
     ) -> "Unpacked":
-        out = torch.Tensor._make_wrapper_subclass(cls, packing.shape, dtype=dtype, device=raw.device)
+        out: Any = torch.Tensor._make_wrapper_subclass(cls, packing.shape, dtype=dtype, device=raw.device)
         out.raw, out.packing, out.changes, out._held = raw, packing, changes, None
         return out
 
@@ -46,7 +47,9 @@ class Unpacked(torch.Tensor):
         return weight.to(dtype)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func._schema.is_mutable and isinstance(args[0], cls):
             raise RuntimeError("a packed weight cannot be written to: take a clone() of it")
@@ -91,7 +94,7 @@ class Unpacked(torch.Tensor):
     # hosts count memory as `nbytes`, older ones as nelement() * element_size(): that of the packed weight
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # type: ignore[override]
         return self.packing.nbytes
 
     def nelement(self) -> int:

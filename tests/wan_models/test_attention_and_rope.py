@@ -115,7 +115,10 @@ def test_rotation_keeps_lengths_and_tells_distances(seed, head_dim):
     x = torch.randn(1, 24, 2, head_dim)
     plain = apply_rotary_(x.clone(), rotary_table((2, 3, 4), head_dim, x.device))
     assert rel_l2(plain.norm(dim=-1), x.norm(dim=-1)) < 1e-6
-    moved = apply_rotary_(x.clone(), rotary_table((2, 3, 4), head_dim, x.device, shift=(3.0, 0.5, 7.0)))
+    shifted = tuple(
+        tuple(n + by for n in range(cells)) for cells, by in zip((2, 3, 4), (3.0, 0.5, 7.0), strict=True)
+    )
+    moved = apply_rotary_(x.clone(), rope.rotary_at(shifted, head_dim, x.device))
     products = [torch.einsum("blhd,bmhd->bhlm", y, y) for y in (plain, moved)]
     assert rel_l2(products[1], products[0]) < 1e-5
     assert rel_l2(moved, plain) > 1e-2
@@ -125,7 +128,7 @@ def test_scaled_positions_stand_where_they_should():
     """Every second cell at scale 0.5 is a cell of the plain grid."""
     device = torch.device("cpu")
     plain = rotary_table((3, 1, 1), 12, device)
-    fine = rotary_table((5, 1, 1), 12, device, scale=(0.5, 1.0, 1.0))
+    fine = rope.rotary_at(((0.0, 0.5, 1.0, 1.5, 2.0), (0.0,), (0.0,)), 12, device)
     assert rel_l2(torch.view_as_real(fine[::2]), torch.view_as_real(plain)) < 1e-6
 
 

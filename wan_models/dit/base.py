@@ -43,6 +43,8 @@ class WanModel(nn.Module):
 
     block_class: type[Block] = Block
     inputs_class: type[Inputs] = Inputs
+    dtype: torch.dtype
+    compute_dtype: torch.dtype
     sequence_parallel: SequenceParallel | None = None
     """Slot for processes that share the tokens of each forward; None where one does all."""
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import FaceConfig
@@ -168,7 +169,7 @@ class FaceEncoder(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """[B, 4 F + 1, style_dim] -> [B, F + 1, tokens + 1, dim]; the last token is the same for all."""
-        x = self.conv1_local(motion).unflatten(2, (self.tokens, -1)).transpose(1, 2).flatten(0, 1)
+        x = rearrange(self.conv1_local(motion), "b t (n c) -> (b n) t c", n=self.tokens)
         x = normed_silu(self.conv3(normed_silu(self.conv2(normed_silu(x)))))
-        x = self.out_proj(x).unflatten(0, (-1, self.tokens)).transpose(1, 2)
+        x = rearrange(self.out_proj(x), "(b n) t c -> b t n c", n=self.tokens)
         return torch.cat([x, self.padding_tokens.to(x).expand(*x.shape[:2], -1, -1)], dim=2)

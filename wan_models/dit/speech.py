@@ -166,12 +166,12 @@ class WanSpeechModel(WanModel):
         tables = [torch.zeros(0, 1, self.config.head_dim // 2, dtype=torch.complex64, device=device)]
         if reference is not None:
             patches, (_, height, width) = self.patchify(reference)
-            tokens.append(patches + self._kind(_REFERENCE, patches))
+            tokens.append(patches + self._kind_embedding(_REFERENCE, patches))
             rows, columns = tuple(range(height)), tuple(range(width))
             tables.append(self.rotary_at(((REFERENCE_TIME,), rows, columns), device))
         if motion is not None:
             packed, table = self.frame_packer(motion, self.compute_dtype, self.rotary_at)
-            tokens.append(packed.float() + self._kind(_MOTION, packed))
+            tokens.append(packed.float() + self._kind_embedding(_MOTION, packed))
             tables.append(table)
         audio_tokens, modulation = (None, ()) if audio is None else self._encode_audio(audio, size[0])
         if pose is not None and pose.abs().max() < _NO_POSE:
@@ -182,7 +182,7 @@ class WanSpeechModel(WanModel):
         """The table of tokens beside the video's, at `positions` (of frames, rows, columns)."""
         return rotary_at(positions, self.config.head_dim, device)
 
-    def _kind(self, kind: int, like: Tensor) -> Tensor:
+    def _kind_embedding(self, kind: int, like: Tensor) -> Tensor:
         """What is added to the tokens of a kind, [1, 1, C] in float32."""
         index = torch.tensor([[kind]], device=like.device)
         return self.trainable_cond_mask(index, out_dtype=torch.float32)
@@ -211,7 +211,7 @@ class WanSpeechModel(WanModel):
         """The video's tokens, then those of reference and motion, which have timestep 0."""
         clip = _clip(conditions)
         video = super().embed_video(x, t, rotary, conditions)
-        hidden = video.hidden.add_(self._pose(clip)).add_(self._kind(_NOISY, video.hidden))
+        hidden = video.hidden.add_(self._pose_tokens(clip)).add_(self._kind_embedding(_NOISY, video.hidden))
         return Tokens(
             torch.cat([hidden, clip.tokens.expand(x.shape[0], -1, -1)], dim=1),
             torch.cat([video.t, torch.zeros_like(video.t)], dim=1),
@@ -245,7 +245,7 @@ class WanSpeechModel(WanModel):
         norms = [norm.linear for norm in injector.injector_adain_layers]  # type: ignore[misc]
         return [*self.blocks, *injector.injector, *norms]
 
-    def _pose(self, clip: SpeechClip) -> Tensor:
+    def _pose_tokens(self, clip: SpeechClip) -> Tensor:
         """What the pose adds to the video's tokens, [B, L, C]; without one, what the layer adds to all of them."""
         pose = clip.pose
         if pose is None:

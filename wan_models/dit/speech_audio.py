@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import SpeechConfig
@@ -28,13 +29,14 @@ class MotionEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, T, audio_dim] -> for the whole frame [B, F, C], and tokens [B, F, audio_tokens + 1, C]."""
-        local = self.conv1_local(x).unflatten(2, (self.tokens, -1)).transpose(1, 2).flatten(0, 1)
-        local = self._later(local).unflatten(0, (-1, self.tokens)).transpose(1, 2)
+        local = rearrange(self.conv1_local(x), "b t (n c) -> (b n) t c", n=self.tokens)
+        local = rearrange(self._downsample(local), "(b n) t c -> b t n c", n=self.tokens)
         padding = self.padding_tokens.to(local).expand(*local.shape[:2], -1, -1)
-        whole = self.final_linear(self._later(self.conv1_global(x)))
+        whole = self.final_linear(self._downsample(self.conv1_global(x)))
         return whole, torch.cat([local, padding], dim=2)
 
-    def _later(self, x: Tensor) -> Tensor:
+    def _downsample(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [B, T / 4, 4 C], twice halved in time."""
         x = self.conv2(normed_silu(x))
         return normed_silu(self.conv3(normed_silu(x)))
 
