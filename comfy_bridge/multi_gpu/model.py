@@ -169,7 +169,7 @@ class WorkersVelocity:
     recipe: of its weights; layout and compute dtype are those of each call. patcher: of the run that is going on."""
 
     def __init__(self, settings: Settings, recipe: Recipe) -> None:
-        self.settings, self.recipe = settings, recipe
+        self.settings, self.recipe, self.stored = settings, recipe, recipe.stored
         self.patcher: RemotePatcher | None = None
         self._layouts: dict[tuple[int, ...], Layout] = {}
 
