@@ -18,14 +18,14 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 setup: $(STAMP)
 
 # torch goes first and alone: any other package would pull a newer one with gigabytes of CUDA
-$(STAMP): pyproject.toml requirements.txt constraints.txt demo/setup_host.py
+$(STAMP): pyproject.toml requirements.txt constraints.txt devhost/setup_host.py
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r constraints.txt
 	$(PIP) -c constraints.txt -r requirements.txt
 	$(RUN) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"]))' > $(VENV)/dev.txt
 	$(PIP) --upgrade -c constraints.txt -r $(VENV)/dev.txt  # as new as in a new folder
 	$(PIP) --no-deps torchvision==0.28.0 torchaudio==2.11.0 wan22==2.2.11
-	$(RUN) -m demo.setup_host
+	$(RUN) -m devhost.setup_host
 	touch $(STAMP)
 
 demo: setup

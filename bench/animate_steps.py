@@ -3,8 +3,9 @@ anew at each of them."""
 
 import torch
 
-from bench.peers import official_attention, per_frame_attention, prepare
+from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
+from devhost.official import per_frame_attention
 from wan_models.config import DiTConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.random_weights import random_state

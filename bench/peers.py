@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from demo.cpu_torch import repair_torchvision
+from devhost.cpu_torch import repair_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,12 +23,6 @@ def prepare():
 
         comfy.cli_args.args.cpu = not torch.cuda.is_available()
     return bool(comfyui)
-
-
-def per_frame_attention(q, k, v, max_seqlen_q, batch_size, **_):
-    """The official signature of animate.face_blocks.attention over torch's own."""
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch_size, max_seqlen_q, -1)
 
 
 def official_attention():

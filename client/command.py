@@ -11,14 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from devhost.errors import HostError, StoppedError, UnreachableError
+from devhost.progress import Progress, note
+from devhost.server import Server
+
 from .arguments import parse, target
-from .errors import ARGUMENTS, REFUSED, SERVER, STOPPED, ClientError
+from .errors import ARGUMENTS, REFUSED, SERVER, STOPPED, ClientError, exit_code, in_one_line
 from .graph import Graph, LocalFile
 from .own_server import comfyui_folder, last_line, own_server
-from .progress import Progress, note
 from .prompt_extension import NODE
-from .server import Server
 from .workflows import build, prompt_of
+
+UPLOADS = "generate"
+"""The sub-folder of the server's input folder that uploads go to."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             note(f"note: {text}")
         with server_for(args, graph) as (server, _):
             sys.stdout.write(f"{generate(args, graph, server)}\n")
-    except ClientError as error:
-        sys.stderr.write(f"generate.py: {error}\n")
-        return error.code
+    except (ClientError, HostError) as error:
+        sys.stderr.write(f"generate.py: {in_one_line(error)}\n")
+        return exit_code(error)
     except KeyboardInterrupt:
         sys.stderr.write("generate.py: interrupted\n")
         return STOPPED
@@ -61,9 +66,9 @@ def server_for(args: argparse.Namespace, graph: Graph) -> Iterator[tuple[Server,
     _check_release(args.ckpt_dir, graph)
     with own_server(comfyui_folder(args.comfyui), args.ckpt_dir) as host:
         try:
-            yield Server(host.address), host
-        except ClientError as error:
-            if error.code != SERVER or host.process.poll() is None:
+            yield host, host
+        except UnreachableError as error:
+            if host.process.poll() is None:
                 raise
             report = f"ComfyUI ended during the run (exit code {host.process.poll()}): {last_line(host.log_tail())}"
             raise ClientError(SERVER, report) from error
@@ -77,30 +82,31 @@ def generate(args: argparse.Namespace, graph: Graph, server: Server) -> Path:
     prompt_id = str(uuid.uuid4())
     progress = Progress(graph)
     try:
-        try:
-            server.queue(graph, prompt_id)
-            outputs = server.follow(prompt_id, progress, progress.position, args.timeout)
-            progress.finish()
-        except (KeyboardInterrupt, ClientError) as error:
-            if args.server and (isinstance(error, KeyboardInterrupt) or error.code == STOPPED):
-                _cancel(server, prompt_id)
-            raise
-        finally:
-            progress.close()
-        for text in outputs.get(NODE, {}).get("text", []):
-            note(f"extended prompt: {text}")
-        (video,) = outputs[graph.of("SaveVideo")[0]]["images"]
-        server.download(video, file)
+        entry = server.run(graph, progress, progress.position, args.timeout, prompt_id)
+        progress.finish()
+    except (KeyboardInterrupt, StoppedError):
+        if args.server:
+            _cancel(server, prompt_id)
+        raise
     finally:
-        server.close()
+        progress.close()
+    for text in entry["outputs"].get(NODE, {}).get("text", []):
+        note(f"extended prompt: {text}")
+    (video,) = entry["outputs"][graph.of("SaveVideo")[0]]["images"]
+    try:
+        server.download(video, file)
+    except OSError as error:
+        where = "/".join(video[key] for key in ("subfolder", "filename") if video.get(key))
+        reason = f"{file} cannot be written ({error.strerror}); on the server the video is {where}"
+        raise ClientError(ARGUMENTS, reason) from error
     return file
 
 
 def _cancel(server: Server, prompt_id: str) -> None:
     try:
         server.cancel(prompt_id)
-    except ClientError as error:
-        note(f"the run could not be ended on the server: {error}")
+    except HostError as error:
+        note(f"the run could not be ended on the server: {in_one_line(error)}")
 
 
 def find_models(graph: Graph, server: Server, folder: str) -> None:
@@ -128,7 +134,9 @@ def _upload(graph: Graph, server: Server) -> None:
     for content in graph.values():
         for name, value in content["inputs"].items():
             if isinstance(value, LocalFile):
-                names[value] = content["inputs"][name] = names.get(value) or server.upload(Path(value))
+                names[value] = content["inputs"][name] = names.get(value) or server.upload(
+                    Path(value), UPLOADS
+                )
 
 
 def _check_release(release: Path, graph: Graph) -> None:

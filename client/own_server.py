@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import ARGUMENTS, SERVER, ClientError
-from .progress import note
+from devhost.errors import HostError
+from devhost.progress import note
+from devhost.setup_host import HOST
 
-DEFAULT = Path(__file__).resolve().parents[1] / ".host" / "ComfyUI"
-"""Where `make setup` puts a ComfyUI."""
+from .errors import ARGUMENTS, SERVER, ClientError
+
 _TORCHRUN = (
     "RANK",
     "LOCAL_RANK",
@@ -26,7 +27,7 @@ _TORCHRUN = (
 
 def comfyui_folder(chosen: str | None) -> Path:
     """The ComfyUI to start: the chosen one, or that of set-up."""
-    folder = Path(chosen).resolve() if chosen else DEFAULT
+    folder = Path(chosen).resolve() if chosen else HOST
     if not (folder / "main.py").is_file():
         if chosen:
             raise ClientError(ARGUMENTS, f"--comfyui: {chosen} is not a ComfyUI folder: it has no main.py")
@@ -49,9 +50,9 @@ def link_models(models: Path, comfyui: Path, release: Path) -> None:
 
 @contextmanager
 def own_server(comfyui: Path, release: Path) -> Iterator[Any]:
-    """Starts a ComfyUI (a `demo.host.Host`) that lists `release` as wan/<its name>, and ends it."""
+    """Starts a ComfyUI (a `devhost.host.Host`) that lists `release` as wan/<its name>, and ends it."""
     try:
-        from demo.host import Host, HostError
+        from devhost.host import Host
     except ModuleNotFoundError as error:
         missing = f"this Python has no {error.name}, and cannot start a ComfyUI"
         raise ClientError(SERVER, f"{missing}: use the one that ComfyUI runs in, or give --server") from error

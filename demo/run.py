@@ -13,42 +13,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import av
-from tqdm import tqdm
 
-from demo.host import ROOT, Host, HostError
-from demo.setup_host import install_host
 from demo.tiny_release import write_release
+from devhost.errors import HostError
+from devhost.host import ROOT, Host
+from devhost.progress import Progress
+from devhost.setup_host import install_host
 
 WORKFLOW = ROOT / "example_workflows" / "api" / "t2v_a14b.json"
 SIZE = {"width": 256, "height": 160, "frames": 33}
 OUTPUT = ROOT / "demo_output"
-
-
-class Progress:
-    """A bar fed by the server's websocket: which node works, and how far it is."""
-
-    def __init__(self, prompt: dict) -> None:
-        self._names = {node: content["class_type"] for node, content in prompt.items()}
-        self._bar = tqdm(
-            total=1, bar_format="{desc:<16} {bar:30} {n_fmt}/{total_fmt} {elapsed}", file=sys.stdout
-        )
-
-    def __call__(self, event: str, data: dict[str, Any]) -> None:
-        if event == "executing" and data.get("node"):
-            self._show(data["node"], 0, 1)
-        elif event == "progress":
-            self._show(data["node"], data["value"], data["max"])
-
-    def _show(self, node: str, done: int, total: int) -> None:
-        self._bar.set_description_str(self._names.get(node, node), refresh=False)
-        self._bar.total, self._bar.n = total, done
-        self._bar.refresh()
-
-    def close(self) -> None:
-        self._bar.close()
 
 
 def describe(video: Path) -> str:
@@ -69,9 +45,10 @@ def make_video(comfyui: Path, output: Path = OUTPUT) -> Path:
     try:
         write_release(base / "models" / "wan" / "T2V-A14B")
         with Host(comfyui, base=base) as host:
-            progress = Progress(prompt)
+            progress = Progress(prompt, sys.stdout, with_steps=True)
             try:
                 entry = host.run(prompt, progress)
+                progress.finish()
             finally:
                 progress.close()
             video = host.outputs(entry)[-1]
@@ -93,7 +70,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         video = make_video((chosen or install_host()).expanduser().resolve())
-    except (HostError, TimeoutError) as error:
+    except HostError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:

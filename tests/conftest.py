@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.cpu_torch import repair_torchvision
-from demo.setup_host import HOST, install_host
+from devhost.cpu_torch import repair_torchvision
+from devhost.setup_host import HOST, install_host
 
 repair_torchvision()
 

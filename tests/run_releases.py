@@ -16,7 +16,6 @@ from pathlib import Path
 import av
 import numpy as np
 import psutil
-import requests
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,8 +25,9 @@ from tests_media import write_film, write_sound  # noqa: E402
 
 from client.arguments import TASKS, parse  # noqa: E402
 from client.command import generate, server_for  # noqa: E402
-from client.errors import ClientError  # noqa: E402
+from client.errors import ClientError, in_one_line  # noqa: E402
 from client.workflows import build  # noqa: E402
+from devhost.errors import HostError, UnreachableError  # noqa: E402
 
 SHEET_FRAMES, SHEET_HEIGHT = 6, 160
 
@@ -49,7 +49,7 @@ class Memory(threading.Thread):
                 devices = self.host.get("/system_stats")["devices"]
                 used = [d["vram_total"] - d["vram_free"] for d in devices if d["type"] != "cpu"]
                 self.gpu = max([self.gpu, *used])
-            except (psutil.NoSuchProcess, requests.RequestException):
+            except (psutil.NoSuchProcess, UnreachableError):
                 continue  # it is ending, or too busy to answer
 
     def __enter__(self):
@@ -170,8 +170,8 @@ def main():
             if folder is None:
                 raise ClientError(2, f"not in {chosen.model_dir}")
             video, seconds, ram, gpu = run(task, folder, chosen, inputs, chosen.output)
-        except ClientError as error:
-            lines.append(f"{task:<12} {error}")
+        except (ClientError, HostError) as error:
+            lines.append(f"{task:<12} {in_one_line(error)}")
             is_complete = False
             continue
         on_gpu = f"GPU {gpu / 2**30:.2f} GiB" if gpu else "no GPU"

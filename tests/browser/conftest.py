@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from canvas import Canvas
 
-from demo.host import ROOT, Host
 from demo.tiny_release import write_release
+from devhost.host import ROOT, Host
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

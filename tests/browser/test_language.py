@@ -2,7 +2,7 @@
 
 import json
 
-from demo.host import ROOT, Host
+from devhost.host import ROOT, Host
 
 LOCALES = ROOT / "locales"
 DOCS = ROOT / "web" / "docs"

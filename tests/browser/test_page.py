@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from demo.host import ROOT
+from devhost.host import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 T2V = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text())

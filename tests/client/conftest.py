@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from tests_media import write_film, write_sound, write_video
 
-from demo.host import ROOT, Host
 from demo.tiny_release import DITS, write_release
+from devhost.host import ROOT, Host
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 14
 SOUND_SECONDS = 0.6

@@ -14,7 +14,7 @@ import pytest
 from fake_comfyui import FakeComfyUI
 from graphs import node
 
-from demo.host import ROOT
+from devhost.host import ROOT
 
 TEXT = ("--task", "t2v-A14B", "--ckpt_dir", "Wan2.2-T2V-A14B", "--prompt", "two cats")
 SMALL = ("--size", "64*48", "--frame_num", 9)
@@ -454,7 +454,7 @@ def test_other_processes_of_torchrun_do_nothing(run):
 
 def test_it_needs_no_torch():
     """Any Python with requests, websocket-client and tqdm will do, unless a server is to be started."""
-    absent = ("torch", "numpy", "PIL", "av", "psutil", "comfy", "safetensors", "demo.host")
+    absent = ("torch", "numpy", "PIL", "av", "psutil", "comfy", "safetensors", "devhost.host")
     script = f"import sys; sys.modules.update(dict.fromkeys({absent})); from client.command import main; "
     plan = [sys.executable, "-c", script + f"sys.exit(main({[str(a) for a in TEXT]} + sys.argv[1:]))"]
     done = subprocess.run([*plan, "--dry-run"], cwd=ROOT, capture_output=True, text=True)

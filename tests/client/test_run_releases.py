@@ -6,7 +6,7 @@ import sys
 
 from PIL import Image
 
-from demo.host import ROOT
+from devhost.host import ROOT
 
 
 def test_report_and_contact_sheet(releases, comfyui, tmp_path):

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from demo.host import ROOT
+from devhost.host import ROOT
 
 COMMAND = [
     sys.executable,
@@ -24,7 +24,7 @@ def servers():
     """Processes of demo servers that run now."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if any(str(argument).endswith("demo/launcher.py") for argument in process.info["cmdline"] or []):
+        if any(str(argument).endswith("devhost/launcher.py") for argument in process.info["cmdline"] or []):
             found.append(process.pid)
     return set(found)
 

@@ -59,7 +59,7 @@ def test_note_says_where_the_files_go(name):
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_drawing_has_a_picture(name):
-    """Else: python -m demo.thumbnails <name>. The page looks for a .jpg of the same name."""
+    """Else: python -m tests.thumbnails <name>. The page looks for a .jpg of the same name."""
     file = FOLDER / f"{name}.jpg"
     assert file.stat().st_size <= 60_000
     with Image.open(file) as picture:

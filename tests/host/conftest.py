@@ -7,8 +7,8 @@ import torch
 from other_pack import write_other_pack
 from safetensors.torch import save_file
 
-from demo.host import Host
 from demo.tiny_release import write_release
+from devhost.host import Host
 from wan_models.checkpoints.reader import open_checkpoint
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests_media import write_video
 from tests_support import rel_l2
 
-from demo.host import HostError
 from demo.tiny_release import DITS, write_image_tower, write_release
+from devhost.errors import HostError
 from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig

@@ -5,7 +5,7 @@ import torch
 from graphs import RELEASE, base_graph, latents, node, sampler, save
 from other_pack import REGISTER, SAMPLERS, SCHEDULERS, WARNING
 
-from demo.host import HostError
+from devhost.errors import HostError
 
 UNKNOWN = "Value not in list|this host has no sampler"  # newer hosts look at lists before they run anything
 NODES = ("WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate")

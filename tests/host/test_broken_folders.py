@@ -7,8 +7,8 @@ import shutil
 import pytest
 from other_pack import BREAK
 
-from demo.host import Host
 from demo.tiny_release import write_release
+from devhost.host import Host
 
 CALLS = [
     "Path.mkdir",

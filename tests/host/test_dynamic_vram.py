@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from demo.host import ROOT
 from demo.tiny_release import write_release
+from devhost.host import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from example_files import write_example_files
 from tests_media import media
 
 from demo.drawings import NOTES
-from demo.host import ROOT, Host
+from devhost.host import ROOT, Host
 
 FOLDER = ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("api/*.json"))

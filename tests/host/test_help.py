@@ -6,7 +6,7 @@ import re
 import pytest
 import requests
 
-from demo.host import PACK_NAME, ROOT
+from devhost.host import PACK_NAME, ROOT
 
 DOCS, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 CHINESE = re.compile("[\u3002\u4e00-\u9fff]")  # its full stop too, for what is called alike everywhere

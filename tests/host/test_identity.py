@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from safetensors.torch import load_file, save_file
 
-from demo.host import ROOT
+from devhost.host import ROOT
 
 
 @pytest.fixture(scope="module")

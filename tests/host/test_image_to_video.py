@@ -6,8 +6,8 @@ from graphs import base_graph, latents, node, sampler, save
 from PIL import Image
 from tests_support import rel_l2
 
-from demo.host import HostError
 from demo.tiny_release import write_release
+from devhost.errors import HostError
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_model
 from wan_models.dit.base import WanModel

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from demo.host import ROOT
+from devhost.host import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from graphs import base_graph, latents, node, sampler, save
 from safetensors.torch import load_file, save_file
 from tests_support import rel_l2
 
-from demo.host import HostError
+from devhost.errors import HostError
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.reader import open_model
 

@@ -9,8 +9,8 @@ import pytest
 from formats import write_gguf
 from safetensors.torch import save_file
 
-from demo.host import ROOT
 from demo.tiny_release import DIT, write_release
+from devhost.host import ROOT
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import SpeechConfig
 from wan_models.dit.base import WanModel

@@ -14,8 +14,8 @@ from graphs import RELEASE, base_graph, latents, node, sampler, save
 from safetensors.torch import load_file, save_file
 from tests_support import rel_l2
 
-from demo.host import HostError
 from demo.tiny_release import DIT, write_release
+from devhost.errors import HostError
 from wan_models.dit.base import WanModel
 from wan_models.random_weights import random_state
 

@@ -9,7 +9,7 @@ import torch
 from formats import vocabulary, write_gguf, write_scaled_fp8
 from safetensors.torch import load_file, save_file
 
-from demo.host import ROOT
+from devhost.host import ROOT
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.reader import open_model
 

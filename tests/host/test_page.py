@@ -12,8 +12,8 @@ from graphs import base_graph, latents, node, sampler, save
 from PIL import Image
 from tests_media import write_film, write_sound
 
-from demo.host import Host
 from demo.tiny_release import write_release
+from devhost.host import Host
 from wan_models.sampling.schedule import sigmas
 
 EVERY_SECONDS = 0.5

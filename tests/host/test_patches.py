@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import save_file
 
-from demo.host import ROOT
 from demo.tiny_release import DIT, DITS
+from devhost.host import ROOT
 from wan_models.config import FaceConfig, SpeechConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel

@@ -13,8 +13,8 @@ from PIL import Image
 from tests_media import write_film_with_sound, write_video
 from tiny_sam2 import write_sam2
 
-from demo.host import HostError
 from demo.tiny_release import write_release
+from devhost.errors import HostError
 from wan_models.pose.mask import in_blocks
 
 RELEASE = "wan/Animate-14B"

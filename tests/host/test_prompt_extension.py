@@ -9,7 +9,8 @@ from graphs import node
 from PIL import Image
 from tiny_language import write_qwen, write_qwen_vl
 
-from demo.host import Host, HostError
+from devhost.errors import HostError
+from devhost.host import Host
 from wan_models.prompt.chat_endpoint import DASHSCOPE, KEYS
 from wan_models.prompt.extension import clean_answer, question
 from wan_models.prompt.language_model import LanguageModel

@@ -9,7 +9,7 @@ import torch
 from graphs import RELEASE, base_graph, latents, node, sampler, save
 from safetensors.torch import load_file, save_file
 
-from demo.host import HostError
+from devhost.errors import HostError
 
 
 def good(host, seed=3):

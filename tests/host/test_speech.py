@@ -12,8 +12,8 @@ from PIL import Image
 from tests_media import write_sound
 from tests_support import rel_l2
 
-from demo.host import HostError
 from demo.tiny_release import write_release
+from devhost.errors import HostError
 from wan_models.audio.buckets import per_frame
 from wan_models.audio.wav2vec import Wav2Vec, mono
 from wan_models.dit.speech import SpeechInputs, WanSpeechModel

@@ -8,7 +8,7 @@ import torch
 from graphs import RELEASE, SIZE, base_graph, latents, node, sampler, save
 from tests_support import rel_l2
 
-from demo.host import ROOT
+from devhost.host import ROOT
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_checkpoint
 from wan_models.config import NEGATIVE_PROMPT

@@ -8,7 +8,7 @@ from official_animate import small_motion_encoder
 from official_pipelines import OfficialVAE, official_run
 from tests_support import randomize_, rel_l2
 
-from bench.peers import per_frame_attention
+from devhost.official import per_frame_attention
 from wan_models.config import DiTConfig, FaceConfig, VAEConfig
 from wan_models.dit.animate import AnimateInputs, WanAnimateModel
 from wan_models.images.conditioning import mask_channels, replaced_frames

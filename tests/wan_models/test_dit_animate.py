@@ -7,7 +7,7 @@ import torch
 from official_animate import learnt_at_unit_variance, small_motion_encoder
 from tests_support import in_bfloat16, on_meta, randomize_, rel_l2
 
-from bench.peers import per_frame_attention
+from devhost.official import per_frame_attention
 from wan_models import ops as default_ops
 from wan_models.config import DiTConfig, FaceConfig
 from wan_models.dit.animate import AnimateInputs, WanAnimateModel

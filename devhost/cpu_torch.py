@@ -8,6 +8,8 @@ import sys
 
 import torch
 
+_kept: list[torch.library.Library] = []  # a Library that is collected takes its operators with it
+
 
 def repair_torchvision() -> None:
     """Makes `import torchvision` work; does nothing where it works already or is not installed."""
@@ -23,5 +25,5 @@ def repair_torchvision() -> None:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        repair_torchvision.library = library  # a Library that is collected takes its operators with it
+        _kept.append(library)
         import torchvision  # noqa: F401

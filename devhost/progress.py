@@ -1,7 +1,7 @@
-"""One bar over a whole run with the time left, and lines above it, all on stderr."""
+"""One bar over a whole run with the time left, and lines above it."""
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -20,13 +20,18 @@ def note(text: str) -> None:
 
 
 class Progress:
-    """Fed with the server's messages. The bar appears when the run begins."""
+    """Fed with the server's messages. The bar appears when the run begins.
 
-    def __init__(self, graph: dict[str, dict[str, Any]]) -> None:
+    file: stderr where not given. with_steps: the steps of the node at work are told, too, each of them."""
+
+    def __init__(
+        self, graph: dict[str, dict[str, Any]], file: TextIO | None = None, with_steps: bool = False
+    ) -> None:
+        self._file, self._with_steps = file or sys.stderr, with_steps
         self._names = {node: content["class_type"] for node, content in graph.items()}
         self._parts = {node: WEIGHTS.get(name, (1,)) for node, name in self._names.items()}
         self._done = dict.fromkeys(graph, 0.0)
-        self._running = ""
+        self._running = self._steps = ""
         self._bar_of: dict[str, tuple[int, int]] = {}  # node -> which of its bars, and that one's length
         self._bar: tqdm | None = None
         self._waiting: int | None = None
@@ -44,10 +49,11 @@ class Progress:
                 self._set(cached, 1.0)
         elif event == "executing" and node in self._names:
             self._set(self._running, 1.0)
-            self._running = node
+            self._running, self._steps = node, ""
             self._show()
         elif event == "progress" and node in self._names:
             self._set(node, self._share(node, data["value"], data["max"]))
+            self._steps = f" {data['value']}/{data['max']}" if self._with_steps else ""
             self._show()
 
     def _share(self, node: str, value: int, total: int) -> float:
@@ -68,18 +74,20 @@ class Progress:
             form = "{desc:<20} {percentage:3.0f}% {bar:30} {elapsed}, {remaining} left"
             total = sum(sum(parts) for parts in self._parts.values())
             # a log file gets a line of it now and then
-            every = 0.2 if sys.stderr.isatty() else 10.0
+            every = 0.2 if self._file.isatty() else 10.0
             self._bar = tqdm(
                 total=total,
                 bar_format=form,
-                file=sys.stderr,
+                file=self._file,
                 mininterval=every,
                 maxinterval=every,
                 miniters=0,
             )
-        self._bar.set_description_str(self._names.get(self._running, ""), refresh=False)
+        self._bar.set_description_str(self._names.get(self._running, "") + self._steps, refresh=False)
         done = sum(share * sum(self._parts[node]) for node, share in self._done.items())
         self._bar.update(done - self._bar.n)
+        if self._with_steps:
+            self._bar.refresh()
 
     def finish(self) -> None:
         """Fills the bar: the run is done, whatever was heard of it."""

@@ -1,7 +1,7 @@
 """Pictures of the example workflows as the page shows them after a run, for the host's template browser.
 
-    python -m demo.thumbnails [name ...]              example_workflows/<name>.jpg; all where none is named
-    python -m demo.thumbnails --graph <name>          docs/graph.jpg, larger
+    python -m tests.thumbnails [name ...]              example_workflows/<name>.jpg; all where none is named
+    python -m tests.thumbnails --graph <name>          docs/graph.jpg, larger
 
 Needs chromium and playwright. Opens each drawing in the real page of a real host, sets a small size, queues it as a
 user does and waits for the end. The models are tiny and random, so the videos are coloured noise; picture, voice and
@@ -19,10 +19,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from demo.cpu_torch import repair_torchvision
 from demo.drawings import FOLDER
-from demo.host import ROOT, Host, HostError
-from demo.setup_host import HOST, install_host
+from devhost.cpu_torch import repair_torchvision
+from devhost.errors import HostError
+from devhost.host import ROOT, Host
+from devhost.setup_host import HOST, install_host
 
 CHROMIUM = "/usr/bin/chromium"
 SMALL = {"width": 256, "height": 160, "frames": 17, "frames_per_clip": 16, "clips": 1}

