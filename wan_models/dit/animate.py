@@ -99,11 +99,7 @@ class WanAnimateModel(WanModel):
 
     inputs_class = AnimateInputs
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        ops: ModuleType = default_ops,
-    ) -> None:
+    def __init__(self, config: DiTConfig, ops: ModuleType = default_ops) -> None:
         super().__init__(config, ops)
         face, patch = _face(config), config.patch_size
         self.pose_patch_embedding = ops.Conv3d(face.pose_dim, config.dim, patch, stride=patch)

@@ -26,6 +26,10 @@ class RunBlock(Protocol):
     def __call__(self, index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor: ...
 
 
+def _run_block(index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:
+    return block(x, **inputs)
+
+
 class InputError(ValueError):
     """An input that does not fit a model.
 
@@ -48,11 +52,7 @@ class WanModel(nn.Module):
     sequence_parallel: SequenceParallel | None = None
     """Slot for processes that share the tokens of each forward; None where one does all."""
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        ops: ModuleType = default_ops,
-    ) -> None:
+    def __init__(self, config: DiTConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()
         self.config = config
         self.dtype = self.compute_dtype = torch.get_default_dtype()
@@ -62,9 +62,7 @@ class WanModel(nn.Module):
             config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size
         )
         self.text_embedding = nn.Sequential(
-            ops.Linear(config.text_dim, dim),
-            nn.GELU(approximate="tanh"),
-            ops.Linear(dim, dim),
+            ops.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), ops.Linear(dim, dim)
         )
         self.time_embedding = nn.Sequential(ops.Linear(config.freq_dim, dim), nn.SiLU(), ops.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, dim * 6))
@@ -99,7 +97,7 @@ class WanModel(nn.Module):
         x = x if y is None else torch.cat([x, y.to(x)], dim=1)
         context = pad_text(context, self.config.text_len)
         self._check(x, context)
-        attention = attention or get_attention()
+        attention, run_block = attention or get_attention(), run_block or _run_block
 
         tokens = self.embed_video(x, t, rotary, conditions)
         e, modulation = self.embed_time(tokens.t)
@@ -118,9 +116,7 @@ class WanModel(nn.Module):
         }  # fmt: skip
         del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
         for index, block in enumerate(self.blocks):
-            hidden = (
-                block(hidden, **inputs) if run_block is None else run_block(index, block, hidden, **inputs)
-            )
+            hidden = run_block(index, block, hidden, **inputs)
             hidden = self.after_block(index, hidden, run_frames, conditions, attention)
         if self.sequence_parallel is not None:
             hidden = self.sequence_parallel.gather(hidden, length)

@@ -130,11 +130,7 @@ class WanSpeechModel(WanModel):
 
     inputs_class = SpeechInputs
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        ops: ModuleType = default_ops,
-    ) -> None:
+    def __init__(self, config: DiTConfig, ops: ModuleType = default_ops) -> None:
         super().__init__(config, ops)
         speech = _speech(config)
         self.cond_encoder = ops.Conv3d(
