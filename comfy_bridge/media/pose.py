@@ -15,7 +15,7 @@ from ...wan_models.images.sizes import size_for_animate
 from ...wan_models.pose import detect as detection
 from ...wan_models.pose import draw as drawing
 from ...wan_models.pose import face, mask, retarget, segment
-from ...wan_models.pose.skeleton import PoseTrack, fit
+from ...wan_models.pose.skeleton import KeypointsError, PoseTrack, fit
 from .. import compat, folders
 from ..progress import progress
 
@@ -52,18 +52,26 @@ def detect(frames: Tensor, detector: str, pose_model: str, person: str, follow: 
     return detection.track_person(frames, find, estimate, person, follow, progress()).to_openpose()
 
 
+def _read_track(keypoints: Any) -> PoseTrack:
+    """POSE_KEYPOINT -> track. Raises ValueError with what to do where it is something else."""
+    try:
+        return PoseTrack.from_openpose(keypoints)
+    except KeypointsError as error:
+        raise ValueError(
+            f"{error}: take them from WanPoseDetect, or another node that gives POSE_KEYPOINT"
+        ) from None
+
+
 def retarget_pose(keypoints: Any, reference: Any) -> list[dict]:
     """POSE_KEYPOINT of the driving video in the proportions of the reference's."""
-    return retarget.retarget(
-        PoseTrack.from_openpose(keypoints), PoseTrack.from_openpose(reference)
-    ).to_openpose()
+    return retarget.retarget(_read_track(keypoints), _read_track(reference)).to_openpose()
 
 
 def draw(
     keypoints: Any, width: int, height: int, fit_as: str, hands: bool, head: bool, threshold: float
 ) -> Tensor:
     """POSE_KEYPOINT -> IMAGE of skeletons on black, sized as one of `video.FIT`: "exact" fits them in."""
-    track = PoseTrack.from_openpose(keypoints)
+    track = _read_track(keypoints)
     if fit_as == "keep aspect":
         track = fit(track, *size_for_animate(track.width, track.height, width * height))
     elif fit_as == "exact":
@@ -84,7 +92,7 @@ def crop_faces(frames: Tensor, keypoints: Any, scale: float, smooth: int) -> Ten
 
 def _track_of(frames: Tensor, keypoints: Any) -> PoseTrack:
     """Keypoints in the measure of these very frames; ValueError where they are of others."""
-    track = PoseTrack.from_openpose(keypoints)
+    track = _read_track(keypoints)
     if len(track) != len(frames):
         raise ValueError(
             f"the keypoints are of {len(track)} frames, and the video has {len(frames)}: detect them in this very video"
@@ -110,8 +118,8 @@ def subject_mask(
 ) -> Tensor:
     """MASK of a person in IMAGE, grown and in blocks: of SAM2 shown the keypoints, or of any MASK.
 
-    kernel, times: see `mask.widen`; blocks_wide, blocks_high: see `mask.in_blocks`, 0 for none. Raises ValueError where
-    there is nothing to make a mask from."""
+    kernel, times: see `mask.dilate`; blocks_wide, blocks_high: see `mask.augment_blocks`, 0 for none. Raises ValueError
+    where there is nothing to make a mask from."""
     height, width = frames.shape[1:3]
     if given is not None:
         if given.shape[0] not in (1, len(frames)):
@@ -132,10 +140,10 @@ def subject_mask(
             "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "
             "(the folder of facebook/sam2.1-hiera-large in models/sam2), or connect a mask of your own"
         )
-    masks = mask.widen(masks, kernel, times, progress())
-    return (
-        mask.in_blocks(masks, blocks_wide, blocks_high, progress()) if blocks_wide and blocks_high else masks
-    )
+    masks = mask.dilate(masks, kernel, times, progress())
+    if blocks_wide and blocks_high:
+        masks = mask.augment_blocks(masks, blocks_wide, blocks_high, progress())
+    return masks
 
 
 def background(frames: Tensor, masks: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wan_models.pose.draw import draw
 from wan_models.pose.face import crop_faces, face_boxes
-from wan_models.pose.mask import background, in_blocks, widen
+from wan_models.pose.mask import augment_blocks, background, dilate
 from wan_models.pose.retarget import retarget
 from wan_models.pose.skeleton import PoseTrack
 
@@ -175,11 +175,11 @@ def test_masks_equal_official(theirs, seed, wide, high):
         x, y = random.integers(10, 80), random.integers(10, 60)
         mask[y : y + random.integers(8, 28), x : x + random.integers(8, 28)] = 1
     frame = random.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    _, widened = theirs.utils.get_mask_body_img(frame, mask, iterations=3, k=7)
-    found = widen(torch.from_numpy(mask)[None].float())
-    assert np.array_equal(found[0].numpy(), widened)
-    expected = theirs.utils.get_aug_mask(widened.copy(), w_len=wide, h_len=high)
-    found = in_blocks(found, wide, high)
+    _, dilated = theirs.utils.get_mask_body_img(frame, mask, iterations=3, k=7)
+    found = dilate(torch.from_numpy(mask)[None].float())
+    assert np.array_equal(found[0].numpy(), dilated)
+    expected = theirs.utils.get_aug_mask(dilated.copy(), w_len=wide, h_len=high)
+    found = augment_blocks(found, wide, high)
     assert np.array_equal(found[0].numpy(), expected)
     without = background(torch.from_numpy(frame)[None].float(), found)
     assert np.array_equal(without[0].numpy(), frame * (1 - expected[:, :, None]))
@@ -205,7 +205,7 @@ def test_blocks_of_any_number(seed, wide, high):
     masks[3, 30, 20] = masks[4, 12:14] = 1
     masks[4, :12], masks[4, 13:], masks[5, :, :9], masks[5, :, 10:] = 0, 0, 0, 0
     expected = np.stack([blocks_one_by_one(mask.copy(), wide, high) for mask in masks.numpy()])
-    assert np.array_equal(in_blocks(masks, wide, high).numpy(), expected)
+    assert np.array_equal(augment_blocks(masks, wide, high).numpy(), expected)
 
 
 class CountCalls(TorchDispatchMode):
@@ -224,20 +224,20 @@ def test_masks_are_made_in_few_calls_and_can_be_ended():
     counts = {}
     for number in (1, 1000):
         with CountCalls() as counter:
-            in_blocks(masks, number, number)
+            augment_blocks(masks, number, number)
         counts[number] = counter.calls
     assert counts[1000] == counts[1] < 3 * 50
-    for work in (widen, in_blocks):
+    for work in (dilate, augment_blocks):
         seen = []
-        work(masks[:, :64, :64], tell=lambda done, total, seen=seen: seen.append((done, total)))
+        work(masks[:, :64, :64], on_progress=lambda done, total, seen=seen: seen.append((done, total)))
         assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_odd_masks():
     empty, dot = torch.zeros(2, 9, 9), torch.zeros(1, 9, 9)
     dot[0, 4, 4] = 1
-    assert torch.equal(in_blocks(widen(empty), 10, 20), empty)
-    assert torch.equal(in_blocks(dot, 10, 20), dot)
+    assert torch.equal(augment_blocks(dilate(empty), 10, 20), empty)
+    assert torch.equal(augment_blocks(dot, 10, 20), dot)
     with pytest.raises(ValueError, match="6 is even"):
-        widen(dot, 6)
-    assert math.isclose(widen(dot, 3, 2).sum().item(), 25)
+        dilate(dot, 6)
+    assert math.isclose(dilate(dot, 3, 2).sum().item(), 25)

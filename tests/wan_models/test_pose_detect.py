@@ -5,12 +5,21 @@ import sys
 import numpy as np
 import pytest
 import torch
+from kornia.metrics import mean_iou_bbox
 from official_preprocessing import official_preprocessing, people
 from onnx_files import write_detector, write_pose
 
 from wan_models.images.resize import resize_by_area
 from wan_models.images.sizes import size_for_animate
-from wan_models.pose.detect import PersonDetector, PoseEstimator, choose, decode, open_onnx, track_person
+from wan_models.pose.detect import (
+    PersonDetector,
+    PoseEstimator,
+    choose,
+    heatmaps_to_keypoints,
+    iou,
+    open_onnx,
+    track_person,
+)
 
 BOXES = [
     (100, 40, 300, 600, 0.9, 0),
@@ -71,8 +80,34 @@ def test_decoding_equals_official(theirs, seed):
     points, scores = theirs.pose2d_utils.keypoints_from_heatmaps(
         heatmaps[None], center=np.array([[24.0, 32.0]]), scale=np.array([[48.0, 64.0]]), unbiased=True
     )
-    found = decode(heatmaps)
+    found = heatmaps_to_keypoints(heatmaps)
     assert np.abs(found[:, :2] - points[0]).max() < 1e-2 and np.array_equal(found[:, 2], scores[0, :, 0])
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_overlapping_boxes_go_as_in_the_official_code(theirs, tmp_path, seed, count):
+    random = np.random.default_rng(seed)
+    boxes = random.uniform(0, 500, (count, 2)).round(1)
+    boxes = np.concatenate([boxes, boxes + random.uniform(0, 240, (count, 2)).round(1)], axis=1)
+    boxes[: count // 4, 2] = boxes[: count // 4, 0]  # of no width
+    scores, classes = np.linspace(0.9, 0.03, count), random.integers(0, 2, count)
+    rows = [(0, 0, 5, 5, 0.01, 0), *np.column_stack([boxes, random.permutation(scores), classes])]
+    write_detector(tmp_path / "yolo.onnx", rows)
+    frame = pictures(seed, 1, 180, 240)
+    official = theirs.pose2d.Yolo(str(tmp_path / "yolo.onnx"), device="cpu")
+    expected = official.postprocess(np.array([rows], np.float32), (180, 240)).reshape(-1, 6)
+    found = PersonDetector(tmp_path / "yolo.onnx")(frame[0].float() / 255)
+    assert np.array_equal(found, expected[expected[:, 5] == 0])
+    assert len(expected) < count or count < 2
+
+
+def test_iou():
+    random = np.random.default_rng(1)
+    boxes = random.integers(0, 50, (40, 2))
+    boxes = np.concatenate([boxes, boxes + random.integers(1, 30, (40, 2))], axis=1).astype(float)
+    expected = mean_iou_bbox(torch.from_numpy(boxes), torch.from_numpy(boxes[:1]))[:, 0].numpy()
+    assert np.allclose(iou(boxes, boxes[0]), expected, atol=1e-12) and 0 < (expected > 0).sum() < 40
+    assert iou(np.array([[5, 5, 5, 9], [4, 4, 6, 6]]), np.array([5, 5, 5, 9])).tolist() == [0, 0]
 
 
 def test_who_is_meant():
@@ -93,7 +128,9 @@ def test_frames_without_anybody(files):
     frames = pictures(4).float() / 255
     frames[1] = 0
     told = []
-    track = track_person(frames, detector, estimator, tell=lambda done, total: told.append((done, total)))
+    track = track_person(
+        frames, detector, estimator, on_progress=lambda done, total: told.append((done, total))
+    )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert not track.body[1].any() and (track.body[[0, 2, 3], :, 2] > 0).any()
     with pytest.raises(ValueError, match="nobody was found in any of the 4 frames"):

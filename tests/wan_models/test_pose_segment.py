@@ -66,7 +66,7 @@ def test_long_videos_are_worked_on_in_parts(sam2, monkeypatch):
     frames, track = scene(10)
     monkeypatch.setattr(segment, "_AT_ONCE", 6)
     told = []
-    whole = segment.segment(frames, track, *sam2, tell=lambda done, total: told.append(done))
+    whole = segment.segment(frames, track, *sam2, on_progress=lambda done, total: told.append(done))
     parts = [
         segment.segment(frames[part], part_of(track, part), *sam2) for part in (slice(0, 6), slice(6, 10))
     ]

@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from einops import rearrange
+from kornia.enhance import normalize
+from kornia.filters import gaussian_blur2d
+from kornia.geometry.bbox import nms
+from kornia.geometry.transform import resize
 from torch import Tensor
 
 from ..images.resize import resize_linear
@@ -24,16 +28,18 @@ WHOLEBODY = 133
 _DETECTOR_SIZE = 640
 # of the pictures ViTPose takes, rows and columns, where its file leaves that open
 _POSE_SIZE = (256, 192)
-_SURE, _OVERLAP = 0.05, 0.5
+_MIN_SCORE, _MAX_IOU = 0.05, 0.5
 # a person less than this much as long as the longest is not the one that is meant
 _SMALL = 0.4
 # the box is widened by this much before it is looked at
 _MARGIN = 1.25
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# the kernel that heat maps are blurred with, and its deviation by OpenCV's rule
 _BLUR = 11
+_SIGMA = 0.3 * ((_BLUR - 1) * 0.5 - 1) + 0.8
 
 Box = np.ndarray
-"""x and y from, x and y to, score, class."""
+"""[..., 6]: left, top, right, bottom, score, class."""
 
 
 def open_onnx(path: str | Path, device: torch.device | None = None) -> Any:
@@ -73,34 +79,27 @@ class PersonDetector:
     def __call__(self, frame: Tensor) -> Box:
         """Frame [H, W, 3] in 0..1 -> people's boxes [N, 6], in pixels of the frame."""
         height, width = frame.shape[:2]
-        seen = resize_linear(frame[None], _DETECTOR_SIZE, _DETECTOR_SIZE).movedim(-1, 1)
-        rows = self._session.run(None, {self._input: seen.numpy()})[0]
+        picture = rearrange(resize_linear(frame[None], _DETECTOR_SIZE, _DETECTOR_SIZE), "b h w c -> b c h w")
+        rows = self._session.run(None, {self._input: picture.numpy()})[0]
         if rows.ndim != 3 or rows.shape[-1] != 6:
             raise ValueError(f"the detector gives {rows.shape}, and YOLOv10 rows of 6: choose yolov10m.onnx")
-        rows = rows[0][rows[0, :, 4] >= _SURE]
-        boxes = rows[:, :4] * (np.array([width, height] * 2) / _DETECTOR_SIZE)
-        # whole pixels, as the official code has them
+        rows = rows[0][rows[0, :, 4] >= _MIN_SCORE]
+        # in float32 and then whole pixels, as the official code has them
+        boxes = (rows[:, :4] * (np.array([width, height] * 2) / _DETECTOR_SIZE)).astype(np.float32)
         corner, size = boxes[:, :2].astype(np.int32), (boxes[:, 2:] - boxes[:, :2]).astype(np.int32)
-        found = np.concatenate([corner, corner + size, rows[:, 4:]], axis=1)
-        kept = found[_without_doubles(found)]
-        return kept[(kept[:, 5] == 0) & (kept[:, 4] > _SURE)]
+        boxes = np.concatenate([corner, corner + size, rows[:, 4:]], axis=1)
+        whole = torch.from_numpy(boxes)
+        boxes = boxes[nms(whole[:, :4], whole[:, 4], _MAX_IOU).long().numpy()]
+        return boxes[(boxes[:, 5] == 0) & (boxes[:, 4] > _MIN_SCORE)]
 
 
-def _without_doubles(boxes: Box) -> list[int]:
-    """Which boxes stay when those that overlap a more certain one go."""
-    kept: list[int] = []
-    for i in np.argsort(-boxes[:, 4], kind="stable"):
-        if all(overlap(boxes[i], boxes[j]) <= _OVERLAP for j in kept):
-            kept.append(int(i))
-    return kept
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
-    size = np.clip(np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2]), 0, None)
-    shared = float(size.prod())
-    total = float((a[2:4] - a[:2]).prod() + (b[2:4] - b[:2]).prod()) - shared
-    return shared / total if total else 0.0
+def iou(boxes: Box, other: Box) -> np.ndarray:
+    """Intersection over union of boxes [N, 4 or more] with one other, [N]; 0 where neither has a size, which kornia's
+    mean_iou_bbox refuses."""
+    sides = np.minimum(boxes[:, 2:4], other[2:4]) - np.maximum(boxes[:, :2], other[:2])
+    shared = sides.clip(min=0).prod(axis=1)
+    total = (boxes[:, 2:4] - boxes[:, :2]).prod(axis=1) + (other[2:4] - other[:2]).prod() - shared
+    return np.divide(shared, total, out=np.zeros(len(boxes)), where=total != 0)
 
 
 def choose(boxes: Box, width: int, person: str, before: Box | None = None) -> Box | None:
@@ -109,22 +108,22 @@ def choose(boxes: Box, width: int, person: str, before: Box | None = None) -> Bo
     if not len(boxes):
         return None
     if before is not None:
-        overlaps = [overlap(box, before) for box in boxes]
-        if max(overlaps) > 0:
-            return boxes[int(np.argmax(overlaps))]
+        overlaps = iou(boxes, before)
+        if overlaps.max() > 0:
+            return boxes[overlaps.argmax()]
     middles, areas = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 2:4] - boxes[:, :2]).prod(axis=1)
     longest = (boxes[:, 2:4] - boxes[:, :2]).max(axis=1)
-    worth = {
+    scores = {
         "largest": areas,
         "centre": -np.abs(middles - width / 2),
         "leftmost": -middles,
         "rightmost": middles,
     }[person]
     # as the official code goes through them: the best so far sets how long the next must be
-    best, needed, most = None, longest.max(), -np.inf
+    best, length, score = None, longest.max(), -np.inf
     for i in range(len(boxes)):
-        if worth[i] > most and longest[i] >= needed * _SMALL:
-            best, needed, most = i, longest[i], worth[i]
+        if scores[i] > score and longest[i] >= length * _SMALL:
+            best, length, score = i, longest[i], scores[i]
     return None if best is None else boxes[best]
 
 
@@ -160,9 +159,9 @@ class PoseEstimator:
         tall = max((box[2] - box[0]) * rows / columns, box[3] - box[1]) * _MARGIN
         size = np.array([tall * columns / rows, tall])
         picture = _crop(frame if self._rgb else frame.flip(-1), centre, size, rows, columns)
-        picture = (picture - torch.tensor(_MEAN)) / torch.tensor(_STD)
-        heatmaps = self._heatmaps(picture.permute(2, 0, 1)[None].float().numpy())[0]
-        points = decode(heatmaps)
+        picture = normalize(picture, torch.tensor(_MEAN), torch.tensor(_STD))
+        heatmaps = self._heatmaps(picture.numpy())[0]
+        points = heatmaps_to_keypoints(heatmaps)
         points[:, :2] *= size / (heatmaps.shape[2], heatmaps.shape[1])
         points[:, :2] += centre - size / 2
         out = np.zeros((WHOLEBODY, 3), np.float32)
@@ -187,7 +186,9 @@ def _transformers_vitpose(path: Path, device: torch.device | None) -> tuple[Call
 
 
 def _crop(frame: Tensor, centre: np.ndarray, size: np.ndarray, rows: int, columns: int) -> Tensor:
-    """What is in the box [rows, columns, 3] in 0..1, black outside the frame."""
+    """What is in the box, [1, 3, rows, columns] in 0..1, black outside the frame.
+
+    Cut out by hand: the official code's corners are whole pixels, kornia's crop_and_resize samples between them."""
     left, top = np.round(centre - size / 2).astype(int)
     right, bottom = np.round(centre + size / 2).astype(int)
     part = torch.zeros(bottom - top, right - left, 3)
@@ -195,45 +196,46 @@ def _crop(frame: Tensor, centre: np.ndarray, size: np.ndarray, rows: int, column
     x, y = (max(0, left), min(width, right)), (max(0, top), min(height, bottom))
     if x[0] < x[1] and y[0] < y[1]:
         part[y[0] - top : y[1] - top, x[0] - left : x[1] - left] = frame[y[0] : y[1], x[0] : x[1]]
-    resized = F.interpolate(
-        part.permute(2, 0, 1)[None], size=(rows, columns), mode="bilinear", align_corners=False
-    )
-    return resized[0].permute(1, 2, 0)
+    return resize(rearrange(part, "h w c -> 1 c h w"), (rows, columns))
 
 
-def decode(heatmaps: np.ndarray) -> np.ndarray:
+def heatmaps_to_keypoints(heatmaps: np.ndarray) -> np.ndarray:
     """Heat maps [K, H, W] -> keypoints [K, 3] in cells of the map and the height of the peak, between the cells by the
-    shape of the blurred peak. Source: Zhang et al., Distribution-Aware Coordinate Representation, CVPR 2020."""
+    shape of the blurred peak (DARK: Zhang et al., Distribution-Aware Coordinate Representation, CVPR 2020)."""
     count, height, width = heatmaps.shape
     flat = heatmaps.reshape(count, -1)
     places, peaks = flat.argmax(axis=1), flat.max(axis=1)
     points = np.stack([places % width, places // width], axis=1).astype(np.float32)
     points[peaks <= 0] = -1
-    x = np.arange(_BLUR) - (_BLUR - 1) / 2
-    sigma = 0.3 * ((_BLUR - 1) * 0.5 - 1) + 0.8
-    bell = np.exp(-(x**2) / (2 * sigma**2))
-    kernel = torch.from_numpy(bell / bell.sum()).float()
     maps = torch.from_numpy(np.ascontiguousarray(heatmaps)).float()[:, None]
-    maps = F.conv2d(maps, kernel.view(1, 1, 1, -1), padding=(0, _BLUR // 2))
-    maps = F.conv2d(maps, kernel.view(1, 1, -1, 1), padding=(_BLUR // 2, 0))[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        blurred = maps.numpy() * (peaks / maps.flatten(1).amax(dim=1).numpy())[:, None, None]
-    logs = np.log(np.maximum(np.nan_to_num(blurred, nan=0.0), 1e-10))
-    for k, (px, py) in enumerate(points.astype(int)):
-        if 1 < px < width - 2 and 1 < py < height - 2:
-            points[k] += _offset(logs[k, py - 2 : py + 3, px - 2 : px + 3].astype(np.float64))
+    blurred = gaussian_blur2d(maps, (_BLUR, _BLUR), (_SIGMA, _SIGMA), border_type="constant")[:, 0].numpy()
+    x, y = points.astype(int).T
+    inside = np.flatnonzero((x > 1) & (x < width - 2) & (y > 1) & (y < height - 2))
+    around = np.arange(-2, 3)
+    near = blurred[
+        inside[:, None, None], y[inside, None, None] + around[:, None], x[inside, None, None] + around
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):  # an empty map has no peak
+        near = near * (peaks[inside] / blurred[inside].max(axis=(1, 2)))[:, None, None]
+    logs = np.log(np.maximum(np.nan_to_num(near, nan=0.0), 1e-10))
+    points[inside] += _peak_offsets(logs.astype(np.float64))
     return np.concatenate([points, peaks[:, None]], axis=1)
 
 
-def _offset(near: np.ndarray) -> np.ndarray:
-    """From the middle of 5 x 5 logarithms to the top of the parabola through them."""
-    slope = 0.5 * np.array([near[2, 3] - near[2, 1], near[3, 2] - near[1, 2]])
+def _peak_offsets(near: np.ndarray) -> np.ndarray:
+    """From the middles of 5 x 5 logarithms [K, 5, 5] to the tops of the parabolas through them, x and y [K, 2]: one
+    step of Newton's."""
+    slope = 0.5 * np.stack([near[:, 2, 3] - near[:, 2, 1], near[:, 3, 2] - near[:, 1, 2]], axis=1)
     bend_x, bend_y = (
-        0.25 * (a - 2 * near[2, 2] + b) for a, b in ((near[2, 4], near[2, 0]), (near[4, 2], near[0, 2]))
+        0.25 * (a - 2 * near[:, 2, 2] + b)
+        for a, b in ((near[:, 2, 4], near[:, 2, 0]), (near[:, 4, 2], near[:, 0, 2]))
     )
-    twist = 0.25 * (near[3, 3] - near[1, 3] - near[3, 1] + near[1, 1])
-    hessian = np.array([[bend_x, twist], [twist, bend_y]])
-    return np.zeros(2) if np.linalg.det(hessian) == 0 else -np.linalg.solve(hessian, slope)
+    twist = 0.25 * (near[:, 3, 3] - near[:, 1, 3] - near[:, 3, 1] + near[:, 1, 1])
+    hessian = rearrange(np.array([[bend_x, twist], [twist, bend_y]]), "i j k -> k i j")
+    offsets = np.zeros_like(slope)
+    curved = np.linalg.det(hessian) != 0
+    offsets[curved] = -np.linalg.solve(hessian[curved], slope[curved, :, None])[..., 0]
+    return offsets
 
 
 def track_person(
@@ -242,12 +244,12 @@ def track_person(
     estimator: PoseEstimator,
     person: str = PEOPLE[0],
     follow: bool = True,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PoseTrack:
     """Frames [T, H, W, 3] in 0..1 -> one person's track. Frames without anybody get a skeleton that is not seen.
 
     follow: in each frame the one who is where the person of the frame before was. Without a detector the whole frame
-    is the person. tell(done, total) is called for each frame. Raises ValueError where nobody is in any frame."""
+    is the person. on_progress(done, total) is called for each frame. Raises ValueError where nobody is in any frame."""
     height, width = frames.shape[1:3]
     points = np.zeros((len(frames), WHOLEBODY, 3), np.float32)
     before, found = None, 0
@@ -259,7 +261,7 @@ def track_person(
         if detector is None or box is not None:
             points[i] = estimator(frame, box)
             found += 1
-        tell(i + 1, len(frames))
+        on_progress(i + 1, len(frames))
     if not found:
         raise ValueError(
             f"nobody was found in any of the {len(frames)} frames: the person may be too small or cut off. Without a "

@@ -1,6 +1,7 @@
 """Skeletons as Animate-14B was trained to read them: coloured bones, joints and fingers on black.
 
-Source: draw_aapose_by_meta_new of wan/modules/animate/preprocess/human_visualization.py of the official code.
+Source: draw_aapose_by_meta_new of wan/modules/animate/preprocess/human_visualization.py of the official code, which
+draws with OpenCV. Here it is PIL, with each ellipse as the polygon of whole pixels that OpenCV makes of it.
 """
 
 import colorsys

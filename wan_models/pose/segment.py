@@ -49,7 +49,7 @@ def segment(
     track: PoseTrack,
     model: Any,
     processor: Any,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """Frames [T, H, W, 3] in 0..1 -> masks [T, H, W] of 0 and 1 of the tracked person.
 
@@ -66,7 +66,7 @@ def segment(
         shown = [(i, bodies[i][bodies[i, :, 2] >= _SEEN][:, :2]) for i in key_frames(len(part))]
         shown = [(i, points) for i, points in shown if len(points)]
         if not shown:  # somebody who is not there yet, or no more
-            tell(first + len(part), len(frames))
+            on_progress(first + len(part), len(frames))
             continue
         session = processor.init_video_session(
             video=list((part * 255).round().byte().numpy()),
@@ -88,7 +88,7 @@ def segment(
         for out in model.propagate_in_video_iterator(session, start_frame_idx=0):
             mask = processor.post_process_masks([out.pred_masks], original_sizes=size, binarize=False)[0]
             masks[first + out.frame_idx] = (mask[0, 0] > 0).float().cpu()
-            tell(first + out.frame_idx + 1, len(frames))
+            on_progress(first + out.frame_idx + 1, len(frames))
     if not bool(masks.any()):
         raise ValueError(
             "SAM2 found the person in no frame: their keypoints may not be seen well enough to be shown to it"

@@ -29,6 +29,10 @@ LIMBS = (
 """Pairs of body points that a bone joins; the end nearer to the neck comes first."""
 
 
+class KeypointsError(ValueError):
+    """Keypoints that are not in OpenPose's form."""
+
+
 @dataclass(frozen=True)
 class PoseTrack:
     """One person over a video of `width` x `height`: body [T, 20, 3], left and right hand [T, 21, 3], face
@@ -76,8 +80,8 @@ class PoseTrack:
     def from_openpose(cls, frames: Any, person: int = 0) -> "PoseTrack":
         """From frames of `to_openpose`, other nodes' too: points in pixels, or all of them within 0..1.
 
-        person: which of the people of each frame. Where there are fewer, nobody is seen. Raises ValueError on what is
-        no such list."""
+        person: which of the people of each frame. Where there are fewer, nobody is seen. Raises KeypointsError on what
+        is no such list, and ValueError where the frames are of several sizes."""
         frames = [frames] if isinstance(frames, dict) else frames
         try:
             sizes = {(int(frame["canvas_width"]), int(frame["canvas_height"])) for frame in frames}
@@ -92,9 +96,8 @@ class PoseTrack:
                 )
             }
         except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"the keypoints are not in OpenPose's form (canvas_width, canvas_height, people; {error!r}): take them "
-                "from WanPoseDetect, or another node that gives POSE_KEYPOINT"
+            raise KeypointsError(
+                f"the keypoints are not in OpenPose's form (canvas_width, canvas_height, people; {error!r})"
             ) from None
         if len(sizes) != 1:
             raise ValueError(f"the keypoints are of frames of {len(sizes)} sizes: a video has one")
