@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management
 import node_helpers
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ...wan_models.config import FaceConfig
@@ -118,7 +119,7 @@ class Scene:
         encoded = torch.cat([self._reference, self.vae.encode(video)], dim=2)
         rows_known = mask_channels(known, *encoded.shape[-2:])
         known = torch.cat([torch.ones_like(rows_known[:, :1]), rows_known], dim=1)
-        face = lead.face.movedim(-1, 0)[None] * 2 - 1
+        face = rearrange(lead.face, "t h w c -> 1 c t h w") * 2 - 1
         shared = {
             "concat_latent_image": encoded,
             "concat_mask": 1 - known[None].to(encoded),  # the host's is 1 where something is to be made

@@ -14,6 +14,7 @@ from typing import Any
 import latent_preview
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -97,7 +98,7 @@ def pictures(latents: Tensor, latent_format: Any) -> Tensor:
 
 def strip(frames: Tensor) -> bytes:
     """JPEG of uint8 [T, H, W, 3], the frames side by side; colours in full, as pixels are latent cells."""
-    side_by_side = torch.cat(list(frames), dim=1)
+    side_by_side = rearrange(frames, "t h w c -> h (t w) c")
     file = io.BytesIO()
     Image.fromarray(side_by_side.numpy()).save(file, "JPEG", quality=80, subsampling=0)
     return file.getvalue()
