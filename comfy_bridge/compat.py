@@ -1,4 +1,4 @@
-"""Every place where hosts differ, as one probe each: features are looked for, versions never compared."""
+"""Differences between hosts, one probe each: features are looked for, versions never compared."""
 
 import logging
 import sys
@@ -37,7 +37,7 @@ def archive_dtypes(module: nn.Module) -> None:
 
 
 def set_inference_dtype(model_config: Any, dtype: Any, manual_cast_dtype: Any, device: Any) -> None:
-    """Newer hosts also ask for the device the model will run on."""
+    """Sets the dtypes of a model config; newer hosts also ask for the device the model will run on."""
     try:
         model_config.set_inference_dtype(dtype, manual_cast_dtype, device=device)
     except TypeError:
@@ -81,7 +81,8 @@ def page() -> str | None:
 def running_node() -> str | None:
     """Id of the node that is running; inside subgraphs that of each of them, joined by colons."""
     contexts = sys.modules.get("comfy_execution.utils")
-    context = contexts.get_executing_context() if hasattr(contexts, "get_executing_context") else None
+    executing = getattr(contexts, "get_executing_context", None)
+    context = executing() if executing is not None else None
     return getattr(context or prompt_server(), "node_id" if context else "last_node_id", None)
 
 

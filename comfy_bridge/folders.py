@@ -1,4 +1,4 @@
-"""Where model files lie, and what the loader nodes list.
+"""Folders of model files, and the lists that the loader nodes offer.
 
 Beside the host's usual folders there is `models/wan`, into which a whole official release folder is dropped as
 it was downloaded. Its entries are listed as `wan/<release>/<file or sub-folder>`.
@@ -88,7 +88,7 @@ def _is_set(path: Path) -> bool:
 
 @or_else(list)
 def _listed(category: str) -> list[str]:
-    """What the host lists in a category, without hidden files, links to nowhere, and all but the first of the shards
+    """The host's list of a category, without hidden files, links to nowhere, and all but the first of the shards
     of a model."""
     roots = [Path(root) for root in folder_paths.get_folder_paths(category)]
     return [
@@ -140,7 +140,7 @@ def detectors() -> dict[str, Path]:
 
 
 def options(category: str, named: str = "") -> list[str]:
-    """What a loader offers: entries of the release folders first, those whose name has `named` in it, then the files of
+    """Options of a loader: entries of the release folders first, those whose name has `named` in it, then the files of
     the host's `category`."""
     released = [
         name for name in _release_entries() if named in name.lower() and not name.lower().endswith(".onnx")

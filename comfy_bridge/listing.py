@@ -12,14 +12,14 @@ _told: set[str] = set()
 
 
 def warn_once(text: str) -> None:
-    """A line in the log the first time; lists are made anew whenever the page asks for them."""
+    """Logs a line the first time only; lists are made anew whenever the page asks for them."""
     if text not in _told:
         _told.add(text)
         logging.warning("[Wan2.2] %s", text)
 
 
 def or_else(empty: Callable[[], Any]) -> Callable[[Callable], Callable]:
-    """Decorates what looks at files: `empty()` where the disk fails, and a line in the log that says why."""
+    """Decorator of functions that look at files: returns `empty()` where the disk fails, and logs why."""
 
     def decorate(look: Callable) -> Callable:
         @functools.wraps(look)

@@ -1,6 +1,7 @@
 """Longer prompts by a language model: of models/LLM under the host's memory management, or behind an address."""
 
 import os
+from dataclasses import dataclass
 
 import comfy.model_management
 import torch
@@ -9,12 +10,10 @@ from torch import Tensor
 from ..wan_models.images.pixels import rgb, to_pil
 from ..wan_models.prompt import chat_endpoint
 from ..wan_models.prompt import extension as prompt_extension
-from ..wan_models.prompt.extension import LANGUAGES, TASKS, Question, clean_answer
+from ..wan_models.prompt.extension import Question, clean_answer
 from ..wan_models.prompt.language_model import MAX_TOKENS, LanguageModel
 from . import compat, folders
 from .progress import progress
-
-__all__ = ["ADDRESS", "DEVICES", "ENDPOINT", "LANGUAGES", "MAX_TOKENS", "TASKS", "extend", "models"]
 
 ENDPOINT = "OpenAI-compatible endpoint"
 ADDRESS = chat_endpoint.DASHSCOPE
@@ -22,38 +21,57 @@ DEVICES = ["default", "cpu"]
 
 
 def models() -> list[str]:
-    """What a prompt can be extended by: the folders of models/LLM, then an endpoint."""
+    """Names of what can extend a prompt: the folders of models/LLM, then an endpoint."""
     return [*folders.language_models(), ENDPOINT]
 
 
-def extend(
-    prompt: str,
-    task: str,
-    language: str,
-    model: str,
-    seed: int,
-    temperature: float,
-    image: Tensor | None,
-    base_url: str,
-    endpoint_model: str,
-    max_tokens: int,
-    device: str,
-) -> str:
-    """The longer prompt. image: IMAGE, of which the first is shown to the model.
+@dataclass(frozen=True, kw_only=True)
+class Idea:
+    """A short prompt and what a longer one is for. image: IMAGE, of which the first is shown to the model."""
+
+    prompt: str
+    task: str
+    language: str
+    image: Tensor | None = None
+
+    def question(self) -> Question:
+        shown = None if self.image is None else to_pil(rgb(self.image)[0])
+        return prompt_extension.question(self.task, self.prompt, self.language, shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """An OpenAI-compatible server and its name of the model; an empty address means that of the environment."""
+
+    base_url: str = ADDRESS
+    endpoint_model: str = "qwen-plus"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """Settings of the answer. temperature 0: the likeliest words, whatever the seed. max_tokens and device: of a local
+    model."""
+
+    seed: int
+    temperature: float = 0.7
+    max_tokens: int = MAX_TOKENS
+    device: str = DEVICES[0]
+
+
+def extend(idea: Idea, model: str, server: Server, answering: Answering) -> str:
+    """The longer prompt, by one of `models`.
 
     Raises ValueError, ConnectionError, TimeoutError or ImportError with what is wrong and what to do."""
-    shown = None if image is None else to_pil(rgb(image)[0])
-    asked = prompt_extension.question(task, prompt, language, shown)
-    if model == ENDPOINT:
-        where = chat_endpoint.endpoint(base_url, endpoint_model, os.environ)
-        return clean_answer(chat_endpoint.answer(where, asked, seed, temperature, progress()))
-    return clean_answer(_answer_locally(model, asked, seed, temperature, max_tokens, device))
+    question = idea.question()
+    if model != ENDPOINT:
+        return clean_answer(_answer_locally(model, question, answering))
+    endpoint = chat_endpoint.endpoint(server.base_url, server.endpoint_model, os.environ)
+    answer = chat_endpoint.answer(endpoint, question, answering.seed, answering.temperature, progress())
+    return clean_answer(answer)
 
 
-def _answer_locally(
-    name: str, asked: Question, seed: int, temperature: float, max_tokens: int, device: str
-) -> str:
-    """Loads, asks, and lets go: while a video is made nothing of the language model stays in memory."""
+def _answer_locally(name: str, question: Question, answering: Answering) -> str:
+    """Answer of a model that is loaded for it alone: while a video is made nothing of it stays in memory."""
     folder = folders.language_models().get(name)
     if folder is None:
         raise ValueError(
@@ -61,13 +79,13 @@ def _answer_locally(
             "such as Qwen/Qwen2.5-7B-Instruct or, to see images, Qwen/Qwen2.5-VL-7B-Instruct"
         )
     model = LanguageModel(folder)
-    model.check(asked)
+    model.check(question)
     cpu = torch.device("cpu")
     # the host writes attributes on what it manages, which transformers' model does not let it
     patcher = compat.make_patcher(
         torch.nn.ModuleDict({"network": model.network}),
-        cpu if device == "cpu" else comfy.model_management.text_encoder_device(),
+        cpu if answering.device == "cpu" else comfy.model_management.text_encoder_device(),
         comfy.model_management.text_encoder_offload_device(),
     )
     comfy.model_management.load_model_gpu(patcher)
-    return model.answer(asked, seed, temperature, max_tokens, progress())
+    return model.answer(question, answering.seed, answering.temperature, answering.max_tokens, progress())

@@ -1,17 +1,16 @@
-"""What the page asks the server: the noise schedule of the samplers' settings, from the samplers' own function."""
+"""Routes of the host's server for the page: the noise schedule of a sampler's settings, from the samplers' own code."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_type_hints
 
 from ..wan_models.sampling.guidance import check_boundary
 from . import compat
-from .sampling import run
+from .sampling.settings import CUSTOM, MAX_STEPS, Settings, StepRange, steps_of
 
 SCHEDULE = "/wan22/schedule"
-MAX_STEPS = 1000
-_DEFAULT = run.Settings.of_release("T2V-A14B")
+_DEFAULT = Settings.of_release("T2V-A14B")
 
 
 def schedule(query: Mapping[str, str]) -> dict[str, Any]:
@@ -19,11 +18,12 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
 
     sigmas [n + 1]; high [n], true for steps of the high-noise expert; first and last, the part that is run; shift and
     boundary. Raises ValueError on values that a sampler would refuse."""
-    given = {f.name: _read(f.name, query[f.name], f.type) for f in fields(run.Settings) if f.name in query}
-    preset = query.get("preset", run.CUSTOM)
-    if preset != run.CUSTOM and preset not in run.PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join([*run.PRESETS, run.CUSTOM])}")
-    settings = replace(_DEFAULT, **given) if preset == run.CUSTOM else run.Settings.of_release(preset)
+    custom = {
+        name: _read(name, query[name], kind)
+        for name, kind in get_type_hints(Settings).items()
+        if name in query
+    }
+    settings = Settings.of_preset(query.get("preset", CUSTOM), replace(_DEFAULT, **custom))
     check_boundary(settings.boundary)
     if settings.steps > MAX_STEPS:
         raise ValueError(f"steps must be {MAX_STEPS} or less, not {settings.steps}")
@@ -33,7 +33,7 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
     )
     if first < 0:
         raise ValueError(f"start_step must be 0 or more, not {first}")
-    steps = run.steps_of(settings, first, last)
+    steps = steps_of(settings, StepRange(first, last))
     return {
         "sigmas": [round(sigma, 5) for sigma in steps.whole.tolist()],
         "high": steps.high.tolist(),

@@ -1,14 +1,18 @@
 """Character animation: one clip's conditioning, and the whole video."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import compat
-from ..comfy_bridge.sampling import animate, run
+from ..comfy_bridge.media.conditioning import Prompts
+from ..comfy_bridge.sampling import animate
+from ..comfy_bridge.sampling.settings import Settings
 from .schema import NEGATIVE, POSITIVE, schema
-from .settings import preset_input, seed_input, setting_inputs
+from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
 _RELEASE = "Animate-14B"
-_DEFAULT = run.Settings.of_release(_RELEASE)
+_OFFICIAL = Settings.of_release(_RELEASE)
 
 
 def _scene() -> list:
@@ -113,32 +117,12 @@ class WanAnimateCondition(io.ComfyNode):
         negative: io.Conditioning.Type,
         vae: io.Vae.Type,
         clip_vision: io.ClipVision.Type,
-        reference_image: io.Image.Type,
-        pose_video: io.Image.Type,
-        face_video: io.Image.Type,
-        frames_per_clip: int,
         carried_frames: str,
-        frame_offset: int,
-        background_video: io.Image.Type | None = None,
-        mask: io.Mask.Type | None = None,
-        motion_frames: io.Image.Type | None = None,
-        face_strength: float = 1.0,
+        **inputs: Any,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            *animate.one_clip(
-                positive,
-                negative,
-                vae,
-                clip_vision,
-                reference_image,
-                animate.Driving(pose_video, face_video, background_video, mask),
-                frames_per_clip,
-                frame_offset,
-                motion_frames,
-                int(carried_frames),
-                face_strength,
-            )
-        )
+        clip = animate.AnimateClipInputs(carried_frames=int(carried_frames), **inputs)
+        prompts, *others = animate.one_clip(Prompts(positive, negative), vae, clip_vision, clip)
+        return io.NodeOutput(*prompts, *others)
 
 
 class WanPoseAnimate(io.ComfyNode):
@@ -155,10 +139,10 @@ class WanPoseAnimate(io.ComfyNode):
                 io.Model.Input("model", tooltip="Animate-14B."),
                 *_scene(),
                 *_clip(),
-                preset_input(_RELEASE),
+                clip_preset_input(_RELEASE),
                 seed_input("Clips draw their noise from it, one after the other."),
                 _face_strength(),
-                *setting_inputs(_DEFAULT),
+                *clip_setting_inputs(_OFFICIAL),
             ],
             outputs=[io.Image.Output()],
             hidden=[io.Hidden.unique_id],
@@ -172,40 +156,15 @@ class WanPoseAnimate(io.ComfyNode):
         negative: io.Conditioning.Type,
         vae: io.Vae.Type,
         clip_vision: io.ClipVision.Type,
-        reference_image: io.Image.Type,
-        pose_video: io.Image.Type,
-        face_video: io.Image.Type,
-        frames_per_clip: int,
         carried_frames: str,
-        preset: str,
-        seed: int,
-        background_video: io.Image.Type | None = None,
-        mask: io.Mask.Type | None = None,
-        face_strength: float = 1.0,
-        steps: int = _DEFAULT.steps,
-        shift: float = _DEFAULT.shift,
-        cfg: float = _DEFAULT.cfg_high,
-        sampler: str = _DEFAULT.sampler,
-        scheduler: str = _DEFAULT.scheduler,
-        noise_source: str = "cpu",
-        checkpoint_folder: str = "",
+        **inputs: Any,
     ) -> io.NodeOutput:
-        settings = run.Settings(steps, shift, cfg, cfg, 0.0, sampler, scheduler)
+        sampling, inputs = take_clip_sampling(inputs, _OFFICIAL)
         video, report = animate.animate_video(
-            model,
-            positive,
-            negative,
-            vae,
-            clip_vision,
-            reference_image,
-            animate.Driving(pose_video, face_video, background_video, mask),
-            frames_per_clip,
-            int(carried_frames),
-            face_strength,
-            settings if preset == run.CUSTOM else _DEFAULT,
-            seed,
-            noise_source,
-            checkpoint_folder.strip(),
-            compat.progress_text(getattr(cls.hidden, "unique_id", None)),
+            animate.AnimateModels(model, vae, clip_vision),
+            Prompts(positive, negative),
+            animate.AnimateVideoInputs(carried_frames=int(carried_frames), **inputs),
+            sampling,
+            on_progress=compat.progress_text(getattr(cls.hidden, "unique_id", None)),
         )
         return io.NodeOutput(video, ui=ui.PreviewText(report))

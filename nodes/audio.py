@@ -98,4 +98,6 @@ class WanTextToSpeech(io.ComfyNode):
         voice_sample: io.Audio.Type | None = None,
         voice_sample_text: str = "",
     ) -> io.NodeOutput:
-        return io.NodeOutput(bridge.speak(voice, text, seed, voice_sample, voice_sample_text))
+        return io.NodeOutput(
+            bridge.speak(text, voice, seed, sample=voice_sample, sample_text=voice_sample_text)
+        )

@@ -1,19 +1,16 @@
 """Images as the beginning, or beginning and end, of a video."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..comfy_bridge.media import conditioning
-from .schema import NEGATIVE, POSITIVE, schema
+from .schema import NEGATIVE, POSITIVE, schema, size_inputs
 
 
-def _size(width: int, height: int, frames: int, multiple: int) -> list:
+def _shape(width: int, height: int, frames: int, multiple: int) -> list:
     return [
-        io.Int.Input(
-            "width", default=width, min=multiple, max=8192, step=multiple, tooltip="Pixels; see fit."
-        ),
-        io.Int.Input(
-            "height", default=height, min=multiple, max=8192, step=multiple, tooltip="Pixels; see fit."
-        ),
+        *size_inputs(width, height, multiple),
         io.Int.Input("frames", default=frames, min=1, max=4097, step=4, tooltip="4n + 1 frames."),
         io.Combo.Input(
             "fit",
@@ -51,7 +48,7 @@ class WanI2VCondition(io.ComfyNode):
                     optional=True,
                     tooltip="Of the start image; only Wan2.1 I2V models use it.",
                 ),
-                *_size(832, 480, 81, 16),
+                *_shape(832, 480, 81, 16),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -66,30 +63,20 @@ class WanI2VCondition(io.ComfyNode):
         positive: io.Conditioning.Type,
         negative: io.Conditioning.Type,
         vae: io.Vae.Type,
-        width: int,
-        height: int,
-        frames: int,
         start_image: io.Image.Type | None = None,
         end_image: io.Image.Type | None = None,
         clip_vision_output: io.ClipVisionOutput.Type | None = None,
-        fit: str = conditioning.FIT[0],
-        batch_size: int = 1,
+        **shape: Any,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            *conditioning.image_to_video(
-                positive,
-                negative,
-                vae,
-                start_image,
-                end_image,
-                width,
-                height,
-                frames,
-                fit,
-                batch_size,
-                clip_vision_output,
-            )
+        prompts, latent = conditioning.image_to_video(
+            conditioning.Prompts(positive, negative),
+            vae,
+            conditioning.VideoShape(**shape),
+            start=start_image,
+            end=end_image,
+            clip_vision=clip_vision_output,
         )
+        return io.NodeOutput(*prompts, latent)
 
 
 class WanTI2VLatent(io.ComfyNode):
@@ -106,22 +93,15 @@ class WanTI2VLatent(io.ComfyNode):
                 io.Image.Input(
                     "start_image", optional=True, tooltip="The first frame. Leave open for text to video."
                 ),
-                *_size(1280, 704, 121, 32),
+                *_shape(1280, 704, 121, 32),
             ],
             outputs=[io.Latent.Output()],
         )
 
     @classmethod
     def execute(
-        cls,
-        vae: io.Vae.Type,
-        width: int,
-        height: int,
-        frames: int,
-        start_image: io.Image.Type | None = None,
-        fit: str = conditioning.FIT[0],
-        batch_size: int = 1,
+        cls, vae: io.Vae.Type, start_image: io.Image.Type | None = None, **shape: Any
     ) -> io.NodeOutput:
         return io.NodeOutput(
-            conditioning.first_frame_latent(vae, start_image, width, height, frames, fit, batch_size)
+            conditioning.first_frame_latent(vae, conditioning.VideoShape(**shape), start_image)
         )

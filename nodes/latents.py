@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..comfy_bridge.media import latents
-from .schema import schema
+from .schema import schema, size_inputs
 
 
 class WanEmptyLatent(io.ComfyNode):
@@ -16,12 +16,7 @@ class WanEmptyLatent(io.ComfyNode):
             folder="latent",
             description="The size and length of the video to make.",
             inputs=[
-                io.Int.Input(
-                    "width", default=832, min=16, max=8192, step=16, tooltip="Pixels; a multiple of 16."
-                ),
-                io.Int.Input(
-                    "height", default=480, min=16, max=8192, step=16, tooltip="Pixels; a multiple of 16."
-                ),
+                *size_inputs(tooltip="Pixels; a multiple of 16."),
                 io.Int.Input(
                     "frames",
                     default=81,

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..comfy_bridge import folders
 from ..comfy_bridge.models import autoencoder, diffusion, model_info, text_encoder, vision
 from ..comfy_bridge.multi_gpu import model as multi_gpu
-from .schema import schema
+from .schema import schema, size_inputs
 
 
 class WanDiTLoader(io.ComfyNode):
@@ -172,12 +172,7 @@ class WanModelInfo(io.ComfyNode):
                     options=list(dict.fromkeys(name for c in cls.CATEGORIES for name in folders.options(c))),
                     tooltip="A diffusion model, VAE, text encoder or CLIP image encoder.",
                 ),
-                io.Int.Input(
-                    "width", default=832, min=16, max=8192, step=16, tooltip="Of the video to estimate for."
-                ),
-                io.Int.Input(
-                    "height", default=480, min=16, max=8192, step=16, tooltip="Of the video to estimate for."
-                ),
+                *size_inputs(tooltip="Of the video to estimate for."),
                 io.Int.Input(
                     "frames", default=81, min=1, max=4097, step=4, tooltip="Of the video to estimate for."
                 ),

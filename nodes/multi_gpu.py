@@ -1,20 +1,21 @@
 """Several GPUs: a MODEL that they run together, and the sampler with it in one node."""
 
-import inspect
+from dataclasses import replace
 from typing import Any
 
-import comfy_api.latest
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
+from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.multi_gpu import model as multi_gpu
-from .sampling import WanMoESampler, sampler_inputs
-from .schema import schema
+from ..comfy_bridge.sampling.experts import Experts
+from .sampling import sample, sampler_inputs
+from .schema import schema, take
 
 _DEFAULT = multi_gpu.Settings()
 
 
 def _group_inputs() -> list:
-    """How the GPUs share the work, by the names of `Settings`."""
+    """Settings of the group of GPUs, by the names of `Settings`."""
     explicit = " Used when mode is explicit."
     return [
         io.Int.Input(
@@ -89,10 +90,6 @@ def _group_inputs() -> list:
     ]
 
 
-def _settings(ray_address: str = _DEFAULT.address, **given: Any) -> multi_gpu.Settings:
-    return multi_gpu.Settings(address=ray_address.strip(), **given)
-
-
 class WanMultiGPU(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -111,9 +108,11 @@ class WanMultiGPU(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: io.Model.Type, **group: Any) -> io.NodeOutput:
-        shared, report = multi_gpu.share(model, _settings(**group))
-        return io.NodeOutput(shared, ui=comfy_api.latest.ui.PreviewText(report))
+    def execute(
+        cls, model: io.Model.Type, ray_address: str = _DEFAULT.address, **group: Any
+    ) -> io.NodeOutput:
+        shared, report = multi_gpu.share(model, multi_gpu.Settings(address=ray_address.strip(), **group))
+        return io.NodeOutput(shared, ui=ui.PreviewText(report))
 
 
 class WanMultiGPUSampler(io.ComfyNode):
@@ -131,13 +130,17 @@ class WanMultiGPUSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model_high: io.Model.Type, model_low: io.Model.Type | None = None, **given: Any
+        cls,
+        model_high: io.Model.Type,
+        positive: io.Conditioning.Type,
+        negative: io.Conditioning.Type,
+        model_low: io.Model.Type | None = None,
+        ray_address: str = _DEFAULT.address,
+        **inputs: Any,
     ) -> io.NodeOutput:
-        names = inspect.signature(WanMoESampler.execute).parameters
-        sampling = {name: given.pop(name) for name in list(given) if name in names}
-        settings = _settings(**given)
-        high, report = multi_gpu.share(model_high, settings)
-        low = None if model_low is None else multi_gpu.share(model_low, settings)[0]
-        done = WanMoESampler.execute(high, model_low=low, **sampling)
-        text = "\n".join([report, *done.ui.as_dict()["text"]])
-        return io.NodeOutput(done.result[0], ui=comfy_api.latest.ui.PreviewText(text))
+        group, inputs = take(multi_gpu.Settings, inputs)
+        group = replace(group, address=ray_address.strip())
+        high, report = multi_gpu.share(model_high, group)
+        low = None if model_low is None else multi_gpu.share(model_low, group)[0]
+        latent, text = sample(Experts.of(high, low), Prompts(positive, negative), **inputs)
+        return io.NodeOutput(latent, ui=ui.PreviewText(f"{report}\n{text}"))

@@ -1,4 +1,4 @@
-"""From a driving video to what leads Animate-14B: keypoints, drawn skeletons, faces, masks, backgrounds."""
+"""Preprocessing of a driving video for Animate-14B: keypoints, drawn skeletons, faces, masks, backgrounds."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..comfy_bridge import folders
 from ..comfy_bridge.media import pose, video
-from .schema import schema
+from .schema import schema, size_inputs
 
 Keypoints = io.Custom("POSE_KEYPOINT")
 _FOLDER = "preprocessing"
@@ -67,7 +67,9 @@ class WanPoseDetect(io.ComfyNode):
     def execute(
         cls, images: io.Image.Type, detector: str, pose_model: str, person: str, follow: bool
     ) -> io.NodeOutput:
-        return io.NodeOutput(pose.detect(images, detector, pose_model, person, follow))
+        return io.NodeOutput(
+            pose.detect(images, detector=detector, pose_model=pose_model, person=person, follow=follow)
+        )
 
 
 class WanPoseRetarget(io.ComfyNode):
@@ -103,8 +105,7 @@ class WanDrawPose(io.ComfyNode):
             description="Skeletons in the official colours and widths on black: the pose video of Animate-14B.",
             inputs=[
                 _keypoints("Of WanPoseDetect or WanPoseRetarget, or of other nodes in OpenPose's form."),
-                io.Int.Input("width", default=1280, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
-                io.Int.Input("height", default=720, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
+                *size_inputs(1280, 720),
                 io.Combo.Input(
                     "fit",
                     options=video.FIT,
@@ -138,7 +139,9 @@ class WanDrawPose(io.ComfyNode):
         head: bool = True,
         threshold: float = 0.5,
     ) -> io.NodeOutput:
-        return io.NodeOutput(pose.draw(keypoints, width, height, fit, hands, head, threshold))
+        return io.NodeOutput(
+            pose.draw(keypoints, width, height, fit_as=fit, hands=hands, head=head, threshold=threshold)
+        )
 
 
 class WanFaceCrop(io.ComfyNode):
@@ -235,17 +238,11 @@ class WanSubjectMask(io.ComfyNode):
     def execute(
         cls,
         images: io.Image.Type,
-        sam2_model: str,
-        grow: int,
-        grow_times: int,
-        blocks_wide: int,
-        blocks_high: int,
         keypoints: Any = None,
         mask: io.Mask.Type | None = None,
+        **inputs: Any,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            pose.subject_mask(images, keypoints, mask, sam2_model, grow, grow_times, blocks_wide, blocks_high)
-        )
+        return io.NodeOutput(pose.subject_mask(images, keypoints, mask, **inputs))
 
 
 class WanBackground(io.ComfyNode):

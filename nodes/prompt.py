@@ -1,9 +1,12 @@
 """A longer prompt by a language model."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import prompt as extension
-from .schema import schema
+from ..wan_models.prompt.extension import LANGUAGES, TASKS
+from .schema import schema, take
 
 
 class WanPromptExtend(io.ComfyNode):
@@ -27,13 +30,13 @@ class WanPromptExtend(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "task",
-                    options=list(extension.TASKS),
+                    options=list(TASKS),
                     tooltip="T2V: describes everything. I2V: what changes from the start image on. TI2V: for the 5B "
                     "model, with or without an image.",
                 ),
                 io.Combo.Input(
                     "language",
-                    options=list(extension.LANGUAGES),
+                    options=list(LANGUAGES),
                     default="auto",
                     tooltip="Of the result: auto takes the prompt's. The models know Chinese and English.",
                 ),
@@ -54,7 +57,7 @@ class WanPromptExtend(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "temperature",
-                    default=0.7,
+                    default=extension.Answering.temperature,
                     min=0.0,
                     max=2.0,
                     step=0.05,
@@ -68,7 +71,7 @@ class WanPromptExtend(io.ComfyNode):
                 ),
                 io.String.Input(
                     "base_url",
-                    default=extension.ADDRESS,
+                    default=extension.Server.base_url,
                     optional=True,
                     tooltip="The server's address, as OpenAI's client takes it. Keys are read from ComfyUI's "
                     "environment: DASHSCOPE_API_KEY, OPENAI_API_KEY, or WAN_PROMPT_API_KEY for the address in "
@@ -76,14 +79,14 @@ class WanPromptExtend(io.ComfyNode):
                 ),
                 io.String.Input(
                     "endpoint_model",
-                    default="qwen-plus",
+                    default=extension.Server.endpoint_model,
                     optional=True,
                     tooltip="The server's name of the model: qwen-plus, or qwen-vl-max to see the image."
                     + endpoint,
                 ),
                 io.Int.Input(
                     "max_tokens",
-                    default=extension.MAX_TOKENS,
+                    default=extension.Answering.max_tokens,
                     min=16,
                     max=8192,
                     optional=True,
@@ -92,7 +95,7 @@ class WanPromptExtend(io.ComfyNode):
                 io.Combo.Input(
                     "device",
                     options=extension.DEVICES,
-                    default="default",
+                    default=extension.Answering.device,
                     optional=True,
                     tooltip="cpu: for models that do not fit into GPU memory; takes minutes." + local,
                 ),
@@ -101,20 +104,8 @@ class WanPromptExtend(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        prompt: str,
-        task: str,
-        language: str,
-        model: str,
-        seed: int,
-        temperature: float = 0.7,
-        image: io.Image.Type | None = None,
-        base_url: str = extension.ADDRESS,
-        endpoint_model: str = "qwen-plus",
-        max_tokens: int = extension.MAX_TOKENS,
-        device: str = "default",
-    ) -> io.NodeOutput:
-        settings = (seed, temperature, image, base_url, endpoint_model, max_tokens, device)
-        text = extension.extend(prompt, task, language, model, *settings)
+    def execute(cls, model: str, **inputs: Any) -> io.NodeOutput:
+        idea, inputs = take(extension.Idea, inputs)
+        server, inputs = take(extension.Server, inputs)
+        text = extension.extend(idea, model, server, extension.Answering(**inputs))
         return io.NodeOutput(text, ui=ui.PreviewText(text))

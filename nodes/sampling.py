@@ -1,65 +1,51 @@
-"""Schedules, solvers, and the two experts, alone and all in one."""
+"""Nodes for schedules, solvers and the two experts, alone and all in one."""
 
 import logging
+from dataclasses import replace
+from typing import Any
 
-import comfy_api.latest
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..comfy_bridge.sampling import experts, preflight, run
-from ..comfy_bridge.sampling import samplers as sampling
-from .schema import NEGATIVE, POSITIVE, schema
+from ..comfy_bridge.media.conditioning import Prompts
+from ..comfy_bridge.sampling import preflight, samplers
+from ..comfy_bridge.sampling.experts import Experts, ExpertsGuider
+from ..comfy_bridge.sampling.sample import sample_with_experts
+from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings, StepRange
+from .schema import NEGATIVE, POSITIVE, schema, take
+from .settings import (
+    CUSTOM_ONLY,
+    boundary_input,
+    cfg_input,
+    preset_input,
+    seed_input,
+    shift_input,
+    solver_inputs,
+    step_range_inputs,
+    steps_input,
+)
 
-_DEFAULT = run.Settings.of_release("T2V-A14B")
-_CUSTOM_ONLY = " Used when preset is custom."
-
-
-def _steps(note: str = "") -> io.Int.Input:
-    return io.Int.Input(
-        "steps",
-        default=_DEFAULT.steps,
-        min=1,
-        max=1000,
-        optional=True,
-        tooltip="Model calls (two each with CFG); the official number is 40 for the A14B models." + note,
-    )
-
-
-def _shift(note: str = "") -> io.Float.Input:
-    return io.Float.Input(
-        "shift",
-        default=_DEFAULT.shift,
-        min=0.01,
-        max=100.0,
-        step=0.5,
-        optional=True,
-        tooltip="How much of the run is spent at high noise: 12 for T2V, 5 for I2V, 3 for small videos."
-        + note,
-    )
+_DEFAULT = Settings.of_release("T2V-A14B")
+_STEPS = "Model calls (two each with CFG); the official number is 40 for the A14B models."
+_SHIFT = "How much of the run is spent at high noise: 12 for T2V, 5 for I2V, 3 for small videos."
 
 
-def _boundary(note: str = "") -> io.Float.Input:
-    return io.Float.Input(
-        "boundary",
-        default=_DEFAULT.boundary,
-        min=0.0,
-        max=1.0,
-        step=0.005,
-        optional=True,
-        tooltip="Noise level from which the high-noise expert works: 0.875 for T2V, 0.9 for I2V." + note,
-    )
-
-
-def _cfg(which: str, default: float, note: str = "") -> io.Float.Input:
-    return io.Float.Input(
-        f"cfg_{which}",
-        default=default,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        optional=True,
-        tooltip=f"CFG scale of the {which}-noise expert; 1 leaves the negative prompt out and halves the time."
-        + note,
-    )
+def _guidance(note: str = "") -> list[io.Float.Input]:
+    """CFG scale of each expert, and the noise level between them."""
+    return [
+        *(
+            cfg_input(
+                f"cfg_{which}",
+                default,
+                f"CFG scale of the {which}-noise expert; 1 leaves the negative prompt out and halves the time."
+                + note,
+            )
+            for which, default in (("high", _DEFAULT.cfg_high), ("low", _DEFAULT.cfg_low))
+        ),
+        boundary_input(
+            _DEFAULT,
+            "Noise level from which the high-noise expert works: 0.875 for T2V, 0.9 for I2V." + note,
+        ),
+    ]
 
 
 def _models() -> list:
@@ -83,21 +69,16 @@ class WanSigmas(io.ComfyNode):
             folder="sampling",
             description="The official noise schedule.",
             inputs=[
-                _steps(),
-                _shift(),
+                steps_input(_DEFAULT, _STEPS),
+                shift_input(_DEFAULT, _SHIFT),
                 io.Combo.Input(
                     "solver",
-                    options=list(sampling.SOLVERS),
+                    options=list(samplers.SOLVERS),
                     default="unipc",
                     optional=True,
                     tooltip="The official schedules of the two solvers differ a little; use the solver's own.",
                 ),
-                io.Int.Input(
-                    "start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."
-                ),
-                io.Int.Input(
-                    "end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."
-                ),
+                *step_range_inputs(),
             ],
             outputs=[io.Sigmas.Output()],
         )
@@ -112,7 +93,7 @@ class WanSigmas(io.ComfyNode):
         end_step: int = 1000,
     ) -> io.NodeOutput:
         return io.NodeOutput(
-            sampling.sub_range(sampling.schedule.sigmas(steps, shift, solver), start_step, end_step)
+            samplers.sub_range(samplers.schedule.sigmas(steps, shift, solver), start_step, end_step)
         )
 
 
@@ -128,7 +109,7 @@ class WanSolver(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "solver",
-                    options=list(sampling.SOLVERS),
+                    options=list(samplers.SOLVERS),
                     default="unipc",
                     tooltip="unipc: official for T2V, I2V, TI2V and S2V. dpm++: official for Animate.",
                 )
@@ -138,7 +119,7 @@ class WanSolver(io.ComfyNode):
 
     @classmethod
     def execute(cls, solver: str) -> io.NodeOutput:
-        return io.NodeOutput(sampling.official_sampler(solver))
+        return io.NodeOutput(samplers.official_sampler(solver))
 
 
 class WanMoEGuider(io.ComfyNode):
@@ -154,9 +135,7 @@ class WanMoEGuider(io.ComfyNode):
                 *_models(),
                 io.Conditioning.Input("positive", tooltip=POSITIVE),
                 io.Conditioning.Input("negative", tooltip=NEGATIVE),
-                _cfg("high", _DEFAULT.cfg_high),
-                _cfg("low", _DEFAULT.cfg_low),
-                _boundary(),
+                *_guidance(),
             ],
             outputs=[io.Guider.Output()],
         )
@@ -172,75 +151,41 @@ class WanMoEGuider(io.ComfyNode):
         cfg_low: float = _DEFAULT.cfg_low,
         boundary: float = _DEFAULT.boundary,
     ) -> io.NodeOutput:
-        model_low = model_high if model_low is None else model_low
-        _warned(model_high, model_low)
+        experts = Experts.of(model_high, model_low)
+        _warned(experts)
         preflight.check_image(model_high, positive)
-        guider = experts.ExpertsGuider(model_high, model_low, boundary)
+        guider = ExpertsGuider(experts, boundary, (cfg_high, cfg_low))
         guider.set_conds(positive, negative)
-        guider.set_scales(cfg_high, cfg_low)
         return io.NodeOutput(guider)
 
 
-def _warned(high: io.Model.Type, low: io.Model.Type, preset: str = "") -> list[str]:
-    found = preflight.warnings(high, low, run.PRESETS.get(preset))
+def _warned(experts: Experts, preset: str = "") -> list[str]:
+    found = preflight.warnings(experts, PRESETS.get(preset))
     for warning in found:
         logging.warning("[Wan2.2] %s", warning)
     return found
 
 
 def sampler_inputs() -> list:
-    """Everything that the one-node samplers take."""
-    note = _CUSTOM_ONLY
+    """Inputs of the one-node samplers."""
     return [
         *_models(),
         io.Conditioning.Input("positive", tooltip=POSITIVE),
         io.Conditioning.Input("negative", tooltip=NEGATIVE),
         io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
-        io.Combo.Input(
-            "preset",
-            options=[*run.PRESETS, run.CUSTOM],
-            default="T2V-A14B",
-            tooltip="A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: "
-            "for distilled LoRAs, without CFG; custom: the settings below.",
+        preset_input(
+            list(PRESETS),
+            "A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: for distilled LoRAs, "
+            "without CFG; custom: the settings below.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**64 - 1,
-            control_after_generate=True,
-            tooltip="The noise that the video is made of; the same seed and settings give the same video.",
+        seed_input(
+            "The noise that the video is made of; the same seed and settings give the same video.", 2**64 - 1
         ),
-        _steps(note),
-        _shift(note),
-        _cfg("high", _DEFAULT.cfg_high, note),
-        _cfg("low", _DEFAULT.cfg_low, note),
-        _boundary(note),
-        io.Combo.Input(
-            "sampler",
-            options=sampling.samplers(),
-            default=_DEFAULT.sampler,
-            optional=True,
-            tooltip="The official solvers, then the host's samplers." + note,
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=sampling.schedulers(),
-            default=_DEFAULT.scheduler,
-            optional=True,
-            tooltip="The official schedule, then the host's." + note,
-        ),
-        io.Combo.Input(
-            "noise_source",
-            options=sampling.NOISE_SOURCES,
-            default="cpu",
-            optional=True,
-            tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
-        ),
-        io.Int.Input("start_step", default=0, min=0, max=1000, optional=True, tooltip="First step to run."),
-        io.Int.Input(
-            "end_step", default=1000, min=1, max=1000, optional=True, tooltip="Step to stop before."
-        ),
+        steps_input(_DEFAULT, _STEPS + CUSTOM_ONLY),
+        shift_input(_DEFAULT, _SHIFT + CUSTOM_ONLY),
+        *_guidance(CUSTOM_ONLY),
+        *solver_inputs(_DEFAULT),
+        *step_range_inputs(),
         io.Boolean.Input(
             "add_noise",
             default=True,
@@ -248,6 +193,18 @@ def sampler_inputs() -> list:
             tooltip="Off: go on with a latent that has noise left.",
         ),
     ]
+
+
+def sample(
+    experts: Experts, prompts: Prompts, latent_image: io.Latent.Type, preset: str, **inputs: Any
+) -> tuple[io.Latent.Type, str]:
+    """LATENT and report of a run; `inputs`: the others of `sampler_inputs`."""
+    noise, inputs = take(Noise, inputs)
+    steps, inputs = take(StepRange, inputs)
+    settings = Settings.of_preset(preset, replace(_DEFAULT, **inputs))
+    warnings = _warned(experts, preset)
+    latent, report = sample_with_experts(experts, prompts, latent_image, settings, noise, steps)
+    return latent, "\n".join([*warnings, report])
 
 
 class WanMoESampler(io.ComfyNode):
@@ -269,39 +226,8 @@ class WanMoESampler(io.ComfyNode):
         model_high: io.Model.Type,
         positive: io.Conditioning.Type,
         negative: io.Conditioning.Type,
-        latent_image: io.Latent.Type,
-        preset: str,
-        seed: int,
         model_low: io.Model.Type | None = None,
-        steps: int = _DEFAULT.steps,
-        shift: float = _DEFAULT.shift,
-        cfg_high: float = _DEFAULT.cfg_high,
-        cfg_low: float = _DEFAULT.cfg_low,
-        boundary: float = _DEFAULT.boundary,
-        sampler: str = _DEFAULT.sampler,
-        scheduler: str = _DEFAULT.scheduler,
-        noise_source: str = "cpu",
-        start_step: int = 0,
-        end_step: int = 1000,
-        add_noise: bool = True,
+        **inputs: Any,
     ) -> io.NodeOutput:
-        model_low = model_high if model_low is None else model_low
-        settings = run.Settings(steps, shift, cfg_high, cfg_low, boundary, sampler, scheduler)
-        if preset != run.CUSTOM:
-            settings = run.Settings.of_release(preset)
-        warnings = _warned(model_high, model_low, preset)
-        latent, report = run.run(
-            model_high,
-            model_low,
-            positive,
-            negative,
-            latent_image,
-            settings,
-            seed,
-            noise_source,
-            start_step,
-            end_step,
-            add_noise,
-        )
-        text = comfy_api.latest.ui.PreviewText("\n".join([*warnings, report]))
-        return io.NodeOutput(latent, ui=text)
+        latent, report = sample(Experts.of(model_high, model_low), Prompts(positive, negative), **inputs)
+        return io.NodeOutput(latent, ui=ui.PreviewText(report))

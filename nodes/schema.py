@@ -1,9 +1,13 @@
-"""What the nodes' schemas share."""
+"""Parts that the nodes share: of their schemas, and of how they hand inputs on."""
 
 import inspect
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from comfy_api.latest import io
+
+T = TypeVar("T")
 
 CATEGORY = "Wan2.2"
 POSITIVE = "The prompt: positive of WanT5Encode, or what a conditioning node made of it."
@@ -11,9 +15,32 @@ NEGATIVE = "The negative prompt, of the same node as positive; not looked at whe
 _HAS_ALIASES = "search_aliases" in inspect.signature(io.Schema).parameters
 
 
-def schema(node_id: str, title: str, aliases: list[str], **parts: Any) -> io.Schema:
+def schema(node_id: str, title: str, aliases: list[str], *, folder: str, **parts: Any) -> io.Schema:
     """A node's schema in our category; `aliases` are found by the search of hosts that have them."""
     if _HAS_ALIASES:
         parts["search_aliases"] = aliases
-    folder = parts.pop("folder")
     return io.Schema(node_id=node_id, display_name=title, category=f"{CATEGORY}/{folder}", **parts)
+
+
+def size_inputs(
+    width: int = 832, height: int = 480, multiple: int = 16, tooltip: str = "Pixels; see fit."
+) -> list[io.Int.Input]:
+    """Width and height of pictures."""
+    return [
+        io.Int.Input(name, default=default, min=multiple, max=8192, step=multiple, tooltip=tooltip)
+        for name, default in (("width", width), ("height", height))
+    ]
+
+
+def split(inputs: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs of these names, and the others."""
+    chosen = {name: value for name, value in inputs.items() if name in names}
+    return chosen, {name: value for name, value in inputs.items() if name not in chosen}
+
+
+def take(kind: type[T], inputs: Mapping[str, Any]) -> tuple[T, dict[str, Any]]:
+    """A dataclass of those inputs that are its fields, and the other inputs.
+
+    A node makes its last group of all that is left, so that a name that no group knows is a TypeError."""
+    chosen, others = split(inputs, {field.name for field in fields(kind)})  # type: ignore[arg-type]
+    return kind(**chosen), others

@@ -1,72 +1,105 @@
-"""The sampler settings of the nodes that make a whole video, clip after clip."""
+"""Inputs of the nodes that sample: one widget each, and the groups that the nodes hand on."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from comfy_api.latest import io
 
-from ..comfy_bridge.sampling import run
+from ..comfy_bridge.sampling import samplers
+from ..comfy_bridge.sampling.clip_run import ClipSampling
+from ..comfy_bridge.sampling.settings import CUSTOM, MAX_STEPS, Noise, Settings
+from .schema import split
+
+CUSTOM_ONLY = " Used when preset is custom."
 
 
-def preset_input(release: str) -> io.Combo.Input:
-    """The official settings of a release, or the node's own."""
-    return io.Combo.Input(
-        "preset",
-        options=[release, run.CUSTOM],
-        default=release,
-        tooltip="The official steps, shift, CFG, solver and schedule; custom: the settings below.",
+def preset_input(presets: list[str], tooltip: str) -> io.Combo.Input:
+    """Official settings by name, the first of them by default, or the node's own."""
+    return io.Combo.Input("preset", options=[*presets, CUSTOM], default=presets[0], tooltip=tooltip)
+
+
+def seed_input(tooltip: str, largest: int = 2**63) -> io.Int.Input:
+    """The seed, with the page's control over it."""
+    return io.Int.Input("seed", default=0, min=0, max=largest, control_after_generate=True, tooltip=tooltip)
+
+
+def steps_input(official: Settings, tooltip: str) -> io.Int.Input:
+    return io.Int.Input("steps", default=official.steps, min=1, max=MAX_STEPS, optional=True, tooltip=tooltip)
+
+
+def shift_input(official: Settings, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(
+        "shift", default=official.shift, min=0.01, max=100.0, step=0.5, optional=True, tooltip=tooltip
     )
 
 
-def seed_input(tooltip: str) -> io.Int.Input:
-    """The seed, with the page's control over it."""
-    return io.Int.Input("seed", default=0, min=0, max=2**63, control_after_generate=True, tooltip=tooltip)
+def cfg_input(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.1, optional=True, tooltip=tooltip)
 
 
-def setting_inputs(official: run.Settings) -> list:
-    """What the preset "custom" takes: steps, shift, cfg, sampler and scheduler; then the source of noise, and the
-    folder of finished clips."""
-    custom = " Used when preset is custom."
+def boundary_input(official: Settings, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(
+        "boundary", default=official.boundary, min=0.0, max=1.0, step=0.005, optional=True, tooltip=tooltip
+    )
+
+
+def solver_inputs(official: Settings) -> list[io.Combo.Input]:
+    """Sampler, scheduler and source of noise; the lists are those of the host as it is now."""
     return [
-        io.Int.Input(
-            "steps", default=official.steps, min=1, max=1000, optional=True, tooltip="Per clip." + custom
-        ),
-        io.Float.Input(
-            "shift",
-            default=official.shift,
-            min=0.01,
-            max=100.0,
-            step=0.5,
-            optional=True,
-            tooltip=f"{official.shift:g} is official." + custom,
-        ),
-        io.Float.Input(
-            "cfg",
-            default=official.cfg_high,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            optional=True,
-            tooltip=f"{official.cfg_high:g} is official." + custom,
-        ),
         io.Combo.Input(
             "sampler",
-            options=run.sampling.samplers(),
+            options=samplers.sampler_names(),
             default=official.sampler,
             optional=True,
-            tooltip="The official solvers, then the host's samplers." + custom,
+            tooltip="The official solvers, then the host's samplers." + CUSTOM_ONLY,
         ),
         io.Combo.Input(
             "scheduler",
-            options=run.sampling.schedulers(),
+            options=samplers.scheduler_names(),
             default=official.scheduler,
             optional=True,
-            tooltip="The official schedule, then the host's." + custom,
+            tooltip="The official schedule, then the host's." + CUSTOM_ONLY,
         ),
         io.Combo.Input(
             "noise_source",
-            options=run.sampling.NOISE_SOURCES,
+            options=samplers.NOISE_SOURCES,
             default="cpu",
             optional=True,
             tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
         ),
+    ]
+
+
+def step_range_inputs() -> list[io.Int.Input]:
+    """The part of the schedule that is run."""
+    return [
+        io.Int.Input(
+            "start_step", default=0, min=0, max=MAX_STEPS, optional=True, tooltip="First step to run."
+        ),
+        io.Int.Input(
+            "end_step", default=MAX_STEPS, min=1, max=MAX_STEPS, optional=True, tooltip="Step to stop before."
+        ),
+    ]
+
+
+# of the nodes that make a whole video, clip after clip
+
+
+def clip_preset_input(release: str) -> io.Combo.Input:
+    """The official settings of a release, or the node's own."""
+    return preset_input(
+        [release], "The official steps, shift, CFG, solver and schedule; custom: the settings below."
+    )
+
+
+def clip_setting_inputs(official: Settings) -> list:
+    """Settings of the preset "custom", the source of noise, and the folder of finished clips."""
+    return [
+        steps_input(official, "Per clip." + CUSTOM_ONLY),
+        shift_input(official, f"{official.shift:g} is official." + CUSTOM_ONLY),
+        cfg_input("cfg", official.cfg_high, f"{official.cfg_high:g} is official." + CUSTOM_ONLY),
+        *solver_inputs(official),
         io.String.Input(
             "checkpoint_folder",
             default="",
@@ -75,3 +108,29 @@ def setting_inputs(official: run.Settings) -> list:
             "crashed goes on from there. Empty: none.",
         ),
     ]
+
+
+_CLIP_SAMPLING = ("preset", "seed", "steps", "shift", "cfg", "sampler", "scheduler", "noise_source",
+                  "checkpoint_folder")  # fmt: skip
+
+
+def take_clip_sampling(inputs: Mapping[str, Any], official: Settings) -> tuple[ClipSampling, dict[str, Any]]:
+    """Sampling of clips, of the inputs above and the seed; and the other inputs."""
+    given, others = split(inputs, _CLIP_SAMPLING)
+    return _clip_sampling(official, **given), others
+
+
+def _clip_sampling(
+    official: Settings,
+    *,
+    preset: str,
+    seed: int,
+    cfg: float | None = None,
+    noise_source: str = "cpu",
+    checkpoint_folder: str = "",
+    **custom: Any,
+) -> ClipSampling:
+    if cfg is not None:
+        custom |= {"cfg_high": cfg, "cfg_low": cfg}
+    settings = Settings.of_preset(preset, replace(official, **custom))
+    return ClipSampling(settings, Noise(seed, noise_source), checkpoint_folder.strip())

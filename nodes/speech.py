@@ -1,22 +1,19 @@
 """Speech to video: one clip's conditioning, and the whole video."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import compat
 from ..comfy_bridge.media import conditioning
-from ..comfy_bridge.sampling import run, speech
-from .schema import NEGATIVE, POSITIVE, schema
-from .settings import preset_input, seed_input, setting_inputs
+from ..comfy_bridge.media.conditioning import Prompts
+from ..comfy_bridge.sampling import speech
+from ..comfy_bridge.sampling.settings import Settings
+from .schema import NEGATIVE, POSITIVE, schema, size_inputs
+from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
 _RELEASE = "S2V-14B"
-_DEFAULT = run.Settings.of_release(_RELEASE)
-
-
-def _size() -> list:
-    return [
-        io.Int.Input("width", default=832, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
-        io.Int.Input("height", default=480, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
-    ]
+_OFFICIAL = Settings.of_release(_RELEASE)
 
 
 def _fit() -> io.Combo.Input:
@@ -54,7 +51,7 @@ class WanS2VCondition(io.ComfyNode):
                     optional=True,
                     tooltip="The video so far (its last 73 frames count); open for clip 1.",
                 ),
-                *_size(),
+                *size_inputs(),
                 io.Int.Input("frames", default=80, min=4, max=4096, step=4, tooltip="A multiple of 4."),
                 io.Int.Input(
                     "frame_offset",
@@ -79,31 +76,12 @@ class WanS2VCondition(io.ComfyNode):
         negative: io.Conditioning.Type,
         vae: io.Vae.Type,
         audio_encoder_output: io.AudioEncoderOutput.Type,
-        reference_image: io.Image.Type,
-        width: int,
-        height: int,
-        frames: int,
-        frame_offset: int,
-        pose_video: io.Image.Type | None = None,
-        motion_frames: io.Image.Type | None = None,
-        fit: str = conditioning.FIT[0],
+        **inputs: Any,
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            *speech.one_clip(
-                positive,
-                negative,
-                vae,
-                audio_encoder_output,
-                reference_image,
-                width,
-                height,
-                frames,
-                fit,
-                frame_offset,
-                pose_video,
-                motion_frames,
-            )
+        prompts, latent = speech.one_clip(
+            Prompts(positive, negative), vae, audio_encoder_output, speech.SpeechClipInputs(**inputs)
         )
+        return io.NodeOutput(*prompts, latent)
 
 
 class WanSpeechToVideo(io.ComfyNode):
@@ -126,7 +104,7 @@ class WanSpeechToVideo(io.ComfyNode):
                 io.Image.Input(
                     "pose_video", optional=True, tooltip="Poses (DWPose) to follow; black where it ends."
                 ),
-                *_size(),
+                *size_inputs(),
                 io.Int.Input(
                     "frames_per_clip",
                     default=80,
@@ -136,7 +114,7 @@ class WanSpeechToVideo(io.ComfyNode):
                     tooltip="A multiple of 4; 80 is official.",
                 ),
                 io.Int.Input("clips", default=0, min=0, max=10_000, tooltip="0: as many as the audio needs."),
-                preset_input(_RELEASE),
+                clip_preset_input(_RELEASE),
                 seed_input("Clip n uses seed + n."),
                 io.Boolean.Input(
                     "start_from_reference",
@@ -154,7 +132,7 @@ class WanSpeechToVideo(io.ComfyNode):
                     tooltip="Frames per second of pose_video; it is thinned out to the model's 16.",
                 ),
                 _fit(),
-                *setting_inputs(_DEFAULT),
+                *clip_setting_inputs(_OFFICIAL),
             ],
             outputs=[io.Image.Output(), io.Audio.Output()],
             hidden=[io.Hidden.unique_id],
@@ -168,47 +146,14 @@ class WanSpeechToVideo(io.ComfyNode):
         negative: io.Conditioning.Type,
         vae: io.Vae.Type,
         audio_encoder: io.AudioEncoder.Type,
-        audio: io.Audio.Type,
-        reference_image: io.Image.Type,
-        width: int,
-        height: int,
-        frames_per_clip: int,
-        clips: int,
-        preset: str,
-        seed: int,
-        pose_video: io.Image.Type | None = None,
-        start_from_reference: bool = False,
-        pose_fps: float = 16.0,
-        fit: str = conditioning.FIT[0],
-        steps: int = _DEFAULT.steps,
-        shift: float = _DEFAULT.shift,
-        cfg: float = _DEFAULT.cfg_high,
-        sampler: str = _DEFAULT.sampler,
-        scheduler: str = _DEFAULT.scheduler,
-        noise_source: str = "cpu",
-        checkpoint_folder: str = "",
+        **inputs: Any,
     ) -> io.NodeOutput:
-        settings = run.Settings(steps, shift, cfg, cfg, 0.0, sampler, scheduler)
+        sampling, inputs = take_clip_sampling(inputs, _OFFICIAL)
         video, sound, report = speech.speech_video(
-            model,
-            positive,
-            negative,
-            vae,
-            audio_encoder,
-            audio,
-            reference_image,
-            pose_video,
-            pose_fps,
-            width,
-            height,
-            fit,
-            frames_per_clip,
-            clips,
-            start_from_reference,
-            settings if preset == run.CUSTOM else _DEFAULT,
-            seed,
-            noise_source,
-            checkpoint_folder.strip(),
-            compat.progress_text(getattr(cls.hidden, "unique_id", None)),
+            speech.SpeechModels(model, vae, audio_encoder),
+            Prompts(positive, negative),
+            speech.SpeechVideoInputs(**inputs),
+            sampling,
+            on_progress=compat.progress_text(getattr(cls.hidden, "unique_id", None)),
         )
         return io.NodeOutput(video, sound, ui=ui.PreviewText(report))

@@ -1,9 +1,11 @@
 """A video file as frames."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media import video
-from .schema import schema
+from .schema import schema, size_inputs
 
 
 class WanLoadVideo(io.ComfyNode):
@@ -33,8 +35,7 @@ class WanLoadVideo(io.ComfyNode):
                 io.Int.Input(
                     "length", default=0, min=0, max=1_000_000, tooltip="Frames; 0: to the end of the video."
                 ),
-                io.Int.Input("width", default=1280, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
-                io.Int.Input("height", default=720, min=16, max=8192, step=16, tooltip="Pixels; see fit."),
+                *size_inputs(1280, 720),
                 io.Combo.Input(
                     "fit",
                     options=video.FIT,
@@ -52,10 +53,8 @@ class WanLoadVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, file: str, fps: float, start: float, length: int, width: int, height: int, fit: str
-    ) -> io.NodeOutput:
-        film = video.load(file, fps, start, length, width, height, fit)
+    def execute(cls, file: str, **inputs: Any) -> io.NodeOutput:
+        film = video.load(file, **inputs)
         report = ui.PreviewText("\n".join(film.notes)) if film.notes else None
         return io.NodeOutput(film.frames, film.sound, film.fps, len(film.frames), ui=report)
 

@@ -35,7 +35,7 @@ BESIDE = {
 """Run by themselves with the repository on sys.path: other rooms are imported by their names."""
 OURS = {name.removesuffix(".py") for name in PACK | BESIDE} | {"tests"}
 
-BASE = {"compat", "progress", "folders", "listing"}
+BASE = {"compat", "host_types", "progress", "folders", "listing"}
 # package of comfy_bridge -> what of comfy_bridge it may import; its other files may import all of it
 BRIDGE = {
     **dict.fromkeys(BASE, BASE),

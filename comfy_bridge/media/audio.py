@@ -11,6 +11,7 @@ import torch
 from ...wan_models.audio import speech_synthesis
 from ...wan_models.audio.wav2vec import SAMPLE_RATE, Wav2Vec, check_seconds, mono, resample
 from .. import compat, folders
+from ..host_types import Audio
 from ..progress import progress
 
 _FILM_RATE = 48000
@@ -18,7 +19,7 @@ _FILM_RATE = 48000
 
 
 class WanAudioEncoder:
-    """AUDIO_ENCODER: has the one call that the host's own node makes, and gives what the host's S2V nodes read."""
+    """AUDIO_ENCODER: the one call that the host's own node makes, with the outputs that the host's S2V nodes read."""
 
     def __init__(self, wav2vec: Wav2Vec) -> None:
         self.wav2vec = wav2vec
@@ -85,7 +86,7 @@ def _whole(rate: Any) -> int:
         return 0
 
 
-def encodable(waveform: torch.Tensor, rate: int, seconds: float) -> dict[str, Any]:
+def encodable(waveform: torch.Tensor, rate: int, seconds: float) -> Audio:
     """AUDIO of the first `seconds` of a sound [1, channels, N], such as the host can write into a film: one or two
     channels (more are mixed into one), and a rate that AAC has."""
     waveform = waveform[..., : round(seconds * rate)]
@@ -97,8 +98,8 @@ def encodable(waveform: torch.Tensor, rate: int, seconds: float) -> dict[str, An
     return {"waveform": waveform, "sample_rate": rate}
 
 
-def speak(voice: str, text: str, seed: int, sample: dict | None, sample_text: str) -> dict[str, Any]:
-    """Text -> AUDIO, by a voice of models/tts; sample is an AUDIO of the voice to speak with."""
+def speak(text: str, voice: str, seed: int, *, sample: Audio | None, sample_text: str) -> Audio:
+    """Text -> AUDIO, by a voice of models/tts; sample: the voice to speak with, saying `sample_text`."""
     folder = folders.voices().get(voice)
     if folder is None:
         raise ValueError(

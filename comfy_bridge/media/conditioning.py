@@ -1,6 +1,7 @@
-"""Images -> what image-to-video models are given, in the host's own conditioning keys and latents."""
+"""Images -> conditioning and latents of image-to-video models, under the host's own keys."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import node_helpers
@@ -12,33 +13,56 @@ from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import resize, resize_crop
 from ...wan_models.images.sizes import size_for_i2v, size_for_ti2v
 from ...wan_models.vae import wan22
+from ..host_types import Conditioning, Latent, Vae
 from . import latents
 
 FIT = ["keep aspect", "exact"]
-"""How an image gets its video size: about the area of width x height with the image's aspect, or exactly that."""
+"""Ways to an image's video size: about the area of width x height in the image's aspect, or exactly that."""
 
 
-def check_vae(vae: Any, channels: int, other: str) -> None:
-    """ValueError that ends in `other` where the VAE's latents have not that many channels."""
+class Prompts(NamedTuple):
+    """CONDITIONING of a prompt and of a negative prompt."""
+
+    positive: Conditioning
+    negative: Conditioning
+
+    def with_values(self, values: dict[str, Any], negative: dict[str, Any] | None = None) -> "Prompts":
+        """Both with these of the host's conditioning keys; `negative` where the negative prompt gets others."""
+        return Prompts(
+            node_helpers.conditioning_set_values(self.positive, values),
+            node_helpers.conditioning_set_values(self.negative, values if negative is None else negative),
+        )
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Size and length of a video to make: pixels, frames (4n + 1), how an image gets that size (one of FIT), and how
+    many videos at once."""
+
+    width: int
+    height: int
+    frames: int
+    fit: str = FIT[0]
+    batch_size: int = 1
+
+
+def check_vae(vae: Vae | None, channels: int, other: str) -> None:
+    """Raises ValueError that ends in `other` where the VAE's latents have not that many channels."""
     if vae is None or vae.latent_channels != channels:
         found = "none is connected" if vae is None else f"the connected one has {vae.latent_channels}"
         raise ValueError(f"this node needs a VAE of {channels} latent channels, and {found}. {other}")
 
 
 def image_to_video(
-    positive: Any,
-    negative: Any,
-    vae: Any,
+    prompts: Prompts,
+    vae: Vae,
+    shape: VideoShape,
+    *,
     start: Tensor | None,
-    end: Tensor | None,
-    width: int,
-    height: int,
-    frames: int,
-    fit: str,
-    batch_size: int = 1,
+    end: Tensor | None = None,
     clip_vision: Any = None,
-) -> tuple[Any, Any, dict]:
-    """Conditioning of I2V-A14B (positive, negative) and its empty LATENT.
+) -> tuple[Prompts, Latent]:
+    """Conditioning of I2V-A14B and its empty LATENT.
 
     start, end: IMAGE [n, H, W, C], the first and last frames of the video. clip_vision: CLIP_VISION_OUTPUT, which
     only the Wan2.1 models look at. Raises ValueError where images, size and VAE do not fit."""
@@ -51,33 +75,29 @@ def image_to_video(
             )
         raise ValueError("no start_image is connected; for video from text alone use a text-to-video model")
     start = rgb(start)
-    size = (width, height)
-    if fit != "exact":
-        size = size_for_i2v(start.shape[2], start.shape[1], width * height)
-    latents.check_size(*size, frames, 16)
+    size = (shape.width, shape.height)
+    if shape.fit != "exact":
+        size = size_for_i2v(start.shape[2], start.shape[1], shape.width * shape.height)
+    latents.check_size(*size, shape.frames, 16)
     if end is not None:
         end = rgb(end)
         if end.shape[1:3] != start.shape[1:3]:
             end = resize_crop(end, start.shape[2], start.shape[1])
-    if fit == "exact":  # nothing is stretched: what is too much is cut off
-        start, end = (None if x is None else resize_crop(x, *size) for x in (start, end))
-    else:
-        start, end = (None if x is None else resize(x, *size) for x in (start, end))
+    # exact: nothing is stretched, what is too much is cut off
+    fitted = resize_crop if shape.fit == "exact" else resize
+    start, end = (None if x is None else fitted(x, *size) for x in (start, end))
 
-    video, known = known_frames(start, end, frames)
+    video, known = known_frames(start, end, shape.frames)
     encoded = vae.encode(video)
     # the host's mask is 1 where something is to be made
     mask = 1 - mask_channels(known, *encoded.shape[-2:])[None]
     values = {"concat_latent_image": encoded, "concat_mask": mask}
     if clip_vision is not None:
         values["clip_vision_output"] = clip_vision
-    positive, negative = (node_helpers.conditioning_set_values(c, values) for c in (positive, negative))
-    return positive, negative, latents.empty(*size, frames, batch_size, vae)
+    return prompts.with_values(values), latents.empty(*size, shape.frames, shape.batch_size, vae)
 
 
-def first_frame_latent(
-    vae: Any, start: Tensor | None, width: int, height: int, frames: int, fit: str, batch_size: int = 1
-) -> dict:
+def first_frame_latent(vae: Vae, shape: VideoShape, start: Tensor | None) -> Latent:
     """LATENT of TI2V-5B: empty without an image, else with its first frame known (noise_mask 0).
 
     Raises ValueError where image, size and VAE do not fit."""
@@ -85,16 +105,18 @@ def first_frame_latent(
         vae, 48, "TI2V-5B works with the Wan 2.2 VAE; the 14B models take their image through WanI2VCondition"
     )
     if start is None:
-        return latents.empty(width, height, frames, batch_size, vae)
+        return latents.empty(shape.width, shape.height, shape.frames, shape.batch_size, vae)
     start = rgb(start)[:1]
-    size = (width, height)
-    if fit != "exact":
-        size = size_for_ti2v(start.shape[2], start.shape[1], width * height)
-    latent = latents.empty(*size, frames, batch_size, vae)
+    size = (shape.width, shape.height)
+    if shape.fit != "exact":
+        size = size_for_ti2v(start.shape[2], start.shape[1], shape.width * shape.height)
+    latent = latents.empty(*size, shape.frames, shape.batch_size, vae)
     z = vae.encode(resize_crop(start, *size))
     samples = latent["samples"]
     samples[:] = wan22.denormalize(torch.zeros_like(samples))  # what the host normalises to zero
     samples[:, :, : z.shape[2]] = z
-    mask = torch.ones(batch_size, 1, *samples.shape[2:], device=comfy.model_management.intermediate_device())
+    mask = torch.ones(
+        shape.batch_size, 1, *samples.shape[2:], device=comfy.model_management.intermediate_device()
+    )
     mask[:, :, : z.shape[2]] = 0
     return {"samples": samples, "noise_mask": mask}

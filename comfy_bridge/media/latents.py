@@ -1,27 +1,27 @@
 """Video latents: empty, from frames, and back to frames, with any VAE of the host's kind."""
 
-from typing import Any
-
 import comfy.model_management
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ...wan_models.config import VAEConfig
+from ..host_types import Latent, Vae
 
 PATCH = 2
 """The transformers join 2 x 2 latent cells, so sizes must divide by twice the VAE's scale."""
 _DEFAULT = VAEConfig()
 
 
-def _scale(vae: Any) -> tuple[int, int]:
-    """Channels of a VAE's latents and pixels per latent cell; the 2.1 VAE's where none is given."""
+def _scale(vae: Vae | None) -> tuple[int, int]:
+    """Channels of a VAE's latents, and pixels per latent cell; of the 2.1 VAE without one."""
     if vae is None:
         return _DEFAULT.z_dim, _DEFAULT.stride[1]
     return vae.latent_channels, vae.spacial_compression_decode()
 
 
 def check_size(width: int, height: int, frames: int, multiple: int) -> None:
-    """ValueError with the nearest size that a model can make."""
+    """Raises ValueError on a size that no model can make, with the nearest that one can."""
     for name, value in (("width", width), ("height", height)):
         if value % multiple or value <= 0:
             nearest = max(multiple, round(value / multiple) * multiple)
@@ -33,7 +33,7 @@ def check_size(width: int, height: int, frames: int, multiple: int) -> None:
         raise ValueError(f"frames {frames} is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: {nearest}")
 
 
-def empty(width: int, height: int, frames: int, batch_size: int, vae: Any = None) -> dict:
+def empty(width: int, height: int, frames: int, batch_size: int, vae: Vae | None = None) -> Latent:
     """LATENT of zeros [B, C, 1 + (frames - 1) / 4, H / scale, W / scale]."""
     channels, scale = _scale(vae)
     check_size(width, height, frames, scale * PATCH)
@@ -41,14 +41,14 @@ def empty(width: int, height: int, frames: int, batch_size: int, vae: Any = None
     return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
 
 
-def encode(frames: Tensor, vae: Any) -> dict:
+def encode(frames: Tensor, vae: Vae) -> Latent:
     """IMAGE [T, H, W, 3] in 0..1 -> LATENT of one video."""
     count, height, width = frames.shape[:3]
     check_size(width, height, count, _scale(vae)[1] * PATCH)
     return {"samples": vae.encode(frames[..., :3])}
 
 
-def decode(latent: dict, vae: Any, tile_size: int = 0) -> Tensor:
+def decode(latent: Latent, vae: Vae, tile_size: int = 0) -> Tensor:
     """LATENT -> IMAGE [B * T, H, W, 3] in 0..1. ValueError where latent and VAE do not belong together."""
     samples = latent["samples"]
     channels, scale = _scale(vae)
@@ -63,4 +63,4 @@ def decode(latent: dict, vae: Any, tile_size: int = 0) -> Tensor:
         frames = vae.decode_tiled(samples, tile_x=tile, tile_y=tile, overlap=tile // 4)
     else:
         frames = vae.decode(samples)
-    return frames.reshape(-1, *frames.shape[-3:])
+    return rearrange(frames, "... h w c -> (...) h w c")

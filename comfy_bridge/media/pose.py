@@ -17,6 +17,7 @@ from ...wan_models.pose import draw as drawing
 from ...wan_models.pose import face, mask, retarget, segment
 from ...wan_models.pose.skeleton import KeypointsError, PoseTrack, fit
 from .. import compat, folders
+from ..host_types import Keypoints
 from ..progress import progress
 
 WHOLE_FRAME = "none (the whole frame)"
@@ -35,7 +36,7 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def detect(frames: Tensor, detector: str, pose_model: str, person: str, follow: bool) -> list[dict]:
+def detect(frames: Tensor, *, detector: str, pose_model: str, person: str, follow: bool) -> Keypoints:
     """IMAGE -> POSE_KEYPOINT of one person. Raises ValueError where nobody is found, and ImportError with what to
     install."""
     known, device = folders.detectors(), comfy.model_management.get_torch_device()
@@ -62,13 +63,20 @@ def _read_track(keypoints: Any) -> PoseTrack:
         ) from None
 
 
-def retarget_pose(keypoints: Any, reference: Any) -> list[dict]:
+def retarget_pose(keypoints: Keypoints, reference: Keypoints) -> Keypoints:
     """POSE_KEYPOINT of the driving video in the proportions of the reference's."""
     return retarget.retarget(_read_track(keypoints), _read_track(reference)).to_openpose()
 
 
 def draw(
-    keypoints: Any, width: int, height: int, fit_as: str, hands: bool, head: bool, threshold: float
+    keypoints: Keypoints,
+    width: int,
+    height: int,
+    *,
+    fit_as: str,
+    hands: bool,
+    head: bool,
+    threshold: float,
 ) -> Tensor:
     """POSE_KEYPOINT -> IMAGE of skeletons on black, sized as one of `video.FIT`: "exact" fits them in."""
     track = _read_track(keypoints)
@@ -84,14 +92,14 @@ def draw(
     return out
 
 
-def crop_faces(frames: Tensor, keypoints: Any, scale: float, smooth: int) -> Tensor:
+def crop_faces(frames: Tensor, keypoints: Keypoints, scale: float, smooth: int) -> Tensor:
     """IMAGE and its POSE_KEYPOINT -> IMAGE of the face in each frame."""
     track = _track_of(frames, keypoints)
     return face.crop_faces(rgb(frames).cpu(), track, FaceConfig().size, scale, smooth)
 
 
-def _track_of(frames: Tensor, keypoints: Any) -> PoseTrack:
-    """Keypoints in the measure of these very frames; ValueError where they are of others."""
+def _track_of(frames: Tensor, keypoints: Keypoints) -> PoseTrack:
+    """Keypoints in the pixels of these very frames; ValueError where they are of others."""
     track = _read_track(keypoints)
     if len(track) != len(frames):
         raise ValueError(
@@ -108,27 +116,28 @@ def _track_of(frames: Tensor, keypoints: Any) -> PoseTrack:
 
 def subject_mask(
     frames: Tensor,
-    keypoints: Any,
+    keypoints: Keypoints | None,
     given: Tensor | None,
-    sam2: str,
-    kernel: int,
-    times: int,
+    *,
+    sam2_model: str,
+    grow: int,
+    grow_times: int,
     blocks_wide: int,
     blocks_high: int,
 ) -> Tensor:
     """MASK of a person in IMAGE, grown and in blocks: of SAM2 shown the keypoints, or of any MASK.
 
-    kernel, times: see `mask.dilate`; blocks_wide, blocks_high: see `mask.augment_blocks`, 0 for none. Raises ValueError
-    where there is nothing to make a mask from."""
+    grow, grow_times: see `mask.dilate`; blocks_wide, blocks_high: see `mask.augment_blocks`, 0 for none. Raises
+    ValueError where there is nothing to make a mask from."""
     height, width = frames.shape[1:3]
     if given is not None:
         if given.shape[0] not in (1, len(frames)):
             raise ValueError(f"mask has {given.shape[0]} frames and the video {len(frames)}")
         masks = (resize_masks(given, width, height) > 0.5).float().expand(len(frames), -1, -1)
-    elif keypoints is not None and sam2 != NO_MODEL:
+    elif keypoints is not None and sam2_model != NO_MODEL:
         track = _track_of(frames, keypoints)
         device = comfy.model_management.get_torch_device()
-        path = _model(sam2, folders.segmenters(), folders.SEGMENTATION)
+        path = _model(sam2_model, folders.segmenters(), folders.SEGMENTATION)
         model, processor = segment.load_sam2(path, comfy.model_management.unet_offload_device())
         patcher = compat.make_patcher(
             torch.nn.ModuleDict({"network": model}), device, comfy.model_management.unet_offload_device()
@@ -140,7 +149,7 @@ def subject_mask(
             "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "
             "(the folder of facebook/sam2.1-hiera-large in models/sam2), or connect a mask of your own"
         )
-    masks = mask.dilate(masks, kernel, times, progress())
+    masks = mask.dilate(masks, grow, grow_times, progress())
     if blocks_wide and blocks_high:
         masks = mask.augment_blocks(masks, blocks_wide, blocks_high, progress())
     return masks

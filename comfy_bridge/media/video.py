@@ -4,7 +4,6 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ...wan_models.images.resize import resize_by_area, resize_crop
 from ...wan_models.video import read_frames, read_index, read_sound
+from ..host_types import Audio
 from ..listing import or_else
 from ..progress import progress
 from . import conditioning
@@ -65,7 +65,7 @@ def path_of(name: str) -> str:
 
 
 def changed(name: str) -> float:
-    """When the file was last written."""
+    """Time of the file's last change."""
     return os.path.getmtime(path_of(name))
 
 
@@ -78,17 +78,17 @@ def problem(name: str) -> bool | str:
     return True
 
 
-@dataclass
+@dataclass(frozen=True)
 class Video:
-    """IMAGE [T, H, W, 3], its frames per second, AUDIO of the same time, and what is wrong with the file."""
+    """IMAGE [T, H, W, 3], its frames per second, AUDIO of the same length, and faults of the file in words."""
 
     frames: Tensor
     fps: float
-    sound: dict[str, Any]
+    sound: Audio
     notes: list[str]
 
 
-def load(name: str, fps: float, start: float, length: int, width: int, height: int, fit: str) -> Video:
+def load(name: str, *, fps: float, start: float, length: int, width: int, height: int, fit: str) -> Video:
     """A video at another rate and size, with its first sound track (silence where there is none) as a film can hold it.
 
     fps 0: the file's own. length 0: to the end. Raises ValueError where the file is no video, is broken, or ends before

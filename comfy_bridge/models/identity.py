@@ -48,6 +48,11 @@ def of_value(value: Any, name: str) -> str:
     return Walk(of_patcher=_of_patcher).of(value, name).hex()
 
 
+def of_values(values: Mapping[str, Any]) -> Parts:
+    """The parts of inputs by name."""
+    return {name: of_value(value, name) for name, value in values.items()}
+
+
 def of_prompts(positive: Any, negative: Any) -> Parts:
     """The parts of two CONDITIONING, with all that nodes have added to them."""
     return {"positive": of_value(positive, "positive"), "negative": of_value(negative, "negative")}
@@ -62,7 +67,7 @@ def of_loaded(thing: Any, name: str) -> str:
 
 def of_settings(settings: Any) -> Parts:
     """The fields of a dataclass of settings, each a part."""
-    return {field.name: of_value(getattr(settings, field.name), field.name) for field in fields(settings)}
+    return of_values({field.name: getattr(settings, field.name) for field in fields(settings)})
 
 
 def of_vae(vae: Any) -> Parts:
@@ -71,13 +76,6 @@ def of_vae(vae: Any) -> Parts:
         "the VAE": of_loaded(vae, "the VAE"),
         "the precision of the VAE": str(getattr(vae, "vae_dtype", None)),
     }
-
-
-def of_inputs(given: Mapping[str, Any], vae: Any, settings: Any) -> Parts:
-    """The parts of a video that is made clip by clip, beside its models and prompts: `given` by name, VAE, settings."""
-    return (
-        {name: of_value(value, name) for name, value in given.items()} | of_vae(vae) | of_settings(settings)
-    )
 
 
 def of_host() -> Parts:

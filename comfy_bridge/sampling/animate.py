@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_management
-import node_helpers
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -17,41 +15,73 @@ from ...wan_models.images.conditioning import mask_channels, replaced_frames
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import centre_square, letterbox, resize_area
 from ...wan_models.sampling.clips import AnimateSegment, animate_clip_count, animate_clips, ping_pong
-from ..media import conditioning, latents
+from ..host_types import ClipVision, Latent, Model, Vae
+from ..media import latents
+from ..media.conditioning import Prompts, check_vae
 from ..models import identity
 from ..progress import without_progress
-from . import preflight, run
-from .clip_run import ClipRun
+from . import preflight
+from .clip_run import ClipPlan, ClipRun, ClipSampling
 
 FPS = RELEASES["Animate-14B"].fps
 FACE_SIZE = FaceConfig().size
 _MULTIPLE = 16
-_VAE = "Animate-14B works with the 2.1 VAE"
 _REFERENCE_FRAMES = 4  # as many more frames as the reference's latent frame stands for
 
 
 @dataclass(frozen=True)
-class Driving:
-    """What leads the character, frame by frame, as IMAGE and MASK of `frames` frames each; a face, background or mask
-    of a single frame stands for all frames."""
+class AnimateModels:
+    """The models that animate a character."""
+
+    model: Model
+    vae: Vae
+    clip_vision: ClipVision
+
+    def check(self) -> None:
+        """Raises ValueError where one is missing, or made for something else."""
+        preflight.check_family(self.model, "animate")
+        _check_vae(self.vae)
+
+
+class DrivingFrames(NamedTuple):
+    """Driving frames of one clip in the size that the model sees: IMAGE of poses, faces and background, and MASK of
+    where the character goes."""
 
     pose: Tensor
     face: Tensor
     background: Tensor | None
     mask: Tensor | None
 
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateVideoInputs:
+    """Inputs of an animated video: the character (IMAGE), and the videos that drive it, frame by frame.
+
+    A face, background or mask of a single frame stands for all frames. carried_frames: last frames of a clip that the
+    next one begins with. face_strength: 1 is official, 0 leaves the face out."""
+
+    reference_image: Tensor
+    pose_video: Tensor
+    face_video: Tensor
+    frames_per_clip: int
+    carried_frames: int
+    background_video: Tensor | None = None
+    mask: Tensor | None = None
+    face_strength: float = 1.0
+
     def check(self) -> None:
-        """ValueError where these do not belong together."""
-        frames = self.pose.shape[0]
-        given = (("face_video", self.face), ("background_video", self.background), ("mask", self.mask))
-        for name, video in given:
-            if video is not None and video.shape[0] not in (1, frames):
+        """Raises ValueError where these do not belong together."""
+        for name in ("face_video", "background_video", "mask"):
+            video = getattr(self, name)
+            if video is not None and video.shape[0] not in (1, self.frames):
                 raise ValueError(
-                    f"{name} has {video.shape[0]} frames and pose_video {frames}: make both of the same frames of the "
-                    "driving video, or give one frame that stands for all"
+                    f"{name} has {video.shape[0]} frames and pose_video {self.frames}: make both of the same frames of "
+                    "the driving video, or give one frame that stands for all"
                 )
-        if (self.background is None) != (self.mask is None):
-            there, missing = ("mask", "background_video")[:: 1 if self.background is None else -1]
+        if (self.background_video is None) != (self.mask is None):
+            there, missing = "background_video", "mask"
+            if self.background_video is None:
+                there, missing = missing, there
             raise ValueError(
                 f"there is a {there} but no {missing}: connect both to put the character into a video, neither to "
                 "animate the reference image"
@@ -64,180 +94,165 @@ class Driving:
 
     @property
     def frames(self) -> int:
-        return self.pose.shape[0]
+        return self.pose_video.shape[0]
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the video: the pose video's, to the nearest that the model can make."""
-        height, width = (max(_MULTIPLE, round(n / _MULTIPLE) * _MULTIPLE) for n in self.pose.shape[1:3])
+        height, width = (max(_MULTIPLE, round(n / _MULTIPLE) * _MULTIPLE) for n in self.pose_video.shape[1:3])
         return width, height
 
-    def part(self, rows: list[int]) -> "Driving":
-        """These frames, the pictures of the size they are needed in."""
-        width, height = self.size
+    def plan(self) -> ClipPlan:
+        """The clips of a video as long as the driving one. ValueError where inputs do not fit."""
+        clips = animate_clip_count(self.frames, self.frames_per_clip, self.carried_frames)
+        self.check()
+        return ClipPlan(self.frames, self.frames_per_clip, clips, *self.size)
+
+    def driving(self, rows: list[int]) -> DrivingFrames:
+        """Driving frames of these numbers."""
 
         def pick(video: Tensor) -> Tensor:
             return video[:1].expand(len(rows), *video.shape[1:]) if video.shape[0] == 1 else video[rows]
 
-        face = self.face if self.face.shape[0] == 1 else self.face[rows]
+        def pick_sized(video: Tensor) -> Tensor:
+            return resize_area(rgb(pick(video)), *self.size)
+
+        face = self.face_video if self.face_video.shape[0] == 1 else self.face_video[rows]
         face = resize_area(centre_square(rgb(face)), FACE_SIZE, FACE_SIZE)
-        background, mask = (None if x is None else pick(x) for x in (self.background, self.mask))
-        return Driving(
-            resize_area(rgb(pick(self.pose)), width, height),
-            face.expand(len(rows), -1, -1, -1),
-            None if background is None else resize_area(rgb(background), width, height),
-            mask,
+        return DrivingFrames(
+            pose=pick_sized(self.pose_video),
+            face=face.expand(len(rows), -1, -1, -1),
+            background=None if self.background_video is None else pick_sized(self.background_video),
+            mask=None if self.mask is None else pick(self.mask),
         )
 
 
-class Scene:
-    """The reference and what leads it, of which each clip's conditioning is made."""
+@dataclass(frozen=True, kw_only=True)
+class AnimateClipInputs(AnimateVideoInputs):
+    """Inputs of one clip. motion_frames: IMAGE of the frames before it, None for a video's first clip.
+    frame_offset: number of frames of the video so far."""
 
-    def __init__(self, vae: Any, clip_vision: Any, reference: Tensor, driving: Driving) -> None:
-        conditioning.check_vae(vae, 16, _VAE)
-        driving.check()
-        self.vae, self.driving = vae, driving
-        self.picture = letterbox(rgb(reference)[:1], *driving.size)
-        self._seen = clip_vision.encode_image(self.picture, crop=False)
+    frame_offset: int
+    motion_frames: Tensor | None = None
+
+    def carried(self) -> Tensor | None:
+        """The frames that the clip begins with. ValueError where there are not enough."""
+        past, count = self.motion_frames, self.carried_frames
+        if past is None:
+            return None
+        if past.shape[0] < count or self.frame_offset < count:
+            raise ValueError(
+                f"a clip that carries {count} frames needs the {count} frames before it, and motion_frames has "
+                f"{past.shape[0]} at frame_offset {self.frame_offset}: connect the frames made so far, and the "
+                "frame_offset of the clip before"
+            )
+        return past[-count:]
+
+
+class AnimateConditioner:
+    """Conditioning of the clips of one video, whose reference is encoded once. picture [1, H, W, 3]: the reference in
+    the video's size."""
+
+    def __init__(
+        self, vae: Vae, clip_vision: ClipVision, prompts: Prompts, inputs: AnimateVideoInputs
+    ) -> None:
+        self._vae, self._prompts, self._inputs = vae, prompts, inputs
+        self.picture = letterbox(rgb(inputs.reference_image)[:1], *inputs.size)
+        self._features = clip_vision.encode_image(self.picture, crop=False)
         with without_progress():
             self._reference = vae.encode(self.picture)
 
-    def clip(
-        self,
-        positive: Any,
-        negative: Any,
-        rows: list[int],
-        carried: Tensor | None,
-        strength: float = 1.0,
-    ) -> tuple[Any, Any, dict]:
-        """Conditioning (positive, negative) and empty LATENT of the clip of these frames of the driving video;
+    def clip(self, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
+        """Conditioning and empty LATENT of the clip whose first frame is driven by frame `start` of the driving video;
         carried [n, H, W, 3]: the frames it begins with."""
-        lead, (width, height) = self.driving.part(rows), self.driving.size
+        inputs, size = self._inputs, self._inputs.size
+        driving = inputs.driving(ping_pong(start, inputs.frames_per_clip, inputs.frames))
         if carried is not None:
-            carried = resize_area(rgb(carried), width, height)
-        video, known = replaced_frames(len(rows), (width, height), carried, lead.background, lead.mask)
-        encoded = torch.cat([self._reference, self.vae.encode(video)], dim=2)
+            carried = resize_area(rgb(carried), *size)
+        video, known = replaced_frames(
+            inputs.frames_per_clip, size, carried, driving.background, driving.mask
+        )
+        encoded = torch.cat([self._reference, self._vae.encode(video)], dim=2)
         rows_known = mask_channels(known, *encoded.shape[-2:])
         known = torch.cat([torch.ones_like(rows_known[:, :1]), rows_known], dim=1)
-        face = rearrange(lead.face, "t h w c -> 1 c t h w") * 2 - 1
-        shared = {
+        shared: dict[str, Any] = {
             "concat_latent_image": encoded,
             "concat_mask": 1 - known[None].to(encoded),  # the host's is 1 where something is to be made
-            "pose_video_latent": self.vae.encode(lead.pose),
-            "clip_vision_output": self._seen,
+            "pose_video_latent": self._vae.encode(driving.pose),
+            "clip_vision_output": self._features,
         }
-        if strength != 1.0:
-            shared["face_strength"] = strength
-        positive, negative = (
-            node_helpers.conditioning_set_values(given, {**shared, "face_video_pixels": pixels})
-            # the neutral face of classifier-free guidance is black
-            for given, pixels in ((positive, face), (negative, face.new_tensor(-1.0).expand(face.shape)))
+        if inputs.face_strength != 1.0:
+            shared["face_strength"] = inputs.face_strength
+        face = rearrange(driving.face, "t h w c -> 1 c t h w") * 2 - 1
+        black = face.new_tensor(-1.0).expand(face.shape)  # the neutral face of classifier-free guidance
+        prompts = self._prompts.with_values(
+            shared | {"face_video_pixels": face}, shared | {"face_video_pixels": black}
         )
-        return positive, negative, latents.empty(width, height, len(rows) + _REFERENCE_FRAMES, 1, self.vae)
+        return prompts, latents.empty(*size, inputs.frames_per_clip + _REFERENCE_FRAMES, 1, self._vae)
+
+
+def _check_vae(vae: Vae) -> None:
+    check_vae(vae, 16, "Animate-14B works with the 2.1 VAE")
 
 
 def one_clip(
-    positive: Any,
-    negative: Any,
-    vae: Any,
-    clip_vision: Any,
-    reference: Tensor,
-    driving: Driving,
-    frames: int,
-    offset: int,
-    past: Tensor | None,
-    carried: int,
-    strength: float,
-) -> tuple[Any, Any, dict, int, int, int]:
-    """Conditioning and LATENT of one clip of `frames` frames, the latent frames and the frames to trim from what is
-    made of it, and how many frames the video then has.
-
-    offset: frames of the video so far, whose last ones are `past`."""
-    animate_clip_count(driving.frames, frames, carried)
-    kept = None if past is None else past[-carried:]
-    shared = 0 if kept is None else kept.shape[0]
-    if kept is not None and (shared != carried or offset < shared):
-        raise ValueError(
-            f"a clip that carries {carried} frames needs the {carried} frames before it, and motion_frames has "
-            f"{past.shape[0]} at frame_offset {offset}: connect the frames made so far, and the frame_offset of the "
-            "clip before"
-        )
-    start = offset - shared
-    rows = ping_pong(start, frames, driving.frames)
-    scene = Scene(vae, clip_vision, reference, driving)
-    positive, negative, latent = scene.clip(positive, negative, rows, kept, strength)
-    return positive, negative, latent, 1, shared, start + frames
+    prompts: Prompts, vae: Vae, clip_vision: ClipVision, inputs: AnimateClipInputs
+) -> tuple[Prompts, Latent, int, int, int]:
+    """Conditioning and LATENT of one clip, the latent frames and the frames to trim from what is made of it, and how
+    many frames the video then has. Raises ValueError where inputs do not fit."""
+    _check_vae(vae)
+    inputs.plan()
+    carried = inputs.carried()
+    shared = 0 if carried is None else carried.shape[0]
+    start = inputs.frame_offset - shared
+    conditioner = AnimateConditioner(vae, clip_vision, prompts, inputs)
+    return *conditioner.clip(start, carried), 1, shared, start + inputs.frames_per_clip
 
 
 def animate_video(
-    model: Any,
-    positive: Any,
-    negative: Any,
-    vae: Any,
-    clip_vision: Any,
-    reference: Tensor,
-    driving: Driving,
-    frames_per_clip: int,
-    carried: int,
-    strength: float,
-    settings: run.Settings,
-    seed: int,
-    noise_source: str,
-    folder: str,
-    tell: Callable[[str], None],
+    models: AnimateModels,
+    prompts: Prompts,
+    inputs: AnimateVideoInputs,
+    sampling: ClipSampling,
+    on_progress: Callable[[str], None],
 ) -> tuple[Tensor, str]:
     """The whole video, as long as the driving one: IMAGE and one line on what was done.
 
-    folder and tell as in `ClipRun`. Raises ValueError where inputs do not fit, before anything is sampled."""
-    preflight.check_family(model, "animate")
-    frames = driving.frames
-    clips = animate_clip_count(frames, frames_per_clip, carried)
-    conditioning.check_vae(vae, 16, _VAE)
-    driving.check()
+    on_progress as in `ClipRun`. Raises ValueError where inputs do not fit, before anything is sampled."""
+    models.check()
+    plan = inputs.plan()
+    run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
+    conditioner = AnimateConditioner(models.vae, models.clip_vision, prompts, inputs)
 
-    @cache
-    def inputs() -> identity.Parts:
-        given = {
-            "reference_image": reference,
-            "pose_video": driving.pose,
-            "face_video": driving.face,
-            "background_video": driving.background,
-            "mask": driving.mask,
-            "face_strength": strength,
-            "seed": seed,
-            "noise_source": noise_source,
-            "frames_per_clip": frames_per_clip,
-            "carried_frames": carried,
-        }
-        seen = {"clip_vision": identity.of_loaded(clip_vision, "the CLIP vision model")}
-        return identity.of_inputs(given, vae, settings) | seen
-
-    def described() -> identity.Parts:
-        return inputs() | identity.of_prompts(positive, negative)
-
-    whole = ClipRun(model, settings.steps, clips, frames, driving.size, folder, described, tell)
-    scene = Scene(vae, clip_vision, reference, driving)
-
-    def show(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        whole.step(step, denoised[:, :, 1:], x, total)  # what comes first is the reference
-
-    def denoise(clip: AnimateSegment) -> Tensor:
-        whole.begin(clip.index)
-        rows = ping_pong(clip.start, frames_per_clip, frames)
-        *conditions, latent = scene.clip(positive, negative, rows, clip.carried, strength)
-        latent["batch_index"] = [clip.index]  # clips take their noise from one generator, one after the other
-        out, _ = run.run(model, model, *conditions, latent, settings, seed, noise_source, callback=show)
-        return out["samples"]
+    def denoise(segment: AnimateSegment) -> Tensor:
+        run.begin(segment.index)
+        conditions, latent = conditioner.clip(segment.start, segment.carried)
+        latent["batch_index"] = [
+            segment.index
+        ]  # clips take their noise from one generator, one after the other
+        # what comes first is the reference
+        return run.sample(segment.index, conditions, latent, sampling.noise, unseen=1)
 
     made = animate_clips(
         denoise,
-        lambda z: vae.decode(z)[0],
-        scene.picture.to(comfy.model_management.intermediate_device()),
-        frames_per_clip,
-        carried,
-        clips,
-        whole.done,
+        lambda z: models.vae.decode(z)[0],
+        conditioner.picture.to(comfy.model_management.intermediate_device()),
+        plan.frames_per_clip,
+        inputs.carried_frames,
+        plan.clips,
+        run.done,
     )
-    video = whole.collect(made)
-    report = f"{frames} frames in {clips} clips of {frames_per_clip}, {carried} carried, {frames / FPS:.2f} s"
-    return video, whole.report(report)
+    video = run.collect(made)
+    report = (
+        f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {inputs.carried_frames} carried, "
+        f"{plan.frames / FPS:.2f} s"
+    )
+    return video, run.report(report)
+
+
+def _identity(models: AnimateModels, inputs: AnimateVideoInputs) -> identity.Parts:
+    names = ("reference_image", "pose_video", "face_video", "background_video", "mask", "face_strength",
+             "carried_frames")  # fmt: skip
+    vision = {"clip_vision": identity.of_loaded(models.clip_vision, "the CLIP vision model")}
+    values = {name: getattr(inputs, name) for name in names}
+    return identity.of_values(values) | identity.of_vae(models.vae) | vision

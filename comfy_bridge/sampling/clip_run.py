@@ -1,97 +1,148 @@
-"""What long videos made clip by clip share: checks before the first clip, one progress bar, finished clips on disk, a
-line on the time left."""
+"""Shared parts of long videos made clip by clip: checks before the first clip, one progress bar, finished clips on
+disk, a line on the time left."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 
 import comfy.model_management
 import folder_paths
 import psutil
 from torch import Tensor
 
+from ..host_types import Latent, Model
+from ..media.conditioning import Prompts
 from ..models import identity
 from ..progress import without_progress
 from . import preview
 from .clip_store import ClipStore, check_room
+from .experts import Experts
+from .sample import sample_with_experts
+from .settings import Noise, Settings
 
 _FRAME_BYTES = 3 * 4  # a pixel in memory and in a checkpoint folder: three colours in float32
 _FILM_BYTES = 0.05  # a pixel in a film of H.264, rather more than the host's default quality takes
 
 
-class ClipRun:
-    """The clips of one video. `done` holds the frames of those that an earlier run has left in `folder`.
+@dataclass(frozen=True)
+class ClipPlan:
+    """Length and size of a video and of its clips: `frames` of the whole, width and height in pixels."""
 
-    frames, size: of the whole video, width and height. folder: below the host's output folder, empty for none.
-    inputs: everything beside the model that tells this run from another, by the names that users know.
-    tell(text) is called as clips begin. Raises ValueError where the folder holds another run's clips or cannot be
-    written to, and where disk or memory cannot hold the video."""
+    frames: int
+    frames_per_clip: int
+    clips: int
+    width: int
+    height: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """Settings and noise of each clip, and the folder below the host's output folder that keeps finished ones; empty
+    for none."""
+
+    settings: Settings
+    noise: Noise
+    checkpoint_folder: str = ""
+
+
+class ClipRun:
+    """The clips of one video. `done` holds the frames of those that an earlier run has left in the checkpoint folder.
+
+    inputs: identity of everything beside model, prompts, plan and sampling, by the names that users know; computed only
+    where there is a folder. on_progress(text) is called as clips begin. Raises ValueError where the folder holds
+    another run's clips or cannot be written to, and where disk or memory cannot hold the video."""
 
     def __init__(
         self,
-        model: Any,
-        steps: int,
-        clips: int,
-        frames: int,
-        size: tuple[int, int],
-        folder: str,
-        inputs: Callable[[], Mapping[str, str]],
-        tell: Callable[[str], None],
+        model: Model,
+        prompts: Prompts,
+        plan: ClipPlan,
+        sampling: ClipSampling,
+        inputs: Callable[[], identity.Parts],
+        on_progress: Callable[[str], None],
     ) -> None:
-        self._store, self._parts = None, {}
-        self._describe = lambda: identity.of_host() | identity.of_model(model) | dict(inputs())
-        if folder:
-            self._parts = self._describe()
-            self._store = ClipStore(folder, self._parts)
-        self.done = self._store.load()[:clips] if self._store else []
-        self._steps, self._clips, self._frames, self._tell = steps, clips, frames, tell
-        self._check_room(size[0] * size[1])
-        self._show = preview.callback(model, steps * clips)
+        self._model, self._prompts, self._plan, self._sampling = model, prompts, plan, sampling
+        self._inputs, self._on_progress = cache(inputs), on_progress
+        self._store: ClipStore | None = None
+        self._parts: identity.Parts = {}
+        if sampling.checkpoint_folder:
+            self._parts = self._identity()
+            self._store = ClipStore(sampling.checkpoint_folder, self._parts)
+        self.done = self._store.load()[: plan.clips] if self._store else []
+        self._check_room()
+        self._show = preview.callback(model, sampling.settings.steps * plan.clips)
         self._started = time.monotonic()
-        self._index = len(self.done)
 
-    def _check_room(self, pixels: int) -> None:
-        film = int(self._frames * pixels * _FILM_BYTES)
-        check_room(folder_paths.get_output_directory(), film, f"{self._frames} frames as a film")
+    def _identity(self) -> identity.Parts:
+        """Identity of the run. A model and prompts may change while they sample: see `identity.settle`."""
+        noise = self._sampling.noise
+        plain = {
+            "seed": noise.seed,
+            "noise_source": noise.noise_source,
+            "frames_per_clip": self._plan.frames_per_clip,
+        }
+        return (
+            identity.of_host()
+            | identity.of_model(self._model)
+            | self._inputs()
+            | identity.of_values(plain)
+            | identity.of_settings(self._sampling.settings)
+            | identity.of_prompts(*self._prompts)
+        )
+
+    def _check_room(self) -> None:
+        frames, pixels = self._plan.frames, self._plan.width * self._plan.height
+        film = int(frames * pixels * _FILM_BYTES)
+        check_room(folder_paths.get_output_directory(), film, f"{frames} frames as a film")
         if self._store:
-            left = max(0, self._frames - sum(part.shape[0] for part in self.done))
+            left = max(0, frames - sum(part.shape[0] for part in self.done))
             needed = left * pixels * _FRAME_BYTES + film
             check_room(self._store.folder, needed, f"{left} frames in checkpoint_folder and their film")
-        needed = self._frames * pixels * _FRAME_BYTES
+        needed = frames * pixels * _FRAME_BYTES
         memory = psutil.virtual_memory().total + psutil.swap_memory().total
         if needed > memory:
             raise ValueError(
-                f"{self._frames} frames of this size take {needed / 2**30:.0f} GiB of memory as IMAGE, and this "
-                f"computer has {memory / 2**30:.0f}: make the video in parts, or smaller"
+                f"{frames} frames of this size take {needed / 2**30:.0f} GiB of memory as IMAGE, and this computer has "
+                f"{memory / 2**30:.0f}: make the video in parts, or smaller"
             )
 
     def begin(self, index: int) -> None:
-        """Says which clip is next; ends the run where Cancel was pressed."""
+        """Reports which clip is next, and the time left; ends the run where Cancel was pressed."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._index = index
-        text = f"clip {index + 1} of {self._clips}"
+        text = f"clip {index + 1} of {self._plan.clips}"
         if made := index - len(self.done):
-            left = (time.monotonic() - self._started) / made * (self._clips - index)
+            left = (time.monotonic() - self._started) / made * (self._plan.clips - index)
             text += f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
         logging.info("[Wan2.2] %s", text)
-        self._tell(text)
+        self._on_progress(text)
 
-    def step(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        """The callback of the sampler: one bar and preview over the steps of all clips."""
-        self._show(self._index * self._steps + step, denoised, x, self._clips * self._steps)
+    def sample(self, index: int, prompts: Prompts, latent: Latent, noise: Noise, unseen: int = 0) -> Tensor:
+        """Latents [B, C, F, h, w] of a clip under its own conditioning, with one bar and preview over the steps of all
+        clips. unseen: latent frames at the start that the preview leaves out."""
+        settings, clips = self._sampling.settings, self._plan.clips
+
+        def show(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+            self._show(index * settings.steps + step, denoised[:, :, unseen:], x, clips * settings.steps)
+
+        experts = Experts.of(self._model)
+        return sample_with_experts(experts, prompts, latent, settings, noise, callback=show)[0]["samples"]
 
     def collect(self, made: Iterator[Tensor]) -> Tensor:
-        """The frames [T, H, W, 3] of the video: those of `done`, then those of each clip as it is made."""
-        video, filled = None, 0
+        """Frames [T, H, W, 3] of the video: those of `done`, then those of each clip as it is made."""
+        video: Tensor | None = None
+        filled = 0
         try:
             with without_progress():
                 for index, part in enumerate(_all(self.done, made)):
-                    if (
-                        video is None
-                    ):  # once and whole: a second copy at the end may be more than memory holds
-                        video = part.new_empty(self._frames, *part.shape[1:])
-                    kept = part[: self._frames - filled]
+                    if video is None:  # once and whole: memory may not hold a second copy
+                        video = part.new_empty(self._plan.frames, *part.shape[1:])
+                    kept = part[: self._plan.frames - filled]
                     video[filled : filled + len(kept)] = kept
                     filled += len(kept)
                     if self._store and index >= len(self.done):
@@ -104,12 +155,12 @@ class ClipRun:
 
     def _settle(self) -> None:
         try:
-            identity.settle(self._parts, self._describe())
+            identity.settle(self._parts, self._identity())
         except ValueError:
             logging.debug("[Wan2.2] a patch keeps something new of the run", exc_info=True)
 
     def report(self, text: str) -> str:
-        """`text`, how much of it an earlier run had made, and how much could not be kept."""
+        """`text` with the number of clips that an earlier run had made, and of those that could not be kept."""
         if self.done:
             text += f"; {len(self.done)} clips were there already"
         if self._store and self._store.unkept:

@@ -22,7 +22,7 @@ _FORMAT = 2
 
 
 class ClipStore:
-    """A folder below the host's output folder that belongs to one run: what that depends on is noted in it.
+    """A folder below the host's output folder that belongs to one run; a note in it holds the run's identity.
 
     parts: see `identity`. Raises ValueError where the name leaves the output folder or cannot be a folder that is
     written to, or the folder holds the clips of another run, with what differs."""
@@ -51,7 +51,7 @@ class ClipStore:
         return self.folder / f"clip_{index:04}.safetensors"
 
     def _refusal(self, parts: Mapping[str, str]) -> str | None:
-        """Why the clips that are there are not this run's, and how it may get them back; None where they are."""
+        """Reason why the clips in the folder are not this run's, and what to do; None where they are."""
         try:
             note = json.loads((self.folder / _NOTE).read_text(encoding="utf-8"))
             known = note["parts"] if note.get("format") == _FORMAT else None
@@ -79,7 +79,7 @@ class ClipStore:
         Path(file.name).replace(self.folder / _NOTE)
 
     def load(self) -> list[Tensor]:
-        """Frames [T, H, W, 3] of the clips from the first one on that are there."""
+        """Frames [T, H, W, 3] of the finished clips, from the first one up to the first that is missing or broken."""
         clips: list[Tensor] = []
         while self._file(len(clips)).is_file():
             try:
@@ -108,7 +108,7 @@ class ClipStore:
 
     @property
     def unkept(self) -> int:
-        """How many finished clips could not be written."""
+        """Number of finished clips that could not be written."""
         return len(self._waiting)
 
 
@@ -124,7 +124,7 @@ def _below_output(name: str) -> Path:
 
 
 def check_room(folder: str | Path, needed: int, what: str) -> None:
-    """ValueError where a folder cannot be written to, or its disk has not that many bytes free for `what`."""
+    """Raises ValueError where a folder cannot be written to, or its disk has not that many bytes free for `what`."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

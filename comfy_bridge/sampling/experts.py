@@ -7,7 +7,8 @@ management when an expert is first asked, which makes room by unloading the othe
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import comfy.model_patcher
 import comfy.sampler_helpers
@@ -17,12 +18,59 @@ from torch import Tensor
 
 from ...wan_models.sampling.guidance import check_boundary, is_high_noise
 from ...wan_models.sampling.schedule import timestep_of
+from ..host_types import Model
+
+
+class Experts(NamedTuple):
+    """The MODELs of a run: that of high and that of low noise levels, or one model twice."""
+
+    high: Model
+    low: Model
+
+    @classmethod
+    def of(cls, high: Model, low: Model | None = None) -> "Experts":
+        """Both, where `low` None stands for a release with one model."""
+        return cls(high, high if low is None else low)
+
+
+@dataclass(frozen=True)
+class GuiderInputs:
+    """Arguments of the host's `CFGGuider.outer_sample` that set-up of an expert needs."""
+
+    noise: Tensor
+    latent_image: Tensor
+    sigmas: Tensor
+    denoise_mask: Tensor | None
+    seed: int | None
+    latent_shapes: list
+
+
+@dataclass(frozen=True)
+class ExpertRun:
+    """A run of both experts, fixed from its start to its end: `schedule` are its sigmas on the CPU, `starts_high` says
+    which expert it starts with, and `second` is the other one."""
+
+    schedule: Tensor
+    boundary: float
+    starts_high: bool
+    second: "SecondExpert"
+    inputs: GuiderInputs
+
+    def is_seconds(self, sigma: Tensor) -> bool:
+        """Whether the second expert answers at this noise level."""
+        return is_high(sigma, self.schedule, self.boundary) != self.starts_high
+
+
+def is_high(sigma: Tensor, schedule: Tensor, boundary: float) -> bool:
+    """Whether the high-noise expert answers at this noise level: the official rule on whole timesteps."""
+    return is_high_noise(int(timestep_of(sigma.flatten()[:1].cpu(), schedule)), boundary)
 
 
 class _Capture(comfy.samplers.Sampler):
     """Stands in for a sampler so that the host prepares conditioning and options, and keeps what it would pass."""
 
-    extra_args: dict
+    def __init__(self) -> None:
+        self.extra_args: dict[str, Any] = {}
 
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *_: Any
@@ -31,67 +79,81 @@ class _Capture(comfy.samplers.Sampler):
         return noise
 
 
-class _Expert(comfy.samplers.CFGGuider):
-    """The expert that does not start the run. The host's set-up for it is entered before the run and left after;
-    its weights are loaded at its first call."""
+class SecondExpert(comfy.samplers.CFGGuider):
+    """The expert that does not start the run. `sample` enters the host's set-up for it, and in there calls `first`,
+    which runs the sampler with the first expert; the weights are loaded when a noise level is this expert's.
 
-    def around(self, run: Callable[[], Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Runs `run` inside this guider's own set-up; the arguments are those of `sample`."""
-        self._run, self._extra_args = run, None
-        try:
-            return self.sample(*args, **kwargs)
-        finally:
-            self._run = None
+    All that changes while experts take turns is here: whether this one answers now, and what was loaded for it."""
+
+    conds: dict[str, Any]
+    inner_model: Any
+
+    def __init__(
+        self,
+        model: Model,
+        conds: dict[str, Any],
+        cfg: float,
+        first: Callable[["SecondExpert", GuiderInputs], Tensor],
+    ) -> None:
+        super().__init__(model)
+        self.original_conds = conds
+        self.set_cfg(cfg)
+        self._first = first
+        self.is_active = False
+        self._loaded: list | None = None
+        self._options: dict[str, Any] | None = None
 
     def outer_sample(self, *args: Any, **kwargs: Any) -> Tensor:
         # called by the host where it would load the model and sample
         bound = inspect.signature(super().outer_sample).bind(*args, **kwargs)
         bound.apply_defaults()
-        self._arguments = bound.arguments
-        self._loaded: list | None = None
+        inputs = GuiderInputs(**{field.name: bound.arguments[field.name] for field in fields(GuiderInputs)})
         try:
-            return self._run()
+            return self._first(self, inputs)
         finally:
             if self._loaded is not None:
                 self.model_patcher.cleanup()
                 comfy.sampler_helpers.cleanup_models(self.conds, self._loaded)
                 del self.inner_model
 
-    def activate(self) -> None:
-        """Loads the weights (or brings them back), and prepares the conditioning the first time."""
-        a = self._arguments
+    def activate(self, inputs: GuiderInputs) -> None:
+        """Loads the weights (or brings them back), and prepares conditioning and options the first time."""
+        self.is_active = True
         self.inner_model, self.conds, self._loaded = comfy.sampler_helpers.prepare_sampling(
-            self.model_patcher, a["noise"].shape, self.conds, self.model_options
+            self.model_patcher, inputs.noise.shape, self.conds, self.model_options
         )
         self.model_patcher.pre_run()
-        if self._extra_args is not None:
+        if self._options is not None:
             return
         device = self.model_patcher.load_device
         comfy.samplers.cast_to_load_options(
             self.model_options, device=device, dtype=self.model_patcher.model_dtype()
         )
-        mask = a["denoise_mask"]
+        mask = inputs.denoise_mask
         if mask is not None:
-            mask = comfy.sampler_helpers.prepare_mask(mask, a["noise"].shape, device)
+            mask = comfy.sampler_helpers.prepare_mask(mask, inputs.noise.shape, device)
         capture = _Capture()
-        noise, latent = (a[name].to(device, torch.float32) for name in ("noise", "latent_image"))
         self.inner_sample(
-            noise,
-            latent,
+            inputs.noise.to(device, torch.float32),
+            inputs.latent_image.to(device, torch.float32),
             device,
             capture,
-            a["sigmas"].to(device),
+            inputs.sigmas.to(device),
             mask,
             None,
             True,
-            a["seed"],
-            latent_shapes=a["latent_shapes"],
+            inputs.seed,
+            latent_shapes=inputs.latent_shapes,
         )
-        self._extra_args = capture.extra_args
+        self._options = capture.extra_args["model_options"]
+
+    def deactivate(self) -> None:
+        """Leaves the next noise levels to the first expert; what was prepared stays."""
+        self.is_active = False
 
     def options_like(self, given: dict, base: dict) -> dict:
         """This expert's options, with what the sampler itself has added to the `base` expert's (CFG++ samplers)."""
-        options = comfy.model_patcher.create_model_options_clone(self._extra_args["model_options"])
+        options = comfy.model_patcher.create_model_options_clone(self._options)
         hook = "sampler_post_cfg_function"
         added = [f for f in given.get(hook, []) if f not in base.get(hook, [])]
         if added:
@@ -105,90 +167,79 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
     """GUIDER over a high-noise and a low-noise MODEL.
 
     boundary: noise level in 0..1 from which the high-noise expert answers; the official rule on whole timesteps.
+    scales: CFG scale of the high- and of the low-noise expert; 1 runs without the negative prompt.
     Raises ValueError on a boundary outside 0..1 and on two models that do not belong together."""
 
-    def __init__(self, high: Any, low: Any, boundary: float) -> None:
+    conds: dict[str, Any]
+    model_patcher: Any
+
+    def __init__(self, experts: Experts, boundary: float, scales: tuple[float, float] = (1.0, 1.0)) -> None:
         check_boundary(boundary)
-        check_pair(high, low)
-        super().__init__(high)
-        self.experts = {True: high, False: low}
-        self.scales = {True: 1.0, False: 1.0}
-        self.boundary = boundary
-
-    def set_scales(self, high: float, low: float) -> None:
-        """CFG scale of each expert; 1 runs without the negative prompt."""
-        self.scales = {True: high, False: low}
-
-    def is_high(self, sigma: Tensor) -> bool:
-        return is_high_noise(int(timestep_of(sigma.flatten()[:1].cpu(), self._schedule)), self.boundary)
+        check_pair(experts)
+        super().__init__(experts.high)
+        self._experts = {True: (experts.high, scales[0]), False: (experts.low, scales[1])}
+        self._boundary = boundary
+        self._run: ExpertRun | None = None
 
     def sample(
         self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         if sigmas.shape[-1] == 0:
             return latent_image
-        self._schedule = sigmas.cpu()
-        first = self._starts_high = self.is_high(sigmas[:1])
+        schedule = sigmas.cpu()
+        starts_high, ends_high = (is_high(s, schedule, self._boundary) for s in (sigmas[:1], sigmas[-1:]))
         # the run is this guider's own, as the expert that it starts with
-        self.model_patcher = self.experts[first]
+        self.model_patcher, self.cfg = self._experts[starts_high]
         self.model_options = self.model_patcher.model_options
-        self.cfg = self.scales[first]
-        run = super().sample
-        if self.is_high(sigmas[-1:]) == first:  # all noise levels belong to one expert
-            self._other = None
-            return run(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        sample = super().sample
+        if starts_high == ends_high:  # all noise levels belong to one expert
+            return sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
-        self._other = _Expert(self.experts[not first])
-        self._other.original_conds = self.original_conds
-        self._other.set_cfg(self.scales[not first])
-        self._active_is_high = first
-        try:
-            return self._other.around(
-                lambda: run(noise, latent_image, sampler, sigmas, *args, **kwargs),
-                noise,
-                latent_image,
-                sampler,
-                sigmas,
-                *args,
-                **kwargs,
-            )
-        finally:
-            self._other = None
+        def first(second: SecondExpert, inputs: GuiderInputs) -> Tensor:
+            self._run = ExpertRun(schedule, self._boundary, starts_high, second, inputs)
+            try:
+                return sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            finally:
+                self._run = None
+
+        model, cfg = self._experts[not starts_high]
+        second = SecondExpert(model, self.original_conds, cfg, first)
+        return second.sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
     def outer_predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None
     ) -> Tensor:
         model_options = model_options or {}
-        if self._other is None:
+        run = self._run
+        if run is None:
             return super().outer_predict_noise(x, timestep, model_options, seed)
-        high = self.is_high(timestep)
-        mine = high == self._starts_high
-        if high != self._active_is_high:
-            self._switch(mine)
-            self._active_is_high = high
-        if mine:
+        is_seconds = run.is_seconds(timestep)
+        if is_seconds != run.second.is_active:
+            self._switch(run, is_seconds)
+        if not is_seconds:
             return super().outer_predict_noise(x, timestep, model_options, seed)
-        options = self._other.options_like(model_options, self.model_options)
-        return self._other.outer_predict_noise(x, timestep, options, seed)
+        options = run.second.options_like(model_options, self.model_options)
+        return run.second.outer_predict_noise(x, timestep, options, seed)
 
-    def _switch(self, to_mine: bool) -> None:
-        if not to_mine:
-            self._other.activate()
+    def _switch(self, run: ExpertRun, to_second: bool) -> None:
+        if to_second:
+            run.second.activate(run.inputs)
             return
+        run.second.deactivate()
         self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
-            self.model_patcher, self._other._arguments["noise"].shape, self.conds, self.model_options
+            self.model_patcher, run.inputs.noise.shape, self.conds, self.model_options
         )
         self.model_patcher.pre_run()
 
 
-def _shape(model: Any) -> tuple[int, ...] | None:
+def _shape(model: Model) -> tuple[int, ...] | None:
     weight = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
     return None if weight is None else tuple(weight.weight.shape)
 
 
-def check_pair(high: Any, low: Any) -> None:
-    """ValueError where two models cannot take turns on the same latents."""
-    one, two = _shape(high), _shape(low)
+def check_pair(experts: Experts) -> None:
+    """Raises ValueError where two models cannot take turns on the same latents."""
+    one, two = map(_shape, experts)
     if one is not None and two is not None and one != two:
         raise ValueError(
             f"the two models do not belong together: the high-noise one takes {one[1]} channels and is {one[0]} wide, "

@@ -1,25 +1,25 @@
-"""What can be told before sampling starts: models, presets, LoRAs and conditioning that do not belong together."""
-
-from typing import Any
+"""Checks before sampling starts: models, presets, LoRAs and conditioning that do not belong together."""
 
 from ...wan_models.families import DISTILLED, FAMILIES, Release, find_family
+from ..host_types import Conditioning, Model
 from ..models.lora import loras_of
+from .experts import Experts
 
 # of the host's other Wan models, which take their own conditions: Fun-Camera, Fun-Control, HuMo, Animate-2 and SCAIL
 _NO_FAMILY = ("control_adapter", "ref_conv", "audio_proj", "patch_embedding_pose",
               "patch_embedding_mask", "patch_embedding_global")  # fmt: skip
 
 
-def channels(model: Any) -> tuple[int, int] | None:
-    """Channels that a MODEL's transformer takes, and those of its latents; None where it is no Wan model."""
+def channels(model: Model) -> tuple[int, int] | None:
+    """Input channels of a MODEL's transformer, and channels of its latents; None where it is no Wan model."""
     layer = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
     if layer is None:
         return None
     return layer.weight.shape[1], model.get_model_object("latent_format").latent_channels
 
 
-def family(model: Any) -> str | None:
-    """t2v, i2v, ti2v, s2v or animate of our models and the host's, as far as they tell."""
+def family(model: Model) -> str | None:
+    """Family (t2v, i2v, ti2v, s2v or animate) of our models and the host's; None where they do not tell."""
     found = channels(model)
     network = getattr(model.model, "diffusion_model", None)
     config = getattr(network, "config", None) if found else None
@@ -31,8 +31,8 @@ def family(model: Any) -> str | None:
     return known.name if known else None
 
 
-def check_image(model: Any, positive: Any) -> None:
-    """ValueError where an image-to-video model got no image, or a text-to-video model got one."""
+def check_image(model: Model, positive: Conditioning) -> None:
+    """Raises ValueError where an image-to-video model got no image, or a text-to-video model got one."""
     has_image = any("concat_latent_image" in options for _, options in positive)
     kind = family(model)
     if kind == "i2v" and not has_image:
@@ -48,8 +48,8 @@ def check_image(model: Any, positive: Any) -> None:
         )
 
 
-def check_vision(model: Any, positive: Any) -> None:
-    """ValueError where a model was to look at the features of another CLIP model than its own."""
+def check_vision(model: Model, positive: Conditioning) -> None:
+    """Raises ValueError where a model was to look at the features of another CLIP model than its own."""
     wanted = getattr(getattr(getattr(model.model, "diffusion_model", None), "config", None), "image_dim", 0)
     for _, options in positive:
         features = getattr(options.get("clip_vision_output"), "penultimate_hidden_states", None)
@@ -60,8 +60,8 @@ def check_vision(model: Any, positive: Any) -> None:
             )
 
 
-def check_family(model: Any, wanted: str) -> None:
-    """ValueError where a model is not of the family that a node is for."""
+def check_family(model: Model, wanted: str) -> None:
+    """Raises ValueError where a model is not of the family that a node is for."""
     kind = family(model)
     if kind != wanted:
         release = FAMILIES[wanted].release.name
@@ -72,9 +72,10 @@ def check_family(model: Any, wanted: str) -> None:
         )
 
 
-def warnings(high: Any, low: Any, preset: Release | None = None) -> list[str]:
+def warnings(experts: Experts, preset: Release | None = None) -> list[str]:
     """One sentence for each thing that looks wrong; nothing that stops a run."""
-    found = [_swapped(high, low)]
+    high, low = experts
+    found = [_swapped(experts)]
     if preset is not None:
         kind = family(high)
         if kind is not None and kind != preset.family:
@@ -90,7 +91,7 @@ def warnings(high: Any, low: Any, preset: Release | None = None) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _without_lora(name: str, model: Any) -> str | None:
+def _without_lora(name: str, model: Model) -> str | None:
     if model.patches:
         return None
     return (
@@ -99,7 +100,7 @@ def _without_lora(name: str, model: Any) -> str | None:
     )
 
 
-def _other_lora(model: Any, kind: str, name: str) -> str | None:
+def _other_lora(model: Model, kind: str, name: str) -> str | None:
     """A LoRA whose file name speaks of another family or of the other expert."""
     other_kind = {"t2v": "i2v", "i2v": "t2v"}[kind]
     other_name = {"high": "low", "low": "high"}[name]
@@ -111,9 +112,9 @@ def _other_lora(model: Any, kind: str, name: str) -> str | None:
     return None
 
 
-def _swapped(high: Any, low: Any) -> str | None:
+def _swapped(experts: Experts) -> str | None:
     """A warning where the names of the two files say that they are connected the wrong way round."""
-    names = [str(getattr(m.model, "source", "")).lower() for m in (high, low)]
+    names = [str(getattr(m.model, "source", "")).lower() for m in experts]
     names = [name.replace("\\", "/").split("/models/")[-1] for name in names]
     if "low" in names[0] and "high" not in names[0] and "high" in names[1] and "low" not in names[1]:
         return (

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...wan_models.families import FAMILIES
 from .. import compat
+from ..host_types import Model
 from . import preflight
 
 EVENT = "wan22.preview"
@@ -29,8 +30,8 @@ EVERY_SECONDS = 0.5
 _FRAMES_PER_LATENT = 4
 
 
-def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
-    """The callback of a sampler, (step, denoised, x, steps): the host's bar and preview, and the moving one."""
+def callback(model: Model, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
+    """Callback of a sampler, (step, denoised, x, steps): the host's bar and preview, and the moving one."""
     host = latent_preview.prepare_callback(model, steps)
     fps = FAMILIES[preflight.family(model) or "t2v"].release.fps
     show = MovingPreview(model.get_model_object("latent_format"), fps).show
@@ -43,7 +44,7 @@ def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], Non
 
 
 class MovingPreview:
-    """Sends previews of latents in this format, as often as is good; nothing where nobody would look at them."""
+    """Sender of previews of latents in this format, at most every EVERY_SECONDS; silent where nobody would look."""
 
     def __init__(self, latent_format: Any, fps: int) -> None:
         self._format, self._fps = latent_format, fps
@@ -53,7 +54,7 @@ class MovingPreview:
         )
 
     def show(self, latents: Tensor) -> None:
-        """latents: denoised, as the model knows them, [B, C, T, H, W]; the first video is shown."""
+        """Sends the first video of denoised latents [B, C, T, H, W], in the model's own scale."""
         client = compat.page() if self._is_on and latents.ndim == 5 else None
         if client is None or time.monotonic() < self._next:
             return

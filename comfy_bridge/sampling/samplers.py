@@ -12,9 +12,10 @@ from tqdm.auto import trange
 
 from ...wan_models.sampling import schedule
 from ...wan_models.sampling.solvers import SOLVERS, solver_class
+from ..host_types import Latent
 
 OFFICIAL = "wan "
-"""What the names of the official solvers and schedule begin with, in lists that also hold the host's."""
+"""Prefix of the official solvers and schedule, in lists that also hold the host's."""
 SOLVER_NAMES = [OFFICIAL + name for name in SOLVERS]
 SCHEDULE_NAME = OFFICIAL + "official"
 NOISE_SOURCES = ["cpu", "gpu"]
@@ -25,8 +26,8 @@ _FROM_NOISE = 0.98
 _ZERO = 1e-4
 
 
-def samplers() -> list[str]:
-    """Names of the official solvers, then of all that this host has now: other packs add theirs at any time."""
+def sampler_names() -> list[str]:
+    """The official solvers, then all samplers that this host has now: other packs add theirs at any time."""
     host = comfy.samplers
     # one list and its parts in the host; packs add to any of them, or put a longer one in its place
     return list(
@@ -34,8 +35,8 @@ def samplers() -> list[str]:
     )
 
 
-def schedulers() -> list[str]:
-    """Names of the official schedule, then of all schedulers that this host has now."""
+def scheduler_names() -> list[str]:
+    """The official schedule, then all schedulers that this host has now."""
     host = comfy.samplers
     return list(
         dict.fromkeys(
@@ -77,7 +78,7 @@ def sampler_named(name: str) -> Any:
     """SAMPLER of an official solver ("wan unipc") or of one of the host's names."""
     if name in SOLVER_NAMES:
         return official_sampler(name.removeprefix(OFFICIAL))
-    if name not in samplers():
+    if name not in sampler_names():
         raise ValueError(
             f"this host has no sampler {name!r}; choose another one, {SOLVER_NAMES[0]!r} is the official one"
         )
@@ -89,17 +90,17 @@ def sigmas_named(name: str, steps: int, shift: float, sampler: str) -> Tensor:
     if name == SCHEDULE_NAME:
         solver = sampler.removeprefix(OFFICIAL) if sampler in SOLVER_NAMES else "unipc"
         return schedule.sigmas(steps, shift, solver)
-    if name not in schedulers():
+    if name not in scheduler_names():
         raise ValueError(
             f"this host has no scheduler {name!r}; choose another one, {SCHEDULE_NAME!r} is the official one"
         )
     schedule.sigmas(steps, shift)  # the same checks of steps and shift
-    sampling = comfy.model_base.model_sampling(_ShiftOnly(shift), comfy.model_base.ModelType.FLOW)
-    return comfy.samplers.calculate_sigmas(sampling, name, steps).cpu()
+    model_sampling = comfy.model_base.model_sampling(_ShiftOnly(shift), comfy.model_base.ModelType.FLOW)
+    return comfy.samplers.calculate_sigmas(model_sampling, name, steps).cpu()
 
 
 class _ShiftOnly:
-    """The one part of a model's description that the host's flow schedulers look at."""
+    """Stand-in for a model's configuration: the one part that the host's flow schedulers read."""
 
     def __init__(self, shift: float) -> None:
         self.sampling_settings = {"shift": shift}
@@ -116,8 +117,8 @@ def sub_range(sigmas: Tensor, start_step: int, end_step: int) -> Tensor:
     return part
 
 
-def make_noise(latent: dict, seed: int, source: str) -> Tensor:
-    """Noise of the latents' shape. "cpu" draws as the host does, "gpu" on the device, as the official code does."""
+def make_noise(latent: Latent, seed: int, source: str) -> Tensor:
+    """Noise of the latents' shape. "cpu": drawn as the host does; "gpu": on the device, as the official code does."""
     samples = latent["samples"]
     if source == "cpu":
         return comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))

@@ -1,10 +1,9 @@
 """Speech to video: the conditioning of one clip in the host's own keys, and the whole video, clip after clip."""
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
-import node_helpers
 import torch
 from torch import Tensor
 
@@ -15,30 +14,137 @@ from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
 from ...wan_models.images.sizes import size_for_s2v
 from ...wan_models.sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
-from ..media import conditioning, latents
+from ..host_types import Audio, AudioEncoder, Latent, Model, Vae
+from ..media import latents
 from ..media.audio import check_sound, encodable
+from ..media.conditioning import FIT, Prompts, check_vae
 from ..models import identity
 from ..progress import without_progress
-from . import preflight, run
-from .clip_run import ClipRun
+from . import preflight
+from .clip_run import ClipPlan, ClipRun, ClipSampling
 
 FPS = RELEASES["S2V-14B"].fps
 
 
-_VAE = "S2V-14B works with the 2.1 VAE"
+@dataclass(frozen=True)
+class SpeechModels:
+    """The models that make a talking video."""
+
+    model: Model
+    vae: Vae
+    audio_encoder: AudioEncoder
+
+    def check(self) -> None:
+        """Raises ValueError where one is missing, or made for something else."""
+        preflight.check_family(self.model, "s2v")
+        if self.audio_encoder is None:
+            raise ValueError(
+                "no audio encoder is connected: load wav2vec2-large-xlsr-53-english with WanAudioEncoderLoader"
+            )
+        _check_vae(self.vae)
 
 
-def _check(vae: Any, encoded: Any) -> None:
-    conditioning.check_vae(vae, 16, _VAE)
+@dataclass(frozen=True, kw_only=True)
+class SpeechVideoInputs:
+    """Inputs of a whole talking video: who speaks (IMAGE), the speech, and poses to follow at `pose_fps` frames per
+    second.
+
+    width, height, fit: see `video_size`. clips: 0 for as many as the audio needs. start_from_reference: the video
+    begins with the reference image itself."""
+
+    reference_image: Tensor
+    audio: Audio
+    width: int
+    height: int
+    frames_per_clip: int
+    clips: int
+    pose_video: Tensor | None = None
+    start_from_reference: bool = False
+    pose_fps: float = float(FPS)
+    fit: str = FIT[0]
+
+    def plan(self, seconds: float) -> ClipPlan:
+        """The clips of a video for so much audio. ValueError where they cannot be made."""
+        frames = max(1, round(seconds * FPS))
+        needed = speech_clip_count(frames, self.frames_per_clip, self.start_from_reference)
+        clips = min(self.clips, needed) if self.clips else needed
+        size = video_size(self.reference_image, self.width, self.height, self.fit)
+        return ClipPlan(min(frames, clips * self.frames_per_clip), self.frames_per_clip, clips, *size)
+
+    def poses(self, frames: int) -> Tensor | None:
+        """The first `frames` of the pose video, thinned out to FPS."""
+        if self.pose_video is None:
+            return None
+        return self.pose_video[:: max(1, round(self.pose_fps / FPS))][:frames]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechClipInputs:
+    """Inputs of one clip: `frames` frames from `frame_offset` on, in the audio and in the pose video (at FPS).
+
+    motion_frames: IMAGE of the frames before it, None for the first clip. width, height, fit: see `video_size`."""
+
+    reference_image: Tensor
+    width: int
+    height: int
+    frames: int
+    frame_offset: int
+    pose_video: Tensor | None = None
+    motion_frames: Tensor | None = None
+    fit: str = FIT[0]
+
+
+class SpeechConditioner:
+    """Conditioning of the clips of one video, whose reference and audio are encoded once.
+
+    picture [1, H, W, 3] has the video's size. encoded: AUDIO_ENCODER_OUTPUT. poses: IMAGE of any size, a frame for each
+    of the video's `frames`, or less, or None."""
+
+    def __init__(
+        self,
+        vae: Vae,
+        prompts: Prompts,
+        picture: Tensor,
+        *,
+        encoded: dict[str, Any],
+        poses: Tensor | None,
+        frames: int,
+        frames_per_clip: int,
+    ) -> None:
+        self._vae, self._prompts, self._frames_per_clip = vae, prompts, frames_per_clip
+        self._size = (picture.shape[2], picture.shape[1])
+        self._audio = audio_steps(encoded, frames_per_clip, frames)
+        self._poses = None if poses is None else shortest_side_crop_float(rgb(poses), *self._size)
+        self._reference = vae.encode(picture)
+
+    def clip(self, start: int, motion: Tensor | None) -> tuple[Prompts, Latent]:
+        """Conditioning and empty LATENT of the clip from frame `start` on; motion: latents of the frames before it."""
+        frames = self._frames_per_clip
+        shared: dict[str, Any] = {"reference_latents": [self._reference]}
+        if self._poses is not None:
+            shared["control_video"] = self._vae.encode(pose_clip(self._poses, start, frames))[:, :, 1:]
+        if motion is not None:
+            shared["reference_motion"] = motion
+        audio = self._audio[..., start : start + frames]
+        # the negative prompt goes with silence, as in the official code
+        prompts = self._prompts.with_values(
+            shared | {"audio_embed": audio}, shared | {"audio_embed": audio * 0.0}
+        )
+        return prompts, latents.empty(*self._size, frames - 3, 1, self._vae)
+
+
+def _check_vae(vae: Vae) -> None:
+    check_vae(vae, 16, "S2V-14B works with the 2.1 VAE")
+
+
+def audio_steps(encoded: dict[str, Any], frames_per_clip: int, frames: int) -> Tensor:
+    """AUDIO_ENCODER_OUTPUT -> [1, layers, C, N], one step per frame, at least `frames` of them; silence at the end.
+
+    Raises ValueError where it holds no encoded audio."""
     if not encoded or "encoded_audio_all_layers" not in encoded:
         raise ValueError("no encoded audio is connected: load an audio encoder, and encode the audio with it")
-
-
-def audio_steps(encoded: dict, frames_per_clip: int, frames: int) -> Tensor:
-    """AUDIO_ENCODER_OUTPUT -> [1, layers, C, N], one step per frame, at least `frames` of them; silence at the end."""
-    steps = per_frame(torch.cat(list(encoded["encoded_audio_all_layers"])).float(), frames_per_clip, FPS)[
-        None
-    ]
+    features = torch.cat(list(encoded["encoded_audio_all_layers"])).float()
+    steps = per_frame(features, frames_per_clip, FPS)[None]
     return torch.nn.functional.pad(steps, (0, max(0, frames - steps.shape[-1])))
 
 
@@ -47,173 +153,103 @@ def video_size(reference: Tensor, width: int, height: int, fit: str) -> tuple[in
     if fit == "exact":
         latents.check_size(width, height, 1, 16)
         return width, height
-    return size_for_s2v(reference.shape[2], reference.shape[1], width * height)
+    rows, columns = rgb(reference).shape[1:3]
+    return size_for_s2v(columns, rows, width * height)
 
 
-def clip_condition(
-    conditioning: Any,
-    reference: Tensor | None,
-    audio: Tensor | None,
-    pose: Tensor | None,
-    motion: Tensor | None,
-) -> Any:
-    """CONDITIONING with the host's keys of one clip. Latents are raw; audio [1, layers, C, frames]."""
-    values = {"audio_embed": audio, "control_video": pose, "reference_motion": motion}
-    values = {name: value for name, value in values.items() if value is not None}
-    if reference is not None:
-        values["reference_latents"] = [reference]
-    return node_helpers.conditioning_set_values(conditioning, values)
-
-
-def _pair(positive: Any, negative: Any, audio: Tensor, *given: Tensor | None) -> tuple[Any, Any]:
-    """The negative prompt goes with silence, as in the official code."""
-    reference, pose, motion = given
-    return (
-        clip_condition(positive, reference, audio, pose, motion),
-        clip_condition(negative, reference, audio * 0.0, pose, motion),
-    )
+def _picture(reference: Tensor, size: tuple[int, int]) -> Tensor:
+    """The first of IMAGE at the video's size, [1, H, W, 3]."""
+    return shortest_side_crop(rgb(reference)[:1], *size)
 
 
 def one_clip(
-    positive: Any,
-    negative: Any,
-    vae: Any,
-    encoded: dict,
-    reference: Tensor,
-    width: int,
-    height: int,
-    frames: int,
-    fit: str,
-    start: int = 0,
-    pose: Tensor | None = None,
-    motion: Tensor | None = None,
-) -> tuple[Any, Any, dict]:
-    """Conditioning (positive, negative) and empty LATENT of the clip of `frames` frames from frame `start` on.
+    prompts: Prompts, vae: Vae, encoded: dict[str, Any], inputs: SpeechClipInputs
+) -> tuple[Prompts, Latent]:
+    """Conditioning and empty LATENT of one clip; encoded: AUDIO_ENCODER_OUTPUT of the whole audio.
 
-    motion: the frames before the clip, IMAGE; None for a video's first clip. Raises ValueError where a clip's
-    length or size cannot be made."""
-    _check(vae, encoded)
-    speech_clip_count(frames, frames, True)
-    reference = rgb(reference)[:1]
-    size = video_size(reference, width, height, fit)
-    steps = audio_steps(encoded, frames, start + frames)[..., start : start + frames]
-    pose_latents = motion_latents = None
-    if pose is not None:
-        pose_latents = vae.encode(pose_clip(shortest_side_crop_float(rgb(pose), *size), start, frames))[
-            :, :, 1:
-        ]
-    if motion is not None:
-        past = shortest_side_crop(rgb(motion)[-MOTION_FRAMES:], *size)
-        motion_latents = vae.encode(
-            torch.cat([past.new_full((MOTION_FRAMES - past.shape[0], *past.shape[1:]), 0.5), past])
-        )
-    picture = vae.encode(shortest_side_crop(reference, *size))
-    out = _pair(positive, negative, steps, picture, pose_latents, motion_latents)
-    return *out, latents.empty(*size, frames - 3, 1, vae)
+    Raises ValueError where a clip's length or size cannot be made."""
+    _check_vae(vae)
+    speech_clip_count(inputs.frames, inputs.frames, True)
+    size = video_size(inputs.reference_image, inputs.width, inputs.height, inputs.fit)
+    conditioner = SpeechConditioner(
+        vae,
+        prompts,
+        _picture(inputs.reference_image, size),
+        encoded=encoded,
+        poses=inputs.pose_video,
+        frames=inputs.frame_offset + inputs.frames,
+        frames_per_clip=inputs.frames,
+    )
+    motion = None
+    if inputs.motion_frames is not None:
+        past = shortest_side_crop(rgb(inputs.motion_frames)[-MOTION_FRAMES:], *size)
+        grey = past.new_full((MOTION_FRAMES - past.shape[0], *past.shape[1:]), 0.5)
+        motion = vae.encode(torch.cat([grey, past]))
+    return conditioner.clip(inputs.frame_offset, motion)
 
 
 def speech_video(
-    model: Any,
-    positive: Any,
-    negative: Any,
-    vae: Any,
-    audio_encoder: Any,
-    audio: dict,
-    reference: Tensor,
-    pose_video: Tensor | None,
-    pose_fps: float,
-    width: int,
-    height: int,
-    fit: str,
-    frames_per_clip: int,
-    clips: int,
-    from_reference: bool,
-    settings: run.Settings,
-    seed: int,
-    noise_source: str,
-    folder: str,
-    tell: Callable[[str], None],
-) -> tuple[Tensor, dict, str]:
+    models: SpeechModels,
+    prompts: Prompts,
+    inputs: SpeechVideoInputs,
+    sampling: ClipSampling,
+    on_progress: Callable[[str], None],
+) -> tuple[Tensor, Audio, str]:
     """The whole video of an audio: IMAGE, the AUDIO cut to it, and one line on what was done.
 
-    clips: 0 for as many as the audio needs. folder: below the host's output folder, where finished clips are kept so
-    that a run that ended early goes on; empty for none. tell(text) is called as clips begin.
-    Raises ValueError where inputs do not fit, before anything is sampled."""
-    preflight.check_family(model, "s2v")
-    if audio_encoder is None:
-        raise ValueError(
-            "no audio encoder is connected: load wav2vec2-large-xlsr-53-english with WanAudioEncoderLoader"
-        )
-    conditioning.check_vae(vae, 16, _VAE)
-    waveform, rate = check_sound(audio)
-    wanted = max(1, round(waveform.shape[-1] / rate * FPS))
-    needed = speech_clip_count(wanted, frames_per_clip, from_reference)
-    clips = min(clips, needed) if clips else needed
-    frames = min(wanted, clips * frames_per_clip)
-    reference = rgb(reference)[:1]
-    size = video_size(reference, width, height, fit)
-    picture = shortest_side_crop(reference, *size)
+    on_progress as in `ClipRun`. Raises ValueError where inputs do not fit, before anything is sampled."""
+    models.check()
+    waveform, rate = check_sound(inputs.audio)
+    plan = inputs.plan(waveform.shape[-1] / rate)
+    picture = _picture(inputs.reference_image, plan.size)
 
-    @cache
-    def inputs() -> identity.Parts:
-        given = {
-            "audio": (waveform, rate),
-            "reference_image, width, height or fit": picture,
-            "pose_video": pose_video,
-            "pose_fps": None if pose_video is None else pose_fps,
-            "seed": seed,
-            "noise_source": noise_source,
-            "frames_per_clip": frames_per_clip,
-            "start_from_reference": from_reference,
-        }
-        seen = {"audio_encoder": identity.of_loaded(audio_encoder, "the audio encoder")}
-        return identity.of_inputs(given, vae, settings) | seen
+    def parts() -> identity.Parts:
+        return _identity(models, inputs, picture, (waveform, rate))
 
-    def described() -> identity.Parts:
-        return inputs() | identity.of_prompts(positive, negative)
-
-    whole = ClipRun(model, settings.steps, clips, frames, size, folder, described, tell)
-    encoded = audio_encoder.encode_audio(waveform, rate)
-    _check(vae, encoded)
+    run = ClipRun(models.model, prompts, plan, sampling, parts, on_progress)
+    encoded = models.audio_encoder.encode_audio(waveform, rate)
+    frames = plan.clips * plan.frames_per_clip
     with without_progress():
-        reference_latent = vae.encode(picture)
-    steps = audio_steps(encoded, frames_per_clip, clips * frames_per_clip)
-    pose = None
-    if pose_video is not None:
-        every = max(1, round(pose_fps / FPS))
-        pose = shortest_side_crop_float(rgb(pose_video[::every][: clips * frames_per_clip]), *size)
+        conditioner = SpeechConditioner(
+            models.vae,
+            prompts,
+            picture,
+            encoded=encoded,
+            poses=inputs.poses(frames),
+            frames=frames,
+            frames_per_clip=plan.frames_per_clip,
+        )
 
-    def denoise(clip: SpeechSegment) -> Tensor:
-        whole.begin(clip.index)
-        part = slice(clip.start, clip.start + frames_per_clip)
-        pose_latents = (
-            None if pose is None else vae.encode(pose_clip(pose, clip.start, frames_per_clip))[:, :, 1:]
-        )
-        conditions = _pair(positive, negative, steps[..., part], reference_latent, pose_latents, clip.motion)
-        latent = latents.empty(*size, frames_per_clip - 3, 1, vae)
-        out, _ = run.run(
-            model,
-            model,
-            *conditions,
-            latent,
-            settings,
-            seed + clip.index,
-            noise_source,
-            callback=whole.step,
-        )
-        return out["samples"]
+    def denoise(segment: SpeechSegment) -> Tensor:
+        run.begin(segment.index)
+        noise = replace(sampling.noise, seed=sampling.noise.seed + segment.index)
+        return run.sample(segment.index, *conditioner.clip(segment.start, segment.motion), noise)
 
     made = speech_clips(
         denoise,
-        vae.encode,
-        lambda z: vae.decode(z)[0],
+        models.vae.encode,
+        lambda z: models.vae.decode(z)[0],
         picture,
-        frames_per_clip,
-        clips,
-        from_reference,
-        whole.done,
+        plan.frames_per_clip,
+        plan.clips,
+        inputs.start_from_reference,
+        run.done,
     )
-    video = whole.collect(made)
-    sound = encodable(waveform, rate, video.shape[0] / FPS)
-    report = f"{video.shape[0]} frames in {clips} clips of {frames_per_clip}, {video.shape[0] / FPS:.2f} s"
-    return video, sound, whole.report(report)
+    video = run.collect(made)
+    seconds = video.shape[0] / FPS
+    report = f"{video.shape[0]} frames in {plan.clips} clips of {plan.frames_per_clip}, {seconds:.2f} s"
+    return video, encodable(waveform, rate, seconds), run.report(report)
+
+
+def _identity(
+    models: SpeechModels, inputs: SpeechVideoInputs, picture: Tensor, sound: tuple[Tensor, int]
+) -> identity.Parts:
+    values = {
+        "audio": sound,
+        "reference_image, width, height or fit": picture,
+        "pose_video": inputs.pose_video,
+        "pose_fps": None if inputs.pose_video is None else inputs.pose_fps,
+        "start_from_reference": inputs.start_from_reference,
+    }
+    encoder = {"audio_encoder": identity.of_loaded(models.audio_encoder, "the audio encoder")}
+    return identity.of_values(values) | identity.of_vae(models.vae) | encoder

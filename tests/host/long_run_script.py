@@ -24,10 +24,11 @@ import torch  # noqa: E402
 from comfy_api.latest._input_impl.video_types import VideoFromComponents  # noqa: E402
 from comfy_api.latest._util import VideoComponents  # noqa: E402
 
-audio, clip_run, clip_store, identity = (
+audio, conditioning, clip_run, clip_store, settings, identity = (
     import_module(f"{pack_name}.comfy_bridge.{module}")
-    for module in ("media.audio", "sampling.clip_run", "sampling.clip_store", "models.identity")
-)
+    for module in ("media.audio", "media.conditioning", "sampling.clip_run", "sampling.clip_store", "sampling.settings",
+                   "models.identity")
+)  # fmt: skip
 OUTPUT = Path(tempfile.mkdtemp())
 folder_paths.set_output_directory(str(OUTPUT))
 PARTS = {"seed": "5", "audio": "a" * 64}
@@ -175,11 +176,15 @@ class failing:
         setattr(self.module, self.name, self.real)
 
 
+PROMPTS = conditioning.Prompts([], [])
+SETTINGS, NOISE = settings.Settings.of_release("S2V-14B"), settings.Noise(5)
 MODEL = SimpleNamespace(model=SimpleNamespace(), get_model_object=lambda name: None)
 
 
 def clips(folder="", frames=8, size=(64, 48), clips=2):
-    return clip_run.ClipRun(MODEL, 1, clips, frames, size, folder, lambda: PARTS, print)
+    sampling = clip_run.ClipSampling(SETTINGS, NOISE, folder)
+    plan = clip_run.ClipPlan(frames, frames, clips, *size)
+    return clip_run.ClipRun(MODEL, PROMPTS, plan, sampling, lambda: PARTS, print)
 
 
 def rooms():

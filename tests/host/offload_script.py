@@ -56,6 +56,16 @@ def cast_on_the_fly(patcher: object) -> int:
     return sum(bool(getattr(m, "comfy_cast_weights", False)) for m in patcher.model.modules())
 
 
+def sample_with(model: object, conditions: tuple, steps: int, low: object = None) -> torch.Tensor:
+    """WanMoESampler under `conditions`: positive, negative and LATENT."""
+    positive, negative, latent = conditions
+    out = nodes["WanMoESampler"].execute(
+        model_high=model, model_low=low, positive=positive, negative=negative, latent_image=latent, preset="custom",
+        seed=1, steps=steps,
+    )  # fmt: skip
+    return out.args[0]["samples"]
+
+
 @torch.inference_mode()
 def main() -> dict:
     def first(node: str, *args: object) -> object:
@@ -66,14 +76,13 @@ def main() -> dict:
     clip = first("WanT5Loader", RELEASE + "models_t5_umt5-xxl-enc-bf16.pth", "fp32")
     vae = first("WanVAELoader", RELEASE + "Wan2.1_VAE.pth")
     positive, negative = nodes["WanT5Encode"].execute(clip, "two cats", "blurry").args
-    latent = first("WanEmptyLatent", 64, 48, 9)
+    conditions = (positive, negative, first("WanEmptyLatent", 64, 48, 9))
 
     def text() -> torch.Tensor:
         return nodes["WanT5Encode"].execute(clip, "two cats", "blurry").args[0][0][0]
 
     def sample() -> torch.Tensor:
-        settings = [positive, negative, latent, "custom", 1, low, 4]
-        return first("WanMoESampler", high, *settings)["samples"]
+        return sample_with(high, conditions, 4, low)
 
     z = sample()
     results = {"tables": tables()}
@@ -98,27 +107,25 @@ def main() -> dict:
             "reloaded": difference(run(), full),
         }
 
-    results["packed"] = packed_with_lora(sample_with=(positive, negative, latent))
+    results["packed"] = packed_with_lora(conditions)
     results["clip"] = clip_image(positive, negative, vae)
     results["speech"] = speech(positive, negative, vae)
-    results["workers"] = workers(clip, vae, sample_with=(positive, negative, latent))
+    results["workers"] = workers(clip, vae, conditions)
     results["patch"] = replaced_block(high, sample, z)
     results["switch"] = switch(high, low, sample, z)
     return results
 
 
-def packed_with_lora(sample_with: tuple) -> dict:
+def packed_with_lora(conditions: tuple) -> dict:
     """A GGUF model under a LoRA: loaded whole, a part of its layers offloaded from there, every layer cast on the
     fly, and loaded again, with the strength changed in between."""
     model = nodes["WanDiTLoader"].execute("packed.gguf").args[0]
-    kind = nodes["WanMoESampler"]
 
     def patched(strength: float) -> object:
         return nodes["WanLoRA"].execute(model, "lora.safetensors", None, strength).args[0]
 
     def sample(patcher: object) -> torch.Tensor:
-        positive, negative, latent = sample_with
-        return kind.execute(patcher, positive, negative, latent, "custom", 1, None, 4).args[0]["samples"]
+        return sample_with(patcher, conditions, 4)
 
     one, half = patched(1.0), patched(0.5)
     full, full_half = sample(one), sample(half)
@@ -149,7 +156,7 @@ def clip_image(positive: object, negative: object, vae: object) -> dict:
         output = None if features is None else SimpleNamespace(penultimate_hidden_states=features)
         size = {"width": 64, "height": 48, "frames": 5, "start_image": image, "clip_vision_output": output}
         inputs = nodes["WanI2VCondition"].execute(positive, negative, vae, **size).args
-        return nodes["WanMoESampler"].execute(model, *inputs, "custom", 1, None, 4).args[0]["samples"]
+        return sample_with(model, inputs, 4)
 
     features = torch.randn(1, 257, 1280, generator=generator)
     with_clip = sample(features)
@@ -181,8 +188,12 @@ def speech(positive: object, negative: object, vae: object) -> dict:
         getattr(network, name).register_forward_hook(count)
 
     def film() -> torch.Tensor:
-        inputs = [positive, negative, vae, listener, audio, picture, 64, 64, 12, 0, "custom", 1]
-        return nodes["WanSpeechToVideo"].execute(model, *inputs, fit="exact", steps=4).args[0]
+        out = nodes["WanSpeechToVideo"].execute(
+            model=model, positive=positive, negative=negative, vae=vae, audio_encoder=listener, audio=audio,
+            reference_image=picture, width=64, height=64, frames_per_clip=12, clips=0, preset="custom", seed=1,
+            fit="exact", steps=4,
+        )  # fmt: skip
+        return out.args[0]
 
     with comparisons() as compared:
         full = film()
@@ -192,12 +203,20 @@ def speech(positive: object, negative: object, vae: object) -> dict:
     partial = film()
 
     def sample(which: object, conditions: object) -> torch.Tensor:
-        return nodes["WanMoESampler"].execute(which, *conditions, "custom", 1, None, 4).args[0]["samples"]
+        return sample_with(which, conditions, 4)
 
     heard = nodes["WanAudioEncode"].execute(listener, audio).args[0]
     size = {"width": 64, "height": 64}
     ours = nodes["WanS2VCondition"].execute(
-        positive, negative, vae, heard, picture, frames=12, frame_offset=0, fit="exact", **size
+        positive,
+        negative,
+        vae,
+        heard,
+        reference_image=picture,
+        frames=12,
+        frame_offset=0,
+        fit="exact",
+        **size,
     )
     theirs = WanSoundImageToVideo.execute(
         positive, negative, vae, length=9, batch_size=1, audio_encoder_output=heard, ref_image=picture, **size
@@ -206,10 +225,10 @@ def speech(positive: object, negative: object, vae: object) -> dict:
 
     host_model = UNETLoader().load_unet("s2v_host.safetensors", "default")[0]
     heard = {"encoded_audio_all_layers": [torch.randn(1, 65, 1024, generator=generator) for _ in range(25)]}
-    inputs = {"frames": 12, "frame_offset": 0, "fit": "exact", **size}
-    driven = nodes["WanS2VCondition"].execute(positive, negative, vae, heard, picture, **inputs).args
+    inputs = {"reference_image": picture, "frames": 12, "frame_offset": 0, "fit": "exact", **size}
+    driven = nodes["WanS2VCondition"].execute(positive, negative, vae, heard, **inputs).args
     quiet = {"encoded_audio_all_layers": [layer * 0 for layer in heard["encoded_audio_all_layers"]]}
-    silent = nodes["WanS2VCondition"].execute(positive, negative, vae, quiet, picture, **inputs).args
+    silent = nodes["WanS2VCondition"].execute(positive, negative, vae, quiet, **inputs).args
     loud = sample(host_model, driven)
     same_file = nodes["WanDiTLoader"].execute("s2v_host.safetensors").args[0]
     return {
@@ -224,13 +243,12 @@ def speech(positive: object, negative: object, vae: object) -> dict:
     }
 
 
-def workers(clip: object, vae: object, sample_with: tuple) -> dict:
+def workers(clip: object, vae: object, conditions: tuple) -> dict:
     """Models of this process and a group on the same devices: each makes room for the other where memory is short."""
     model = nodes["WanDiTLoader"].execute(RELEASE + "low_noise_model").args[0]
 
     def sample(which: object) -> torch.Tensor:
-        settings = (*sample_with, "custom", 1, None, 8)
-        return nodes["WanMoESampler"].execute(which, *settings).args[0]["samples"]
+        return sample_with(which, conditions, 8)
 
     expected = sample(model)
     others = (clip.patcher, vae.patcher, model)

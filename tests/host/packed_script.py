@@ -80,8 +80,8 @@ def main() -> dict:
     vae = wan["WanVAELoader"].execute("wan/T2V-A14B/Wan2.1_VAE.pth").args[0]
 
     def sample(model: object, positive: object) -> torch.Tensor:
-        inputs = (model, positive, texts[1], latent, "custom", 1, None, 1)
-        return wan["WanMoESampler"].execute(*inputs).args[0]["samples"]
+        inputs = {"latent_image": latent, "preset": "custom", "seed": 1, "steps": 1}
+        return wan["WanMoESampler"].execute(model, positive, texts[1], **inputs).args[0]["samples"]
 
     def run(model: object) -> torch.Tensor:
         """One forward as the host loads and calls a model."""

@@ -153,6 +153,7 @@ def test_code_in_a_file_never_runs(host, broken, tmp_path):
         ("sample", {"shift": 0.0}, "shift"),
         ("sample", {"start_step": 4}, "no steps are left between start_step 4 and end_step"),
         ("sample", {"sampler": "nonsense"}, "sampler"),
+        ("sample", {"cfg_hihg": ["latent", 0]}, "unexpected keyword argument 'cfg_hihg'"),
         (
             "high",
             {"model_name": "../../etc/passwd"},

@@ -227,6 +227,7 @@ def test_odd_audio_and_pictures_make_a_video(host, folder, inputs):
         ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4"),
         ({"checkpoint_folder": "../../elsewhere"}, "lies outside the output folder"),
         ({"fit": "exact", "width": 70}, "width 70 is not a multiple of 16"),
+        ({"cfg_high": ("speaker", 0)}, "unexpected keyword argument 'cfg_high'"),
     ],
 )
 def test_what_cannot_work_says_why(host, folder, inputs, message):

@@ -1,0 +1,78 @@
+"""One sampling run of both experts, from settings to LATENT."""
+
+from collections.abc import Callable
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..host_types import Latent, Model
+from ..media.conditioning import Prompts
+from . import preflight, preview, samplers
+from .experts import Experts, ExpertsGuider
+from .settings import ALL_STEPS, Noise, Settings, StepRange, Steps, steps_of
+
+
+def sample_with_experts(
+    experts: Experts,
+    prompts: Prompts,
+    latent_image: Latent,
+    settings: Settings,
+    noise: Noise,
+    steps: StepRange = ALL_STEPS,
+    callback: Callable[[int, Tensor, Tensor, int], None] | None = None,
+) -> tuple[Latent, str]:
+    """Samples a latent; returns the LATENT and one line on what was done.
+
+    callback(step, denoised, x, steps): in the place of the node's own progress and preview. Raises ValueError where
+    models, prompts and latent do not belong together."""
+    high = experts.high
+    preflight.check_image(high, prompts.positive)
+    preflight.check_vision(high, prompts.positive)
+    samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent_image, high))
+    run = steps_of(settings, steps)
+    guider = ExpertsGuider(experts, settings.boundary, (settings.cfg_high, settings.cfg_low))
+    guider.set_conds(*prompts)
+    out = guider.sample(
+        samplers.make_noise(latent_image, noise.seed, noise.noise_source)
+        if noise.add_noise
+        else torch.zeros_like(samples),
+        samples,
+        samplers.sampler_named(settings.sampler),
+        run.sigmas,
+        denoise_mask=latent_image.get("noise_mask"),
+        callback=callback or preview.callback(high, run.last - run.first),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=noise.seed,
+    )
+    out = out.to(comfy.model_management.intermediate_device())
+    return {**latent_image, "samples": out}, _report(experts, settings, run)
+
+
+def check_latent(latent: Latent, model: Model) -> Tensor:
+    """The samples of a LATENT for this model; ValueError where they were made for another one."""
+    samples = latent["samples"]
+    if samples.ndim != 5:
+        raise ValueError(
+            f"the latent has shape {tuple(samples.shape)}: a Wan model needs a video latent (batch, channels, frames, "
+            "height, width). Make it with WanEmptyLatent or WanVAEEncode"
+        )
+    channels = model.get_model_object("latent_format").latent_channels
+    if samples.shape[1] != channels:
+        raise ValueError(
+            f"the latent has {samples.shape[1]} channels and the model works on {channels}: they belong to different "
+            "VAEs. Connect the model's own VAE to the node that makes the latent"
+        )
+    return samples
+
+
+def _report(experts: Experts, settings: Settings, run: Steps) -> str:
+    count = run.last - run.first
+    if experts.low is experts.high:
+        return f"{count} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
+    return (
+        f"{run.at_high} of {count} steps on the high-noise expert, {count - run.at_high} on the low-noise expert "
+        f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / {settings.cfg_low:g})"
+    )

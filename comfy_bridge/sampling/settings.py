@@ -1,0 +1,100 @@
+"""Settings of a sampling run, by the names of the nodes' inputs, and the steps that they give."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...wan_models.families import DISTILLED, RELEASES
+from ...wan_models.sampling.schedule import timestep_of
+from ...wan_models.sampling.solvers import SOLVERS
+from . import samplers
+
+CUSTOM = "custom"
+PRESETS = {**RELEASES, **DISTILLED}
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Steps, CFG scale of each expert, schedule and solver. boundary: noise level in 0..1 from which the high-noise
+    expert works."""
+
+    steps: int
+    shift: float
+    cfg_high: float
+    cfg_low: float
+    boundary: float
+    sampler: str
+    scheduler: str
+
+    @classmethod
+    def of_release(cls, name: str) -> "Settings":
+        """The official settings of one of PRESETS."""
+        release = PRESETS[name]
+        low, high = release.guidance
+        # a release with one expert runs it from the first step to the last
+        boundary = 0.0 if release.boundary is None else release.boundary
+        if release.solver in SOLVERS:
+            sampler, scheduler = samplers.OFFICIAL + release.solver, samplers.SCHEDULE_NAME
+        else:
+            sampler, scheduler = release.solver, "simple"
+        return cls(release.steps, release.shift, high, low, boundary, sampler, scheduler)
+
+    @classmethod
+    def of_preset(cls, preset: str, custom: "Settings") -> "Settings":
+        """The official settings of a preset, or `custom` where it is "custom". ValueError on other names."""
+        if preset == CUSTOM:
+            return custom
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join([*PRESETS, CUSTOM])}")
+        return cls.of_release(preset)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise that a video is made of. noise_source: one of `samplers.NOISE_SOURCES`. add_noise: False for a latent
+    that has noise left."""
+
+    seed: int
+    noise_source: str = samplers.NOISE_SOURCES[0]
+    add_noise: bool = True
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """The part of a schedule that is run: from start_step up to, and without, end_step."""
+
+    start_step: int = 0
+    end_step: int = MAX_STEPS
+
+
+ALL_STEPS = StepRange()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps of a run: those from `first` up to `last` of a whole schedule.
+
+    whole: its sigmas, float32 [n + 1]. high: bool [n], the steps that the high-noise expert takes."""
+
+    whole: Tensor
+    high: Tensor
+    first: int
+    last: int
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.whole[self.first : self.last + 1]
+
+    @property
+    def at_high(self) -> int:
+        """Number of steps of the high-noise expert in this run."""
+        return int(self.high[self.first : self.last].sum())
+
+
+def steps_of(settings: Settings, part: StepRange = ALL_STEPS) -> Steps:
+    """The steps of these settings. ValueError where they give no schedule, or no step is left in `part`."""
+    whole = samplers.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
+    count = len(samplers.sub_range(whole, part.start_step, part.end_step)) - 1
+    high = timestep_of(whole[:-1], whole) >= settings.boundary * 1000
+    return Steps(whole, high, part.start_step, part.start_step + count)
