@@ -4,7 +4,8 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge import folders
 from ..comfy_bridge.models import autoencoder, diffusion, model_info, text_encoder, vision
-from ..comfy_bridge.multi_gpu import model as multi_gpu
+from ..comfy_bridge.multi_gpu import text_encoder as shared_text_encoder
+from ..comfy_bridge.multi_gpu import vae as shared_vae
 from .schema import schema, size_inputs
 
 
@@ -83,7 +84,7 @@ class WanT5Loader(io.ComfyNode):
     def execute(cls, t5_name: str, weight_dtype: str = "default", device: str = "default") -> io.NodeOutput:
         path = folders.resolve(t5_name, "text_encoders")
         if device == "multi gpu":
-            return io.NodeOutput(multi_gpu.load_text_encoder(path, weight_dtype))
+            return io.NodeOutput(shared_text_encoder.load_text_encoder(path, weight_dtype))
         return io.NodeOutput(text_encoder.load_text_encoder(path, weight_dtype, device))
 
 
@@ -124,7 +125,7 @@ class WanVAELoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str, weight_dtype: str = "fp32", device: str = "default") -> io.NodeOutput:
-        load = multi_gpu.load_vae if device == "multi gpu" else autoencoder.load_vae
+        load = shared_vae.load_vae if device == "multi gpu" else autoencoder.load_vae
         return io.NodeOutput(load(folders.resolve(vae_name, "vae"), weight_dtype))
 
 

@@ -6,12 +6,13 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media.conditioning import Prompts
-from ..comfy_bridge.multi_gpu import model as multi_gpu
+from ..comfy_bridge.multi_gpu.model import share
+from ..comfy_bridge.multi_gpu.workers import ATTENTION, FSDP, MODES, Settings
 from ..comfy_bridge.sampling.experts import Experts
 from .sampling import sample, sampler_inputs
 from .schema import schema, take
 
-_DEFAULT = multi_gpu.Settings()
+_DEFAULT = Settings()
 
 
 def _group_inputs() -> list:
@@ -28,7 +29,7 @@ def _group_inputs() -> list:
         ),
         io.Combo.Input(
             "mode",
-            options=multi_gpu.MODES,
+            options=MODES,
             default=_DEFAULT.mode,
             optional=True,
             tooltip="auto: measures the GPUs and takes the way that is predicted to be fastest, and says why. "
@@ -53,7 +54,7 @@ def _group_inputs() -> list:
         ),
         io.Combo.Input(
             "fsdp",
-            options=multi_gpu.FSDP,
+            options=FSDP,
             default=_DEFAULT.fsdp,
             optional=True,
             tooltip="Each GPU keeps a part of the weights and gathers a block when it runs: for models that do not fit "
@@ -68,7 +69,7 @@ def _group_inputs() -> list:
         ),
         io.Combo.Input(
             "attention",
-            options=multi_gpu.ATTENTION,
+            options=ATTENTION,
             default=_DEFAULT.attention,
             optional=True,
             tooltip="Attention kernel of the workers. auto: the fastest exact one that is installed.",
@@ -111,7 +112,7 @@ class WanMultiGPU(io.ComfyNode):
     def execute(
         cls, model: io.Model.Type, ray_address: str = _DEFAULT.address, **group: Any
     ) -> io.NodeOutput:
-        shared, report = multi_gpu.share(model, multi_gpu.Settings(address=ray_address.strip(), **group))
+        shared, report = share(model, Settings(address=ray_address.strip(), **group))
         return io.NodeOutput(shared, ui=ui.PreviewText(report))
 
 
@@ -138,9 +139,9 @@ class WanMultiGPUSampler(io.ComfyNode):
         ray_address: str = _DEFAULT.address,
         **inputs: Any,
     ) -> io.NodeOutput:
-        group, inputs = take(multi_gpu.Settings, inputs)
+        group, inputs = take(Settings, inputs)
         group = replace(group, address=ray_address.strip())
-        high, report = multi_gpu.share(model_high, group)
-        low = None if model_low is None else multi_gpu.share(model_low, group)[0]
+        high, report = share(model_high, group)
+        low = None if model_low is None else share(model_low, group)[0]
         latent, text = sample(Experts.of(high, low), Prompts(positive, negative), **inputs)
         return io.NodeOutput(latent, ui=ui.PreviewText(f"{report}\n{text}"))

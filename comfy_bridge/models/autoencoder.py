@@ -1,6 +1,7 @@
 """A Wan video autoencoder as the host's VAE, with everything the host's VAE nodes expect of one."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,27 @@ from .packed import ops
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class _Hosted(VideoVAE):
+class Hosted(VideoVAE):
     """Our networks under the two calls the host makes; latents are raw, the host's latent format normalises them."""
+
+    remote: Callable[[Tensor], Tensor] | None = None
+    """Slot for what decodes elsewhere: raw latents to the video, as `decode`."""
 
     def encode(self, video: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         # the host's own Wan VAE leaves out the frames past 4n+1, and its nodes count on that
         return super().encode(video[:, :, : (video.shape[2] - 1) // 4 * 4 + 1], on_frames=progress())
 
     def decode(self, z: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+        if self.remote is not None:
+            return self.remote(z).to(z.device, self.dtype)
         return super().decode(z, on_frames=progress())
 
 
-class HostVAE21(_Hosted, WanVAE21):
+class HostVAE21(Hosted, WanVAE21):
     """`WanVAE21` for the host."""
 
 
-class HostVAE22(_Hosted, WanVAE22):
+class HostVAE22(Hosted, WanVAE22):
     """`WanVAE22` for the host."""
 
 
@@ -50,7 +56,7 @@ NETWORKS = {"2.1": HostVAE21, "2.2": HostVAE22}
 class WanVAE(comfy.sd.VAE):
     """The host's VAE class around one of our networks."""
 
-    def __init__(self, network: VideoVAE, config: VAEConfig, dtype: torch.dtype) -> None:
+    def __init__(self, network: Hosted, config: VAEConfig, dtype: torch.dtype) -> None:
         # sets the defaults of this host's version and stops before choosing a network, of which it warns
         with compat.unlogged("No VAE weights detected"):
             super().__init__(sd={})
@@ -67,8 +73,10 @@ class WanVAE(comfy.sd.VAE):
         self.output_channels = 3
         self.working_dtypes = list(DTYPES.values())
         self.memory_used_encode = lambda shape, dtype: _peak_bytes(network, shape[3] * shape[4], dtype)
-        self.memory_used_decode = lambda shape, dtype: _peak_bytes(
-            network, shape[3] * shape[4] * space**2, dtype
+        self.memory_used_decode = lambda shape, dtype: (
+            1  # the host divides by it
+            if network.remote is not None
+            else _peak_bytes(network, shape[3] * shape[4] * space**2, dtype)
         )
 
         self.first_stage_model = network
@@ -85,8 +93,8 @@ def _peak_bytes(network: VideoVAE, pixels: int, dtype: torch.dtype) -> int:
     return int(12 * 6 * network.values_per_pixel * pixels * dtype.itemsize)
 
 
-def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoVAE]] = NETWORKS) -> WanVAE:
-    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`, `kinds` has a network per version.
+def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:
+    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`.
 
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     checkpoint = open_model(path)
@@ -94,7 +102,7 @@ def load_vae(path: str | Path, dtype: str = "fp32", kinds: dict[str, type[VideoV
         info = expect(checkpoint, "vae")
     stored = DTYPES[dtype]
     with torch.device("meta"):
-        network = kinds[info.config.version](info.config, ops).to(stored)
+        network = NETWORKS[info.config.version](info.config, ops).to(stored)
     network.eval().requires_grad_(False)
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))

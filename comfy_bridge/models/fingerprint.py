@@ -69,8 +69,6 @@ class Unknown(ValueError):
 
 def name_of(kind: Any) -> str:
     """Module and name of a class or function; packs are imported under the path of their folder."""
-    if isinstance(kind, type):  # a network of ours that workers run is the same network
-        kind = next(k for k in kind.__mro__ if "comfy_bridge.multi_gpu" not in str(k.__module__))
     module = re.split(r"[/\\]", str(getattr(kind, "__module__", "")))[-1]
     name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", type(kind).__qualname__)
     return f"{module}.{name}"

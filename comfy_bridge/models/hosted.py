@@ -31,9 +31,6 @@ _ADVICE = {"text": ". Load it with WanT5Loader", "missing": ": connect WanS2VCon
 class RemoteVelocity(Protocol):
     """What computes a network's velocity somewhere else."""
 
-    stored: str
-    """Name of the dtype that its weights are stored in, "" where that is the file's."""
-
     def __call__(self, network: "Hosted", step: Mapping[str, Any], options: dict) -> Tensor:
         """The velocity for `step`: "x", "timestep", "context", "image", "rotary" and the fields of the network's
         `Inputs`; under the host's transformer_options."""

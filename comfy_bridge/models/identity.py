@@ -33,9 +33,8 @@ _NO_PIXEL_CALLS = {
     "on_cleanup", "on_detach_after", "on_eject_model", "on_deepclone_multigpu", "on_match_multigpu_clones",
 }  # fmt: skip
 _METHODS = {"forward", "extra_conds", "apply_model", "_apply_model", "concat_cond"}
-_DTYPES_OF_NETWORKS = {
-    "dtype", "compute_dtype", "manual_cast_dtype", "weight_comfy_model_dtype", "bias_comfy_model_dtype",
-}  # fmt: skip
+_DTYPES_OF_NETWORKS = {"dtype", "compute_dtype", "manual_cast_dtype"}
+_ARCHIVED = "_comfy_model_dtype"  # names end so under which newer hosts note the dtypes of weights
 _COPIES = {"multigpu_clones", "ignore_multigpu"}  # of the same model, on other devices
 _WEIGHTS: "WeakKeyDictionary[nn.Module, bytes]" = WeakKeyDictionary()
 _settled: dict[str, str] = {}
@@ -253,10 +252,8 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
     """Dtypes of a model's weights and of its arithmetic, in words."""
     model = patcher.model
     network = modules.get("diffusion_model", model)
-    if hasattr(model, "is_converted"):  # ours; workers are told the same in a recipe
-        remote = network.remote
-        is_converted = model.is_converted if remote is None else bool(remote.stored)
-        stored = str(network.dtype) if is_converted else "as in the file"
+    if hasattr(model, "is_converted"):  # ours
+        stored = str(network.dtype) if model.is_converted else "as in the file"
         found = f"{stored}, computed in {network.compute_dtype}"
     else:
         stored = str(getattr(network, "dtype", None))
@@ -276,7 +273,7 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
         f"{name} {value}"
         for holder in holders
         for name, value in vars(holder).items()
-        if isinstance(value, torch.dtype) and name not in _DTYPES_OF_NETWORKS
+        if isinstance(value, torch.dtype) and name not in _DTYPES_OF_NETWORKS and not name.endswith(_ARCHIVED)
     }
     return " ".join([found, *sorted(layers)])
 

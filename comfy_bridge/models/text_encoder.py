@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.model_management
 import comfy.sd
@@ -42,11 +42,20 @@ class HostTokenizer:
         return {}
 
 
+class RemoteEncoder(Protocol):
+    """What computes a network's features somewhere else."""
+
+    def __call__(self, network: "HostUMT5", ids: Tensor, mask: Tensor) -> Tensor:
+        """As `UMT5Encoder.encode`."""
+        ...
+
+
 class HostUMT5(UMT5Encoder):
     """`UMT5Encoder` under the calls the host's CLIP makes of its text models."""
 
     execution_device: torch.device | None = None
-    is_remote = False
+    remote: RemoteEncoder | None = None
+    """Slot for what computes elsewhere; the network then stays on the meta device."""
 
     @property
     def dtypes(self) -> set[torch.dtype]:
@@ -71,15 +80,21 @@ class HostUMT5(UMT5Encoder):
             pairs = pairs[: self.config.text_len]
             ids[row, : len(pairs)] = torch.tensor([int(pair[0]) for pair in pairs])
             mask[row, : len(pairs)] = 1
-        device = self.execution_device or comfy.model_management.text_encoder_device()
-        encoded = self.encode(ids.to(device), mask.to(device), on_layer=_hear_cancel)
+        if self.remote is not None:
+            encoded = self.remote(self, ids, mask)
+        else:
+            device = self.execution_device or comfy.model_management.text_encoder_device()
+            encoded = self.encode(ids.to(device), mask.to(device), on_layer=_check_cancelled)
         return encoded.to(comfy.model_management.intermediate_device(), torch.float32), None
 
     def load_sd(self, sd: dict) -> Any:
         return self.load_state_dict(sd, strict=False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        return self if self.remote is not None else super()._apply(fn, recurse)
 
-def _hear_cancel(done: int, total: int) -> None:
+
+def _check_cancelled(done: int, total: int) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
@@ -102,45 +117,45 @@ def find_tokenizer(file: Checkpoint) -> WanTokenizer:
     )
 
 
-def load_text_encoder(
-    path: str | Path, dtype: str = "default", device: str = "default", kind: type[HostUMT5] = HostUMT5
-) -> comfy.sd.CLIP:
-    """Loads a UMT5 encoder as a CLIP.
-
-    dtype: of weights and computation, one of `DTYPES`; "default" is the file's own (bfloat16 in the official one),
-    and bfloat16 over weights that stay packed or in 8 bits.
-    device: "default" is the host's choice, "cpu" keeps it off the GPU. kind: of network; one that `is_remote` gets no
-    weights.
-    Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
+def build(path: str | Path, dtype: str, device: str = "default") -> tuple[comfy.sd.CLIP, Checkpoint]:
+    """A CLIP as of `load_text_encoder` whose network has no weights yet, and the checkpoint that they are in."""
     file = open_checkpoint(path)
     checkpoint = file.for_model()
     with loader_hints():
         info = expect(checkpoint, "t5")
     tokenizer = find_tokenizer(file)
-    as_in_file = dtype == "default"
     # packed weights and 8-bit floats are for storage: the layers make of them what the official code computes in
     is_narrow = bool(info.packed) or info.dtype.itemsize < 2
     compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
 
-    def build(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
+    def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
         with torch.device("meta"):
-            network = kind(info.config, ops).to(dtype)
-        network.compute_dtype = dtype
-        set_unpacked_dtype(network, dtype)
-        return network.eval().requires_grad_(False)
+            made = HostUMT5(info.config, ops).to(dtype)
+        made.compute_dtype = dtype
+        set_unpacked_dtype(made, dtype)
+        return made.eval().requires_grad_(False)
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there
     options: dict[str, Any] = {"dtype": compute, "initial_device": torch.device("meta")}
     if device == "cpu":
         options |= {"load_device": cpu, "offload_device": cpu}
-    target = SimpleNamespace(params={}, clip=build, tokenizer=lambda **_: HostTokenizer(tokenizer))
-    clip = comfy.sd.CLIP(target, parameters=info.parameters, model_options=options)
+    target = SimpleNamespace(params={}, clip=network, tokenizer=lambda **_: HostTokenizer(tokenizer))
+    return comfy.sd.CLIP(target, parameters=info.parameters, model_options=options), checkpoint
 
+
+def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "default") -> comfy.sd.CLIP:
+    """Loads a UMT5 encoder as a CLIP.
+
+    dtype: of weights and computation, one of `DTYPES`; "default" is the file's own (bfloat16 in the official one),
+    and bfloat16 over weights that stay packed or in 8 bits.
+    device: "default" is the host's choice, "cpu" keeps it off the GPU.
+    Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
+    clip, checkpoint = build(path, dtype, device)
     network = clip.cond_stage_model
-    convert = None if as_in_file else lambda name, weight: weight.to(compute)
-    if not network.is_remote:
-        load_into(network, checkpoint, convert, keep_packed=as_in_file)
+    as_in_file = dtype == "default"
+    convert = None if as_in_file else lambda name, weight: weight.to(network.compute_dtype)
+    load_into(network, checkpoint, convert, keep_packed=as_in_file)
     if has_packed(network):
         clip.patcher = packed_patcher(clip.patcher)
     network.execution_device = clip.patcher.load_device

@@ -7,6 +7,7 @@ of CLIP image features.
 """
 
 import gc
+import importlib
 import json
 import runpy
 import sys
@@ -64,6 +65,22 @@ def sample_with(model: object, conditions: tuple, steps: int, low: object = None
         seed=1, steps=steps,
     )  # fmt: skip
     return out.args[0]["samples"]
+
+
+def identities() -> dict[str, bool]:
+    """Whether models of this process and on the workers count as the same to a folder of finished clips."""
+    pack = nodes["WanMultiGPU"].__module__.rpartition(".nodes")[0]
+    identity = importlib.import_module(f"{pack}.comfy_bridge.models.identity")
+    out = {}
+    for dtype in ("default", "fp16"):
+        model = nodes["WanDiTLoader"].execute(RELEASE + "low_noise_model", dtype).args[0]
+        before = identity.of_model(model)
+        out[dtype] = identity.of_model(nodes["WanMultiGPU"].execute(model, gpus=2).args[0]) == before
+    vaes = (
+        nodes["WanVAELoader"].execute(RELEASE + "Wan2.1_VAE.pth", device=d) for d in ("default", "multi gpu")
+    )
+    here, shared = (identity.of_vae(vae.args[0]) for vae in vaes)
+    return out | {"vae": here == shared}
 
 
 @torch.inference_mode()
@@ -263,6 +280,7 @@ def workers(clip: object, vae: object, conditions: tuple) -> dict:
     )
     made_room = before - sum(one.loaded_size() for one in others)
     keys, size = list(group.group.loads), group.model_size()
+    same = identities()
     management.free_memory(size / 2, group.load_device)
     management.get_free_memory = free
     after = {"loads": len(group.group.loads), "runs": group.group.is_running}
@@ -274,6 +292,7 @@ def workers(clip: object, vae: object, conditions: tuple) -> dict:
         "loads": len(keys),
         "bytes": size,
         "model bytes": model.model_size(),
+        "identities": same,
         "after": after,
         "ended": not group.group.is_running,
     }

@@ -96,6 +96,7 @@ def test_models_here_and_on_the_workers_make_room_for_each_other(results):
     # the second text with the first one, and both again where the experts change; in the other steps none
     assert len(workers["compared"]) <= 4
     assert workers["loads"] == 1 and workers["bytes"] == pytest.approx(workers["model bytes"], rel=0.01)
+    assert workers["identities"] == {"default": True, "fp16": True, "vae": True}
     assert workers["made room"] >= workers["bytes"]  # text encoder or VAE went before the workers loaded
     assert workers["after"] == {
         "loads": 0,

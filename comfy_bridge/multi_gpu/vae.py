@@ -1,0 +1,31 @@
+"""A VAE that all GPUs decode with, each making a strip of the video; encoding stays in this process."""
+
+from pathlib import Path
+
+import comfy.model_management
+from torch import Tensor
+
+from ...wan_models.distributed.weights import Recipe
+from ..models import autoencoder
+from .workers import the_workers
+
+
+class WorkersDecoder:
+    """A hosted VAE's decoder, run by the workers: for its slot `remote`. recipe: of its weights."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __call__(self, z: Tensor) -> Tensor:
+        workers = the_workers()
+        comfy.model_management.load_models_gpu([workers])  # so that the host knows of them
+        group = workers.start()
+        return group.decode(workers.load(self.recipe), z.float())
+
+
+def load_vae(path: Path, dtype: str) -> autoencoder.WanVAE:
+    """A VAE as of `autoencoder.load_vae` that the workers decode with."""
+    vae = autoencoder.load_vae(path, dtype)
+    stored = str(autoencoder.DTYPES[dtype]).removeprefix("torch.")
+    vae.first_stage_model.remote = WorkersDecoder(Recipe("vae", str(path), stored, stored))
+    return vae
