@@ -37,7 +37,7 @@ def media(tmp_path_factory) -> Path:
     write_film(folder / "pose.mp4")
     for seed, name in enumerate(("pose", "bg", "mask")):
         write_video(folder / f"src_{name}.mp4", FRAMES, (WIDTH, HEIGHT), seed=seed)
-    write_video(folder / "src_face.mp4", FRAMES, (512, 512), seed=4)
+    write_video(folder / "src_face.mp4", FRAMES, (512, 512), seed=4, grain=16)
     return folder
 
 

@@ -40,7 +40,7 @@ def group_base(base, tmp_path_factory):
     Image.fromarray(pixels.numpy()).save(inputs / "picture.png")
     write_sound(inputs / "voice.wav", 0.9)
     for name, size in (("pose", (64, 64)), ("face", (512, 512))):
-        write_video(inputs / f"{name}.mp4", 9, size)
+        write_video(inputs / f"{name}.mp4", 9, size, grain=size[0] // 32)
     return folder
 
 

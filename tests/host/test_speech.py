@@ -28,7 +28,8 @@ from wan_models.vae.wan21 import WanVAE21
 
 RELEASE = "wan/S2V-14B"
 SECONDS, RATE, FRAMES, CLIP = 1.3, 44100, 21, 12
-SETTINGS = {"preset": "custom", "steps": 6, "shift": 3.0, "cfg": 4.5}
+STEPS = 4
+SETTINGS = {"preset": "custom", "steps": STEPS, "shift": 3.0, "cfg": 4.5}
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +127,15 @@ def pure(folder, pose):
         noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(3 + clip.index))
         velocity = lambda x, t, given, y: model(x, t, given[0], conditions=given[1])  # noqa: E731
         return video_latents(
-            velocity, velocity, *zip(texts, prepared, strict=True), noise, steps=6, shift=3.0, guidance=(4.5, 4.5),
+            velocity, velocity, *zip(texts, prepared, strict=True), noise, steps=STEPS, shift=3.0, guidance=(4.5, 4.5),
             boundary=0.0,
         )  # fmt: skip
 
     return list(speech_clips(denoise, encode, decode, picture, CLIP, 2))
 
 
-@pytest.mark.parametrize("pose", [0, 9])
-def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, folder, pose):
+def watched(host, folder, name, **inputs):
+    """A run that keeps its clips: its entry, what it told of its progress, and the clips."""
     progress = []
 
     def keep(kind, data):
@@ -142,9 +143,22 @@ def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, fol
             progress.append((data["value"], data["max"]))
 
     heard = int((SECONDS * 16000 - 400) // 320 + 1)  # the audio encoder's own bar, before the clips
-    entry = host.run(graph(pose=pose, checkpoint_folder=f"talk_{pose}"), keep)
-    assert progress == sorted(progress) and progress[-1] == (12, 12)  # one bar over all steps of all clips
-    made, expected = clips_of(folder, f"talk_{pose}"), pure(folder, pose)
+    entry = host.run(graph(checkpoint_folder=name, **inputs), keep)
+    return entry, progress, clips_of(folder, name)
+
+
+@pytest.fixture(scope="module")
+def whole(host, folder):
+    """The run of the plain graph, which several tests compare theirs with."""
+    return watched(host, folder, "whole")
+
+
+@pytest.mark.parametrize("pose", [0, 9])
+def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, folder, whole, pose):
+    entry, progress, made = watched(host, folder, "posed", pose=pose) if pose else whole
+    assert progress == sorted(progress)
+    assert progress[-1] == (2 * STEPS, 2 * STEPS)  # one bar over all steps of all clips
+    expected = pure(folder, pose)
     assert [part.shape[0] for part in made] == [CLIP - 3, CLIP]
     assert rel_l2(torch.cat(made), torch.cat(expected)) < 1e-4
     (file,) = [f for f in host.outputs(entry) if f.suffix == ".mp4"]
@@ -157,16 +171,16 @@ def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, fol
     assert text == f"{FRAMES} frames in 2 clips of {CLIP}, {FRAMES / 16:.2f} s"
 
 
-def test_a_cancelled_run_goes_on_with_the_same_result(host, folder):
-    whole = graph(checkpoint_folder="whole", seed=5)
-    host.run(whole)
-    expected = clips_of(folder, "whole")
+def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
+    _, _, expected = whole
 
     def cancel(kind, data):
-        if kind == "progress" and data["node"] == "video" and data["value"] == 8:  # in the second clip
+        if (
+            kind == "progress" and data["node"] == "video" and data["value"] == STEPS + 2
+        ):  # in the second clip
             host.interrupt()
 
-    part = graph(checkpoint_folder="part", seed=5)
+    part = graph(checkpoint_folder="part")
     with pytest.raises(HostError, match="interrupted"):
         host.run(part, cancel)
     assert len(clips_of(folder, "part")) == 1
@@ -175,29 +189,27 @@ def test_a_cancelled_run_goes_on_with_the_same_result(host, folder):
     assert len(made) == 2 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
     assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
     for inputs, what in (
-        ({"seed": 6}, r"seed \(5 then, 6 now\):"), ({"seed": 5, "voice": "silence.wav"}, "audio:"),
-        ({"seed": 5, "pose": 1}, "pose_video"), ({"seed": 5, "frames_per_clip": 16}, "frames_per_clip"),
-        ({"seed": 5, "picture": "dot.png"}, "reference_image"),
-        ({"seed": 5, "steps": 7, "cfg": 4.0}, r"steps \(6 then, 7 now\), cfg_high"),
+        ({"seed": 6}, r"seed \(3 then, 6 now\):"), ({"voice": "silence.wav"}, "audio:"),
+        ({"pose": 1}, "pose_video"), ({"frames_per_clip": 16}, "frames_per_clip"),
+        ({"picture": "dot.png"}, "reference_image"),
+        ({"steps": 7, "cfg": 4.0}, rf"steps \({STEPS} then, 7 now\), cfg_high"),
     ):  # fmt: skip
         with pytest.raises(HostError, match=f"other inputs or settings, and what differs is {what}"):
             host.run(graph(checkpoint_folder="part", **inputs))
 
 
-def test_a_video_of_one_clip_is_gone_on_with(host, folder):
+def test_a_video_of_one_clip_is_gone_on_with(host, folder, whole):
     host.run(graph(checkpoint_folder="grows", clips=1))
     (first,) = clips_of(folder, "grows")
     entry = host.run(graph(checkpoint_folder="grows"))
-    host.run(graph(checkpoint_folder="grown"))
-    made, expected = clips_of(folder, "grows"), clips_of(folder, "grown")
+    made, expected = clips_of(folder, "grows"), whole[2]
     assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
     assert torch.equal(first, made[0]) and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
 
-def test_starting_from_the_reference_makes_another_video(host, folder):
-    host.run(graph(checkpoint_folder="plain"))
+def test_starting_from_the_reference_makes_another_video(host, folder, whole):
     host.run(graph(checkpoint_folder="started", start_from_reference=True))
-    plain, started = clips_of(folder, "plain"), clips_of(folder, "started")
+    plain, started = whole[2], clips_of(folder, "started")
     assert started[0].shape[0] == CLIP and rel_l2(started[0][3:], plain[0]) > 1e-2
 
 
@@ -235,10 +247,9 @@ def test_what_cannot_work_says_why(host, folder, inputs, message):
         host.run(graph(**inputs))
 
 
-def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder):
+def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
     """WanAudioEncode and WanS2VCondition with any sampler; the host's encoder node takes our encoder too."""
-    host.run(graph(checkpoint_folder="first"))
-    expected = clips_of(folder, "first")[0]
+    expected = whole[2][0]
     by_hand = graph()
     for name in ("video", "film", "save"):
         del by_hand[name]
@@ -248,7 +259,7 @@ def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder):
         audio_encoder_output=("heard", 0), reference_image=("speaker", 0), width=64, height=64, frames=CLIP,
         frame_offset=0,
     )  # fmt: skip
-    by_hand["sample"] = sampler(3, latent=("clip", 2), steps=6, shift=3.0, cfg_high=4.5, boundary=0.0)
+    by_hand["sample"] = sampler(3, latent=("clip", 2), steps=STEPS, shift=3.0, cfg_high=4.5, boundary=0.0)
     del by_hand["sample"]["inputs"]["model_low"]
     by_hand["sample"]["inputs"] |= {"positive": ["clip", 0], "negative": ["clip", 1]}
     by_hand["keep"] = save()

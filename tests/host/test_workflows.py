@@ -182,6 +182,8 @@ def test_patches_on_each_expert(host, seed):
     """A LoRA and EasyCache on one expert of the pair act on that expert's steps."""
     graph = base_graph() | {"sample": sampler(seed), "save": save()}
     plain = latents(host, graph)
+    more = {"steps": 16, "shift": 5.0}
+    unchanged = latents(host, graph | {"sample": sampler(seed, **more)})
     for expert in ("high", "low"):
         for patch in (
             node("LoraLoaderModelOnly", model=(expert, 0), lora_name="lora.safetensors", strength_model=1.0),
@@ -196,10 +198,9 @@ def test_patches_on_each_expert(host, seed):
         ):
             changed = graph | {
                 "patch": patch,
-                "sample": sampler(seed, **{expert: ("patch", 0)}, steps=16, shift=5.0),
+                "sample": sampler(seed, **{expert: ("patch", 0)}, **more),
             }
-            unchanged = graph | {"sample": sampler(seed, steps=16, shift=5.0)}
-            assert rel_l2(latents(host, changed), latents(host, unchanged)) > 1e-5, (expert, patch)
+            assert rel_l2(latents(host, changed), unchanged) > 1e-5, (expert, patch)
     assert torch.equal(latents(host, graph), plain)
 
 

@@ -41,11 +41,15 @@ def media(folder: Path):
     write_video(folder / "driving.mp4", 30, (96, 64), sound=True)
 
 
-def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, seed=0, intra=False):
-    """Noise without loss: what was written is what is read. Returns the frames [T, H, W, 3]."""
+def write_video(path, frames, size=(64, 48), fps=25, b_frames=0, sound=False, seed=0, intra=False, grain=1):
+    """Noise without loss: what was written is what is read. Returns the frames [T, H, W, 3].
+
+    grain: pixels per side of what has one colour; coarse noise is quick to write and read."""
     width, height = size
     key = "1" if intra else "12"
-    pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    cells = (frames, height // grain, width // grain, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, cells, dtype=np.uint8)
+    pixels = pixels.repeat(grain, axis=1).repeat(grain, axis=2)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(
             "libx264rgb", rate=fps, options={"crf": "0", "bf": str(b_frames), "g": key}
