@@ -65,7 +65,10 @@ def extend(idea: Idea, model: str, server: Server, answering: Answering) -> str:
     question = idea.question()
     if model != ENDPOINT:
         return clean_answer(_answer_locally(model, question, answering))
-    endpoint = chat_endpoint.endpoint(server.base_url, server.endpoint_model, os.environ)
+    try:
+        endpoint = chat_endpoint.endpoint(server.base_url, server.endpoint_model, os.environ)
+    except chat_endpoint.MissingKeyError as error:
+        raise ValueError(f"{error} before ComfyUI starts. A key is never written into the workflow") from None
     answer = chat_endpoint.answer(endpoint, question, answering.seed, answering.temperature, progress())
     return clean_answer(answer)
 

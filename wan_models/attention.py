@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -64,27 +65,23 @@ def _cudnn_first() -> list[SDPBackend]:
     return [SDPBackend.CUDNN_ATTENTION, *own] if hopper else [*own[:2], SDPBackend.CUDNN_ATTENTION, own[2]]
 
 
-def _split(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1))
-
-
 def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """torch's scaled_dot_product_attention."""
-    q, k, v = (_split(x, heads).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (q, k, v))
     if q.is_cuda:
         with sdpa_kernel(_cudnn_first(), set_priority=True):
             out = F.scaled_dot_product_attention(q, k, v)
     else:
         out = F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).flatten(2)
+    return rearrange(out, "b h l d -> b l (h d)")
 
 
 def _flat(kernel: Callable) -> Attention:
     """Puts a kernel over [B, L, H, D] under our signature; some return (output, softmax statistics)."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        out = kernel(_split(q, heads), _split(k, heads), _split(v, heads))
-        return (out[0] if isinstance(out, tuple) else out).flatten(2)
+        out = kernel(*(rearrange(x, "b l (h d) -> b l h d", h=heads) for x in (q, k, v)))
+        return rearrange(out[0] if isinstance(out, tuple) else out, "b l h d -> b l (h d)")
 
     return attention
 
@@ -116,7 +113,7 @@ def _load(backend: Backend) -> Attention:
 
 @cache
 def _why_not(backend: Backend) -> str:
-    """ "" where a kernel can run here, else the reason."""
+    """Reason why a kernel cannot run here; "" where it can."""
     if backend in (Backend.AUTO, Backend.SDPA):
         return ""
     if not torch.cuda.is_available():
@@ -140,7 +137,7 @@ def _why_not(backend: Backend) -> str:
 
 
 def _why_not_for(backend: Backend, dtype: torch.dtype, device: str) -> str:
-    """ "" where a kernel that can run here takes tensors of that dtype and kind of device, else the reason."""
+    """Reason why a kernel does not take tensors of that dtype and kind of device; "" where it does."""
     if backend is Backend.SDPA:
         return ""
     if device != "cuda":

@@ -11,7 +11,7 @@ from ...wan_models.checkpoints.loading import expect
 from ...wan_models.checkpoints.reader import open_model
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import centre_square
-from ...wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
+from ...wan_models.vision.clip import VisionTransformer, load_tower, preprocess
 from .. import compat
 from .hints import loader_hints
 from .packed import ops
@@ -33,7 +33,7 @@ class WanClipVision:
         """IMAGE [B, H, W, C] -> CLIP_VISION_OUTPUT. crop: the centre square, else the whole picture, stretched."""
         comfy.model_management.load_model_gpu(self.patcher)
         pictures = rgb(image).to(self.patcher.load_device).float()
-        pictures = normalise(look(centre_square(pictures) if crop else pictures, self.image_size))
+        pictures = preprocess(centre_square(pictures) if crop else pictures, self.image_size)
         features, last = self.tower(pictures.to(self.tower.cls_embedding.dtype))
         kept = comfy.model_management.intermediate_device()
         out = comfy.clip_vision.Output()

@@ -28,7 +28,7 @@ from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21
 from wan_models.vae.wan21 import WanVAE21
-from wan_models.vision.clip import VisionTransformer, load_tower, look, normalise
+from wan_models.vision.clip import VisionTransformer, load_tower, preprocess
 
 RELEASE = "wan/Animate-14B"
 CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -110,7 +110,7 @@ def pure(folder, replace, per_clip, carried):
 
     picture = np.array(Image.open(folder / "input" / "character.png").convert("RGB"))
     picture = letterbox(torch.from_numpy(picture).float()[None] / 255, WIDTH, HEIGHT)
-    features, _ = tower.float()(normalise(look(picture)))
+    features, _ = tower.float()(preprocess(picture))
     pose, faces = frames_of("pose.mp4", folder), frames_of("face.mp4", folder)
     background, mask = frames_of("background.mp4", folder), frames_of("subject.mp4", folder)[..., 0]
     size = (1 + (per_clip + 3) // 4, HEIGHT // 8, WIDTH // 8)

@@ -41,7 +41,7 @@ def test_official_checkpoint(official, seed, tmp_path):
     assert tower.config == TINY
     picture = torch.rand(1, 90, 70, 3)
     expected = theirs.visual([(picture * 2 - 1).movedim(-1, 0)])
-    assert rel_l2(tower(clip.normalise(clip.look(picture, 56)))[0], expected) < 1e-5
+    assert rel_l2(tower(clip.preprocess(picture, 56))[0], expected) < 1e-5
 
 
 @torch.no_grad()

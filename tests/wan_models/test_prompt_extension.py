@@ -222,9 +222,9 @@ def test_a_text_model_refuses_an_image(folders):
         LanguageModel(folders / "qwen3").answer(question("I2V", "go", "en", RED), 0)
 
 
-def test_tell_hears_every_layer_and_may_end_the_work(folders):
+def test_progress_is_reported_at_every_layer_and_may_end_the_work(folders):
     model, heard = LanguageModel(folders / "qwen3"), []
-    model.answer(question("T2V", "a cat"), 3, max_tokens=10, tell=lambda *now: heard.append(now))
+    model.answer(question("T2V", "a cat"), 3, max_tokens=10, on_progress=lambda *now: heard.append(now))
     assert heard == sorted(heard) and heard[0] == (0, 10) and heard[-1][0] == 9
     assert all(heard.count((n, 10)) == 3 for n in range(10))  # the network and its two layers
 
@@ -236,7 +236,7 @@ def test_tell_hears_every_layer_and_may_end_the_work(folders):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        model.answer(question("T2V", "a cat"), 3, max_tokens=10, tell=cancel)
+        model.answer(question("T2V", "a cat"), 3, max_tokens=10, on_progress=cancel)
     heard_before = len(heard)
     model.answer(question("T2V", "a cat"), 3, max_tokens=10)
     assert len(heard) == heard_before  # nobody listens any more
@@ -333,7 +333,7 @@ def test_no_key_goes_elsewhere(address):
 @pytest.mark.parametrize(
     ("address", "environment", "message"),
     [
-        (DASHSCOPE, {}, "WAN_PROMPT_API_KEY or DASHSCOPE_API_KEY before ComfyUI"),
+        (DASHSCOPE, {}, "WAN_PROMPT_API_KEY or DASHSCOPE_API_KEY$"),
         (DASHSCOPE, {"OPENAI_API_KEY": "o", "DASHSCOPE_API_KEY": " "}, "DASHSCOPE_API_KEY"),
         ("https://api.openai.com/v1", {"DASHSCOPE_API_KEY": "d"}, "OPENAI_API_KEY"),
         ("dashscope", {}, "must be an address"),
@@ -500,13 +500,13 @@ def test_waiting_can_be_ended():
 
     heard, started = threading.Event(), time.monotonic()
 
-    def tell(done, total):
+    def on_progress(done, total):
         if heard.is_set():
             raise Cancelled
         heard.set()
 
     with ChatServer("hang") as server, pytest.raises(Cancelled):
-        ask(server, tell=tell)
+        ask(server, on_progress=on_progress)
     assert time.monotonic() - started < 2
 
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 FEATURE_RATE = 50
@@ -36,7 +37,9 @@ def per_frame(features: Tensor, frames_per_clip: int, fps: int = 16) -> Tensor:
             f"the audio is too short: {features.shape[1]} steps of 20 ms, where a video needs more than 1. Use a "
             "longer recording"
         )
-    middle = F.interpolate(features.transpose(1, 2), size=steps, mode="linear", align_corners=True)
+    middle = F.interpolate(
+        rearrange(features, "n t c -> n c t"), size=steps, mode="linear", align_corners=True
+    )
     indices, _ = bucket_indices(steps, frames_per_clip, fps)
     known = torch.from_numpy(indices < steps).to(features.device)
     chosen = middle[:, :, torch.from_numpy(np.minimum(indices, steps - 1)).to(features.device)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .wav2vec import SAMPLE_RATE, mono
@@ -52,7 +53,7 @@ def speak(
                     "CosyVoice 2"
                 )
             sound, rate = _transformers(folder, text, device)
-    return sound.detach().cpu().float().reshape(1, 1, -1).clamp_(-1, 1), rate
+    return rearrange(sound.detach().cpu().float(), "... -> 1 1 (...)").clamp(-1, 1), rate
 
 
 def _cosyvoice(

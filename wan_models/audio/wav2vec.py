@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..checkpoints.reader import Checkpoint, CheckpointError, open_model
@@ -46,7 +47,7 @@ def check_seconds(seconds: float) -> None:
     if seconds > MAX_SECONDS:
         raise ValueError(
             f"the audio is {seconds / 60:.0f} minutes long, and up to {MAX_SECONDS // 60} can be encoded at once: cut "
-            "it into parts (Trim Audio Duration), and make a video of each"
+            "it into parts, and make a video of each"
         )
 
 
@@ -80,7 +81,7 @@ class Wav2Vec:
         if self.normalizes:
             sound = (sound - sound.mean()) / torch.sqrt(sound.var(unbiased=False) + 1e-7)
         features = self._convolve(sound.to(parameter.dtype), on_window)
-        hidden, _ = self.network.feature_projection(features.transpose(1, 2))
+        hidden, _ = self.network.feature_projection(rearrange(features, "b c t -> b t c"))
         return _hidden_states(self.network.encoder, hidden)
 
     def _convolve(self, sound: Tensor, on_window: Callable[[int, int], None] | None) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -68,12 +69,12 @@ def _planes(field: Tensor, bits: int, count: int) -> Tensor:
 
 def _nibbles(field: Tensor) -> Tensor:
     """[N, B] bytes -> [N, 2 B]: all low halves, then all high ones."""
-    return _planes(field, 4, 2).flatten(1)
+    return rearrange(_planes(field, 4, 2), "n plane b -> n (plane b)")
 
 
 def _fifth_bits(field: Tensor) -> Tensor:
     """[N, 4] bytes -> the 32 bits of each in order, as 16s, [N, 32]."""
-    return _planes(field, 1, 8).transpose(1, 2).flatten(1) << 4
+    return rearrange(_planes(field, 1, 8), "n plane b -> n (b plane)") << 4
 
 
 def _q4_0(d: Tensor, q: Tensor) -> Tensor:
@@ -160,8 +161,8 @@ def _iq4_nl(d: Tensor, q: Tensor) -> Tensor:
 
 
 def _iq4_xs(d: Tensor, scales_high: Tensor, scales_low: Tensor, q: Tensor) -> Tensor:
-    low_bits = _planes(scales_low, 4, 2).transpose(1, 2).flatten(1)
-    high_bits = _planes(scales_high, 2, 4).transpose(1, 2).flatten(1) << 4
+    low_bits = rearrange(_planes(scales_low, 4, 2), "n plane b -> n (b plane)")
+    high_bits = rearrange(_planes(scales_high, 2, 4), "n plane b -> n (b plane)") << 4
     scale = _half(d) * ((low_bits | high_bits).float() - 32)
     values = _looked_up(_nibbles(q.reshape(-1, 16))).reshape(-1, 8, 32)
     return (scale.unsqueeze(2) * values).flatten(1)

@@ -1,9 +1,9 @@
 """A language model behind an OpenAI-compatible address (DashScope, OpenAI, vLLM, Ollama, LM Studio ...), asked one
 question.
 
-Keys come from the environment and go only where they belong: a workflow names the address, and one from the net must
-not be able to send a key elsewhere. So each key has its own address, that of WAN_PROMPT_API_KEY being
-WAN_PROMPT_BASE_URL; other addresses are asked without a key, as servers on one's own machine are.
+Keys come from the environment and go only where they belong: the address comes from a file that may be somebody
+else's, which must not be able to send a key elsewhere. So each key has its own address, that of WAN_PROMPT_API_KEY
+being WAN_PROMPT_BASE_URL; other addresses are asked without a key, as servers on one's own machine are.
 """
 
 import base64
@@ -20,7 +20,7 @@ from PIL import Image
 
 from .extension import Question
 
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 OWN_KEY, OWN_ADDRESS = "WAN_PROMPT_API_KEY", "WAN_PROMPT_BASE_URL"
 KEYS = {
@@ -30,7 +30,7 @@ KEYS = {
 TIMEOUT = 180.0
 RETRIES = 3
 _NO_KEY = "none"  # the client wants one
-_HEAR_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,20 @@ class Endpoint:
         return self.hide(str(said))[:300] or type(said).__name__
 
 
+class MissingKeyError(ValueError):
+    """A service needs a key and none is set; `variables` of the environment are where one is looked for."""
+
+    def __init__(self, base_url: str, variables: list[str]) -> None:
+        super().__init__(
+            f"there is no key for {base_url}: set the environment variable {' or '.join(variables)}"
+        )
+        self.variables = variables
+
+
 def endpoint(base_url: str, model: str, environment: Mapping[str, str]) -> Endpoint:
     """The endpoint of an address; an empty one is WAN_PROMPT_BASE_URL, and DashScope where that is not set.
 
-    Raises ValueError where address or model cannot be used, or the key of a service that needs one is not set."""
+    Raises ValueError where address or model cannot be used, and MissingKeyError where a key is needed and not set."""
     own = environment.get(OWN_ADDRESS, "").strip() or DASHSCOPE
     base_url, model = base_url.strip().rstrip("/") or own.rstrip("/"), model.strip()
     _check_address(base_url)
@@ -72,10 +82,7 @@ def endpoint(base_url: str, model: str, environment: Mapping[str, str]) -> Endpo
         if key:
             return Endpoint(base_url, model, key, variable)
     if any(name in KEYS for name in variables):
-        raise ValueError(
-            f"there is no key for {base_url}: set the environment variable {' or '.join(variables)} before ComfyUI "
-            "starts. A key is never written into the workflow"
-        )
+        raise MissingKeyError(base_url, variables)
     return Endpoint(base_url, model)
 
 
@@ -106,12 +113,12 @@ def answer(
     asked: Question,
     seed: int,
     temperature: float = 0.7,
-    tell: Tell = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
     timeout: float = TIMEOUT,
 ) -> str:
     """The model's whole answer, thoughts included, within `timeout` seconds, retries among them.
 
-    tell(done, total) is called while waiting and may raise to end it. Raises ImportError with what to install,
+    on_progress(done, total) is called while waiting and may raise to end it. Raises ImportError with what to install,
     ValueError where key, model or question are refused, TimeoutError, and ConnectionError for the server's own faults;
     none of them shows the key."""
     try:
@@ -135,7 +142,7 @@ def answer(
         return _text(reply)
 
     try:
-        return where.hide(_within(ask, timeout, tell))
+        return where.hide(_within(ask, timeout, on_progress))
     except (openai.APITimeoutError, TimeoutError):
         failure: Exception = TimeoutError(
             f"{where.base_url} did not answer within {timeout:g} s: the model may be too large for its machine, or the "
@@ -192,8 +199,8 @@ def _text(reply: Any) -> str:
     return choice.message.content or ""
 
 
-def _within(work: Callable[[], str], timeout: float, tell: Tell) -> str:
-    """The result of work in a thread, which is left to its own end where `tell` raises or time is up."""
+def _within(work: Callable[[], str], timeout: float, on_progress: OnProgress) -> str:
+    """The result of work in a thread, which is left to its own end where `on_progress` raises or time is up."""
     future: Future[str] = Future()
 
     def run() -> None:
@@ -204,8 +211,8 @@ def _within(work: Callable[[], str], timeout: float, tell: Tell) -> str:
 
     Thread(target=run, name="prompt extension", daemon=True).start()
     deadline = time.monotonic() + timeout
-    while not wait([future], _HEAR_SECONDS).done:
-        tell(0, 1)
+    while not wait([future], _POLL_SECONDS).done:
+        on_progress(0, 1)
         if time.monotonic() > deadline:
             raise TimeoutError
     return future.result()
@@ -216,7 +223,7 @@ def _refusal(where: Endpoint, status: int, said: str) -> Exception:
     if status in (401, 403):
         sent = f"the key of {where.variable}" if where.key != _NO_KEY else "a question without a key"
         return ValueError(
-            f"{where.base_url} refuses {sent} ({status}). Keys are read from the environment of ComfyUI: "
+            f"{where.base_url} refuses {sent} ({status}). Keys are read from the environment: "
             f"{', '.join(KEYS)}, or {OWN_KEY} with the server's address in {OWN_ADDRESS}"
         )
     if status == 404:

@@ -129,7 +129,7 @@ _NO_IDEA = {
 
 
 def language_of(text: str) -> str:
-    """ "zh" where a text has more Chinese characters than words of other scripts, else "en"."""
+    """Language of a text: "zh" where it has more Chinese characters than words of other scripts, else "en"."""
     chinese = len(re.findall(r"[\u4e00-\u9fff]", text))
     others = len(re.findall(r"[^\W\d_\u4e00-\u9fff]+", text))
     return "zh" if chinese > others else "en"
@@ -185,10 +185,9 @@ def clean_answer(answer: str) -> str:
 
     Raises ValueError where nothing is left."""
     text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
-    text = text.rpartition("</think>")[2].partition("<think>")[
-        0
-    ]  # begun in the template; cut off before its end
-    text, before = text.strip(), None
+    # thoughts may begin in the template, and be cut off before their end
+    text = text.rpartition("</think>")[2].partition("<think>")[0].strip()
+    before = None
     while text != before:
         before = text
         fenced = _FENCE.match(text)

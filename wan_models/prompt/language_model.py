@@ -13,7 +13,7 @@ from torch import nn
 
 from .extension import Question
 
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 MAX_TOKENS = 512
 
 
@@ -77,12 +77,12 @@ class LanguageModel:
         seed: int,
         temperature: float = 0.7,
         max_tokens: int = MAX_TOKENS,
-        tell: Tell = lambda done, total: None,
+        on_progress: OnProgress = lambda done, total: None,
     ) -> str:
         """The model's whole answer, thoughts included. The same seed gives the same text on the same device.
 
-        temperature: 0 takes the likeliest token each time, whatever the seed. tell(done, total) is called before every
-        layer and token, and may raise to end the work."""
+        temperature: 0 takes the likeliest token each time, whatever the seed. on_progress(done, total) is called
+        before every layer and token, and may raise to end the work."""
         self.check(asked)
         inputs = self._read(asked)
         given = inputs["input_ids"].shape[1]
@@ -93,7 +93,7 @@ class LanguageModel:
             ends = self.network.generation_config.eos_token_id
             options["pad_token_id"] = ends[0] if isinstance(ends, list) else ends
         cuda = list(range(torch.cuda.device_count()))  # a seed is set on all of them
-        with torch.random.fork_rng(cuda), _heard(self.network, max_tokens, tell):
+        with torch.random.fork_rng(cuda), _progress_hooks(self.network, max_tokens, on_progress):
             torch.manual_seed(seed)
             out = self.network.generate(**inputs, max_new_tokens=max_tokens, **options)
         return self.tokenizer.decode(out[0, given:], skip_special_tokens=True)
@@ -124,17 +124,17 @@ class LanguageModel:
 
 
 @contextmanager
-def _heard(network: nn.Module, total: int, tell: Tell) -> Iterator[None]:
-    """Has `tell` called before each of `total` tokens, and before every layer."""
+def _progress_hooks(network: nn.Module, total: int, on_progress: OnProgress) -> Iterator[None]:
+    """Calls of `on_progress` before each of `total` tokens, and before every layer."""
     done = -1
 
     def next_token(module: nn.Module, args: tuple) -> None:
         nonlocal done
         done += 1
-        tell(done, total)
+        on_progress(done, total)
 
     def next_layer(module: nn.Module, args: tuple) -> None:
-        tell(done, total)
+        on_progress(done, total)
 
     layers = [layer for part in network.modules() if isinstance(part, nn.ModuleList) for layer in part]
     hooks = [network.register_forward_pre_hook(next_token)]

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .. import ops as default_ops
@@ -46,10 +47,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [B, L, C], bias [B, H, L, L] added to the scores -> [B, L, C]."""
         q, k, v = (
-            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v)
+            rearrange(layer(x), "b l (h d) -> b h l d", h=self.num_heads)
+            for layer in (self.q, self.k, self.v)
         )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-        return self.o(out.transpose(1, 2).flatten(2))
+        return self.o(rearrange(out, "b h l d -> b l (h d)"))
 
 
 class FeedForward(nn.Module):
@@ -76,7 +78,7 @@ class RelativePositions(nn.Module):
 
     def forward(self, buckets: Tensor, dtype: torch.dtype) -> Tensor:
         """[L, L] -> [1, H, L, L]."""
-        return self.embedding(buckets, out_dtype=dtype).permute(2, 0, 1).unsqueeze(0)
+        return rearrange(self.embedding(buckets, out_dtype=dtype), "q k h -> 1 h q k")
 
 
 class Block(nn.Module):
@@ -90,9 +92,9 @@ class Block(nn.Module):
         self.ffn = FeedForward(config, ops)
         self.pos_embedding = RelativePositions(config, ops)
 
-    def forward(self, x: Tensor, buckets: Tensor, hidden: Tensor) -> Tensor:
-        """x [B, L, C], position buckets [L, L], and which tokens nobody may see, [B, 1, 1, L] -> [B, L, C]."""
-        bias = self.pos_embedding(buckets, x.dtype).masked_fill(hidden, torch.finfo(x.dtype).min)
+    def forward(self, x: Tensor, buckets: Tensor, pad_mask: Tensor) -> Tensor:
+        """x [B, L, C], position buckets [L, L] and pad_mask [B, 1, 1, L], true at padding -> [B, L, C]."""
+        bias = self.pos_embedding(buckets, x.dtype).masked_fill(pad_mask, torch.finfo(x.dtype).min)
         x = _finite(x + self.attn(self.norm1(x), bias))
         return _finite(x + self.ffn(self.norm2(x)))
 
@@ -117,9 +119,9 @@ class UMT5Encoder(nn.Module):
         """ids and mask (1 for text, 0 for padding) int64 [B, L] -> features [B, L, dim] in the compute dtype."""
         x = self.token_embedding(ids, out_dtype=self.compute_dtype)
         buckets = position_buckets(ids.shape[1], self.config.num_buckets, ids.device)
-        hidden = (mask == 0)[:, None, None, :]
+        pad_mask = rearrange(mask == 0, "b l -> b 1 1 l")
         for index, block in enumerate(self.blocks):
-            x = block(x, buckets, hidden)
+            x = block(x, buckets, pad_mask)
             if on_layer is not None:
                 on_layer(index + 1, len(self.blocks))
         return self.norm(x)

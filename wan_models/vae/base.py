@@ -6,6 +6,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .. import ops as default_ops
@@ -34,7 +35,7 @@ class LatentStatistics:
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1, 1)
+    return rearrange(torch.tensor(values, device=like.device, dtype=like.dtype), "c -> 1 c 1 1 1")
 
 
 class _Stack(nn.Module):

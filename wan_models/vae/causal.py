@@ -4,19 +4,20 @@ Whatever a layer must remember of the frames before lies in a `Cache` that the c
 weights only. A video in pieces gives the same result as in one: where nothing was seen yet, zeros stand.
 """
 
-from functools import cache as remember
+import functools
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 Cache = dict[nn.Module, Tensor]
 """Last frames that went into each causal layer, [B, C, k, H, W]."""
 
 
-@remember
+@functools.cache
 def causal_conv3d(ops: ModuleType) -> type:
     """`ops.Conv3d` that sees only this frame and the ones before it."""
 
@@ -43,9 +44,8 @@ def causal_conv3d(ops: ModuleType) -> type:
             # left to itself torch takes its slow kernel for narrow layers on a CPU, up to 17 times slower
             if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
                 return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, 1)
-            return super()._conv_forward(
-                x, weight, bias, **options
-            )  # newer hosts' layers have options of their own
+            # newer hosts' layers have options of their own
+            return super()._conv_forward(x, weight, bias, **options)
 
     return CausalConv3d
 
@@ -98,9 +98,9 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         frames = per_frame(x)
-        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2).unsqueeze(1)
+        qkv = rearrange(self.to_qkv(self.norm(frames)), "n c h w -> n 1 (h w) c")
         out = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
-        out = self.proj(out.squeeze(1).transpose(1, 2).reshape(frames.shape))
+        out = self.proj(rearrange(out, "n 1 (h w) c -> n c h w", h=x.shape[3]))
         return x + per_video(out, x.shape[0])
 
 
@@ -133,8 +133,7 @@ class Upsample3d(Upsample2d):
         return super().forward(self._double(x, cache), cache)
 
     def _double(self, x: Tensor, cache: Cache) -> Tensor:
-        pairs = self.time_conv(x, cache).unflatten(1, (2, -1))  # B 2 C T H W
-        return pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
+        return rearrange(self.time_conv(x, cache), "b (k c) t h w -> b c (t k) h w", k=2)
 
 
 class Downsample2d(nn.Module):
@@ -167,9 +166,9 @@ class Downsample3d(Downsample2d):
 
 def per_frame(x: Tensor) -> Tensor:
     """[B, C, T, H, W] -> [B * T, C, H, W]."""
-    return x.transpose(1, 2).flatten(0, 1)
+    return rearrange(x, "b c t h w -> (b t) c h w")
 
 
 def per_video(x: Tensor, batch: int) -> Tensor:
     """[B * T, C, H, W] -> [B, C, T, H, W]."""
-    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+    return rearrange(x, "(b t) c h w -> b c t h w", b=batch)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from ..config import VAEConfig
@@ -39,21 +40,16 @@ def average_down(x: Tensor, out_dim: int, time: int, space: int) -> Tensor:
     """[B, C, T, H, W] -> [B, out_dim, T / time, H / space, W / space]: each cell of time x space x space values of
     each channel becomes channels, which are averaged in groups. A missing first frame counts as zeros."""
     x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
-    cells = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))  # B C T t H s W s
-    values = cells.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
-    return values.unflatten(1, (out_dim, -1)).mean(2)
+    values = rearrange(x, "b c (t p) (h q) (w r) -> b (c p q r) t h w", p=time, q=space, r=space)
+    return reduce(values, "b (o g) t h w -> b o t h w", "mean", o=out_dim)
 
 
 def repeat_up(x: Tensor, out_dim: int, time: int, space: int, first: bool) -> Tensor:
     """The way back, each value repeated: [B, C, T, H, W] -> [B, out_dim, T * time, H * space, W * space].
 
     The `first` frame of a video stands for one frame, not for `time`."""
-    factor = time * space * space
-    values = x.repeat_interleave(out_dim * factor // x.shape[1], dim=1)
-    cells = values.unflatten(1, (out_dim, time, space, space)).permute(
-        0, 1, 5, 2, 6, 3, 7, 4
-    )  # B C T t H s W s
-    out = cells.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    values = repeat(x, "b c t h w -> b (c k) t h w", k=out_dim * time * space**2 // x.shape[1])
+    out = rearrange(values, "b (c p q r) t h w -> b c (t p) (h q) (w r)", p=time, q=space, r=space)
     return out[:, :, time - 1 :] if first else out
 
 
@@ -137,9 +133,7 @@ class WanVAE22(VideoVAE):
 
     def from_pixels(self, video: Tensor) -> Tensor:
         """[B, 3, T, H, W] -> [B, 12, T, H / 2, W / 2]: the four pixels of a patch column by column."""
-        cells = video.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH))  # B C T H q W r
-        return cells.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
+        return rearrange(video, "b c t (h q) (w r) -> b (c r q) t h w", q=PATCH, r=PATCH)
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        cells = x.unflatten(1, (3, PATCH, PATCH))  # B C r q T H W
-        return cells.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
+        return rearrange(x, "b (c r q) t h w -> b c t (h q) (w r)", q=PATCH, r=PATCH)

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .. import ops as default_ops
@@ -68,7 +69,7 @@ class VisionTransformer(nn.Module):
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised pictures [B, 3, size, size] -> features [B, 1 + patches, C] after the last block but one, which
         are what Wan's models look at, and after the last one."""
-        x = self.patch_embedding(pictures).flatten(2).transpose(1, 2)
+        x = rearrange(self.patch_embedding(pictures), "b c h w -> b (h w) c")
         x = torch.cat([self.cls_embedding.to(x).expand(x.shape[0], -1, -1), x], dim=1)
         x = self.pre_norm((x + self.pos_embedding.to(x)).float()).to(x.dtype)
         *blocks, last = self.transformer
@@ -81,15 +82,12 @@ class VisionTransformer(nn.Module):
         return self.post_norm(features[:, 0].float()) @ self.head.float().to(features.device)
 
 
-def look(pictures: Tensor, size: int = 224) -> Tensor:
-    """[B, H, W, 3] in 0..1 -> [B, 3, size, size], stretched (bicubic) as Wan's models were trained."""
-    return F.interpolate(pictures.movedim(-1, 1), size=(size, size), mode="bicubic", align_corners=False)
-
-
-def normalise(pictures: Tensor) -> Tensor:
-    """[B, 3, H, W] in 0..1 -> CLIP's own range."""
-    mean, std = (torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (MEAN, STD))
-    return (pictures - mean) / std
+def preprocess(pictures: Tensor, size: int = 224) -> Tensor:
+    """Pictures [B, H, W, 3] in 0..1 -> [B, 3, size, size] in CLIP's range, stretched (bicubic) as in Wan's training."""
+    channels_first = rearrange(pictures, "b h w c -> b c h w")
+    resized = F.interpolate(channels_first, size=(size, size), mode="bicubic", align_corners=False)
+    mean, std = (rearrange(torch.tensor(x, device=pictures.device), "c -> c 1 1") for x in (MEAN, STD))
+    return (resized - mean) / std
 
 
 def load_tower(tower: VisionTransformer, checkpoint: Checkpoint) -> None:
