@@ -163,7 +163,9 @@ def test_a_key_goes_to_no_other_address(host):
         assert run(host, through_endpoint(stranger.url))[0] == "A cat surfs."
     ((_, headers, body),) = stranger.asked
     assert KEY not in f"{headers}{body}"
-    with pytest.raises(HostError, match=r"no key for https://dashscope\.aliyuncs\.com.*_API_KEY before ComfyUI starts"):
+    with pytest.raises(
+        HostError, match=r"no key for https://dashscope\.aliyuncs\.com.*_API_KEY before ComfyUI starts"
+    ):
         run(host, through_endpoint(DASHSCOPE))
 
 
