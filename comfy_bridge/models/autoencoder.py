@@ -11,9 +11,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...wan_models.checkpoints.loading import expect, load_into
-from ...wan_models.checkpoints.reader import open_model
+from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.config import VAEConfig
+from ...wan_models.models import build_network, open_as
 from ...wan_models.vae.base import VideoVAE
 from ...wan_models.vae.wan21 import WanVAE21
 from ...wan_models.vae.wan22 import WanVAE22
@@ -97,13 +97,10 @@ def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:
     """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`.
 
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
-    checkpoint = open_model(path)
     with loader_hints():
-        info = expect(checkpoint, "vae")
+        checkpoint, info = open_as(path, "vae")
     stored = DTYPES[dtype]
-    with torch.device("meta"):
-        network = NETWORKS[info.config.version](info.config, ops).to(stored)
-    network.eval().requires_grad_(False)
+    network = build_network(info.config, ops, stored, NETWORKS[info.config.version])
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))
     compat.archive_dtypes(network)

@@ -1,9 +1,11 @@
-"""What to do, in the words of this pack's nodes, where a file holds another model than a loader takes."""
+"""What to do where a loader refuses a file, in the names of this pack's nodes and the host's folders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
+from ...wan_models.text.tokenizer import TokenizerNotFoundError
+from .. import folders
 from .other_models import road
 
 # by kind of `ModelInfo`
@@ -17,7 +19,8 @@ _LOADERS = {
 
 @contextmanager
 def loader_hints() -> Iterator[None]:
-    """Ends the message of a file that holds another model with the node that loads it."""
+    """Ends what a loader says of a file with what to do: the node that loads such a model, the folder for what is
+    missing."""
     try:
         yield
     except WrongModelError as error:
@@ -27,3 +30,7 @@ def loader_hints() -> Iterator[None]:
         raise CheckpointError(f"{error} Load it with {loader}.") from None
     except UnsupportedModelError as error:
         raise CheckpointError(f"{error} {road(error.info)}") from None
+    except TokenizerNotFoundError as error:
+        raise ValueError(
+            f"{error} Or drop the whole release folder into models/{folders.CATEGORY}."
+        ) from None

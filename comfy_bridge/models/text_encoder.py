@@ -9,10 +9,11 @@ import comfy.sd
 import torch
 from torch import Tensor
 
-from ...wan_models.checkpoints.loading import expect, load_into
+from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
 from ...wan_models.config import T5Config
-from ...wan_models.text.tokenizer import WanTokenizer, clean, find_folder
+from ...wan_models.models import build_network, open_as
+from ...wan_models.text.tokenizer import WanTokenizer, clean, find_tokenizer
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
 from .hints import loader_hints
@@ -20,7 +21,6 @@ from .packed import has_packed, ops, packed_patcher, set_unpacked_dtype
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_LEN = T5Config.text_len
-SPIECE = "spiece_model"  # the tensor in which repackaged encoders carry their tokenizer
 TOKENS = "umt5xxl"  # the key under which the host's own Wan text encoder files its tokens
 
 
@@ -98,42 +98,19 @@ def _check_cancelled(done: int, total: int) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def find_tokenizer(file: Checkpoint) -> WanTokenizer:
-    """The tokenizer that belongs to an encoder file: the one inside it, else a folder below the file's own, else one
-    in any release folder. Raises ValueError that says where to put one."""
-    if spiece := next((name for name in file if name.rpartition(".")[2] == SPIECE), None):
-        return WanTokenizer.from_sentencepiece(bytes(file[spiece].tolist()))
-    if file.gguf and file.gguf.field("tokenizer.ggml.tokens"):
-        return WanTokenizer.from_gguf(file.gguf.field)
-    folder = file.path if file.path.is_dir() else file.path.parent
-    # in a diffusers folder the tokenizer lies beside the encoder's own folder
-    for place in (folder, folder.parent / "tokenizer", *folders.release_roots()):
-        if found := find_folder(place):
-            return WanTokenizer.from_folder(found)
-    raise ValueError(
-        f"No tokenizer was found for {file.path.name}. Put the folder google/umt5-xxl of the official release "
-        f"(tokenizer.json, tokenizer_config.json, spiece.model) beside the file, that is into {folder}, "
-        f"or drop the whole release folder into models/{folders.CATEGORY}."
-    )
-
-
 def build(path: str | Path, dtype: str, device: str = "default") -> tuple[comfy.sd.CLIP, Checkpoint]:
     """A CLIP as of `load_text_encoder` whose network has no weights yet, and the checkpoint that they are in."""
-    file = open_checkpoint(path)
-    checkpoint = file.for_model()
     with loader_hints():
-        info = expect(checkpoint, "t5")
-    tokenizer = find_tokenizer(file)
+        checkpoint, info = open_as(path, "t5")
+        tokenizer = find_tokenizer(open_checkpoint(path), folders.release_roots())
     # packed weights and 8-bit floats are for storage: the layers make of them what the official code computes in
     is_narrow = bool(info.packed) or info.dtype.itemsize < 2
     compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
 
     def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
-        with torch.device("meta"):
-            made = HostUMT5(info.config, ops).to(dtype)
-        made.compute_dtype = dtype
+        made = build_network(info.config, ops, dtype, HostUMT5)
         set_unpacked_dtype(made, dtype)
-        return made.eval().requires_grad_(False)
+        return made
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import comfy.clip_vision
 import comfy.model_management
-import torch
 from torch import Tensor
 
-from ...wan_models.checkpoints.loading import expect
-from ...wan_models.checkpoints.reader import open_model
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import centre_square
+from ...wan_models.models import build_network, open_as
 from ...wan_models.vision.clip import VisionTransformer, load_tower, preprocess
 from .. import compat
 from .hints import loader_hints
@@ -48,14 +46,12 @@ def load_clip_vision(path: str | Path) -> WanClipVision:
     """Loads the open-clip checkpoint of an official release, or the host's clip_vision_h file.
 
     Raises CheckpointError (a ValueError) where it is broken or holds something else."""
-    checkpoint = open_model(path)
     dtype = comfy.model_management.text_encoder_dtype(comfy.model_management.text_encoder_device())
     with loader_hints():
-        info = expect(checkpoint, "clip_vision")
-    with torch.device("meta"):
-        tower = VisionTransformer(info.config, ops)
+        checkpoint, info = open_as(path, "clip_vision")
+    tower = build_network(info.config, ops)
     vision = WanClipVision(tower)
-    load_tower(tower.eval(), checkpoint)
+    load_tower(tower, checkpoint)
     tower.to(dtype)
     compat.archive_dtypes(tower)
     return vision

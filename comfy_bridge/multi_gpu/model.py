@@ -110,8 +110,7 @@ def share(model: ModelPatcher, settings: Settings) -> tuple[ModelPatcher, str]:
             "this model is shared by several GPUs already: take one of the two WanMultiGPU nodes out"
         )
     stored = str(network.dtype).removeprefix("torch.") if source.is_converted else ""
-    kind = diffusion.network_kind(network.config)
-    patcher = diffusion.build(source.source, network.config, network.dtype, kind, RemotePatcher)
+    patcher = diffusion.build(source.source, network.config, network.dtype, RemotePatcher)
     patcher.model.is_converted = source.is_converted
     remote = patcher.model.diffusion_model
     remote.remote = WorkersVelocity(settings, Recipe("dit", str(source.source), stored))

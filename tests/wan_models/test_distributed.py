@@ -16,8 +16,8 @@ from wan_models.checkpoints.patches import Patch, patched
 from wan_models.distributed.mesh import Layout, check, layouts, rows_of
 from wan_models.distributed.parallelize import parallelize_dit
 from wan_models.distributed.sequence_parallel import Shard
-from wan_models.distributed.weights import dit_class
 from wan_models.distributed.worker import Worker
+from wan_models.families import FAMILIES
 from wan_models.rope import rotary_table
 from wan_models.tools.selftest import TOLERANCE, layouts_of
 from wan_models.tools.small_models import CONFIGS
@@ -204,7 +204,7 @@ def test_patches_by_hand(seed):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_model_that_is_dropped_is_freed_at_once(name):
     """Its memory does not wait for Python to look for cycles."""
-    model = on_meta(dit_class(CONFIGS[name]), CONFIGS[name])
+    model = on_meta(FAMILIES[CONFIGS[name].family].network_class, CONFIGS[name])
     mesh = SimpleNamespace(get_group=lambda name: SimpleNamespace(size=lambda: 2, rank=lambda: 0))
     parallelize_dit(model, mesh, Layout(ulysses=2), load=lambda model: None)
     assert model.sequence_parallel is not None

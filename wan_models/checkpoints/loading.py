@@ -50,16 +50,15 @@ def load_into(
     _check_fit(checkpoint, expected)
     state = {}
     for name in expected:
-        tensor, packing = checkpoint[name], checkpoint.packing(name)
         owner, _, leaf = name.rpartition(".")
-        if packing is not None:
+        if keep_packed and leaf == "weight" and (packing := checkpoint.packing(name)) is not None:
             layer = module.get_submodule(owner)
-            if keep_packed and leaf == "weight" and hasattr(layer, "packing"):
+            if hasattr(layer, "packing"):
                 layer.packing = packing  # type: ignore[assignment]
-                layer.weight = nn.Parameter(tensor, requires_grad=False)
+                layer.weight = nn.Parameter(checkpoint[name], requires_grad=False)
                 continue
-            tensor = packing.unpack(tensor, torch.float32).view(packing.shape)
-        state[name] = convert(name, tensor) if convert else tensor
+        weight = checkpoint.unpacked(name)
+        state[name] = convert(name, weight) if convert else weight
     module.load_state_dict(state, strict=False, assign=True)  # names were compared above
     module.requires_grad_(False)
 

@@ -67,6 +67,11 @@ class Checkpoint(Mapping[str, Tensor]):
         """How a tensor is packed; None where it reads as plain numbers."""
         return self._entries[name].packing
 
+    def unpacked(self, name: str) -> Tensor:
+        """A tensor as plain numbers; packed ones are unpacked to float32."""
+        tensor, packing = self[name], self.packing(name)
+        return tensor if packing is None else packing.unpack(tensor, torch.float32).view(packing.shape)
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {

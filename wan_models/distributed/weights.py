@@ -14,18 +14,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from ..attention import Attention
-from ..checkpoints.loading import expect, load_into, to_stored
+from ..checkpoints.loading import load_into, to_stored
 from ..checkpoints.patches import Patches, patched
-from ..checkpoints.reader import Checkpoint, open_model
-from ..config import DiTConfig
-from ..dit.animate import WanAnimateModel
 from ..dit.base import RunBlock, WanModel
-from ..dit.speech import WanSpeechModel
 from ..dit.tokens import Inputs
+from ..models import build_network, open_as
 from ..sampling.clip_cache import ClipCache
 from ..text.umt5 import UMT5Encoder
-from ..vae.wan21 import WanVAE21
-from ..vae.wan22 import WanVAE22
 from .fsdp import local_part
 from .mesh import Layout
 from .parallelize import parallelize_dit, parallelize_text_encoder
@@ -64,10 +59,11 @@ class LoadedModel:
         self.recipe, self.device, self._beat = recipe, device, beat
         self.patches = patches
         self.clips = ClipCache()
-        self._checkpoint = open_model(recipe.path)
-        info = expect(self._checkpoint, recipe.kind)
+        self._checkpoint, info = open_as(recipe.path, recipe.kind)
         self._stored = recipe.stored_dtype or (recipe.compute_dtype if info.packed else None)
-        self.network = _build(recipe, info.config, self._stored or info.dtype)
+        self.network = build_network(info.config, dtype=self._stored or info.dtype)
+        if hasattr(self.network, "compute_dtype"):
+            self.network.compute_dtype = recipe.compute_dtype
         if isinstance(self.network, WanModel):
             parallelize_dit(self.network, mesh, recipe.layout, self._load)
         elif isinstance(self.network, UMT5Encoder):
@@ -117,7 +113,7 @@ class LoadedModel:
         self.patches = patches
         state = self.network.state_dict()
         for name in touched:
-            part = self._keep(name, _read(self._checkpoint, name))
+            part = self._keep(name, self._checkpoint.unpacked(name))
             local, target = (t.to_local() if isinstance(t, DTensor) else t for t in (part, state[name]))
             target.copy_(local)
         self.clips.clear()
@@ -133,31 +129,6 @@ class LoadedModel:
         device = torch.device("cpu") if self.recipe.layout.offload else self.device
         param = self._params.get(name)
         return stored.to(device) if param is None else local_part(param, stored, device)
-
-
-def _read(checkpoint: Checkpoint, name: str) -> Tensor:
-    tensor, packing = checkpoint[name], checkpoint.packing(name)
-    return tensor if packing is None else packing.unpack(tensor, torch.float32).view(packing.shape)
-
-
-def dit_class(config: DiTConfig) -> type[WanModel]:
-    """The class of model of a family."""
-    return WanSpeechModel if config.speech else WanAnimateModel if config.face else WanModel
-
-
-def _build(recipe: Recipe, config: Any, dtype: torch.dtype) -> nn.Module:
-    kind: Any
-    if recipe.kind == "dit":
-        kind = dit_class(config)
-    elif recipe.kind == "t5":
-        kind = UMT5Encoder
-    else:
-        kind = WanVAE21 if config.version == "2.1" else WanVAE22
-    with torch.device("meta"):
-        network = kind(config).to(dtype)
-    if recipe.kind != "vae":
-        network.dtype, network.compute_dtype = dtype, recipe.compute_dtype
-    return network.eval().requires_grad_(False)
 
 
 def _inputs_of(network: WanModel, given: Mapping[str, Any]) -> Inputs:

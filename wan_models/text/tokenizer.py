@@ -1,7 +1,7 @@
 """Prompts -> token ids, with the official cleaning. Prompt weights like (word:1.2) are literal text."""
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ import ftfy
 import torch
 from torch import Tensor
 
+from ..checkpoints.reader import Checkpoint
 from ..files import walk_files
 
+_SPIECE = "spiece_model"  # the tensor in which repackaged encoders carry their tokenizer
 FILES = "tokenizer.json (or spiece.model) and tokenizer_config.json"
 
 
@@ -25,6 +27,32 @@ def clean(text: str) -> str:
 def find_folder(place: Path) -> Path | None:
     """The first folder at or below `place` that holds a tokenizer's files; links are followed. None where none is."""
     return next((file.parent for file in walk_files(place, names=("tokenizer.json", "spiece.model"))), None)
+
+
+class TokenizerNotFoundError(ValueError):
+    """A text encoder without a tokenizer. folder: where one is looked for."""
+
+    def __init__(self, file: Path, folder: Path) -> None:
+        super().__init__(
+            f"No tokenizer was found for {file.name}. Put the folder google/umt5-xxl of the official release "
+            f"(tokenizer.json, tokenizer_config.json, spiece.model) beside the file, that is into {folder}."
+        )
+        self.folder = folder
+
+
+def find_tokenizer(file: Checkpoint, places: Iterable[Path] = ()) -> "WanTokenizer":
+    """The tokenizer that belongs to an encoder's checkpoint as it is stored: the one inside it, else in a folder at or
+    below its own, else in one at or below `places`. Raises TokenizerNotFoundError, and ValueError on a broken one."""
+    if spiece := next((name for name in file if name.rpartition(".")[2] == _SPIECE), None):
+        return WanTokenizer.from_sentencepiece(bytes(file[spiece].tolist()))
+    if file.gguf and file.gguf.field("tokenizer.ggml.tokens"):
+        return WanTokenizer.from_gguf(file.gguf.field)
+    folder = file.path if file.path.is_dir() else file.path.parent
+    # in a diffusers folder the tokenizer lies beside the encoder's own folder
+    for place in (folder, folder.parent / "tokenizer", *places):
+        if found := find_folder(place):
+            return WanTokenizer.from_folder(found)
+    raise TokenizerNotFoundError(file.path, folder)
 
 
 class WanTokenizer:

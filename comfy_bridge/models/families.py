@@ -1,0 +1,37 @@
+"""What the host knows each family of models as: one line per family."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...wan_models.config import DiTConfig
+from .host_models import WanAnimateBase, WanBase, WanSpeechBase, WanTI2VBase
+from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
+
+
+@dataclass(frozen=True)
+class HostFamily:
+    """network: class of our network. model: class of the host's model object around it, with its own `options`.
+    config: the host's description of such models, a class of comfy.supported_models; model_type: what that calls them.
+    with_image_context: both for models that see CLIP image features, where these differ."""
+
+    network: type[Hosted]
+    model: type
+    config: str
+    model_type: str
+    options: dict[str, Any] = field(default_factory=dict)
+    with_image_context: tuple[str, str] | None = None
+
+    def described(self, config: DiTConfig) -> tuple[str, str]:
+        """The host's class of description, and the model type, of a model with that config."""
+        plain = (self.config, self.model_type)
+        return self.with_image_context or plain if config.image_dim else plain
+
+
+FAMILIES: dict[str, HostFamily] = {
+    "t2v": HostFamily(HostDiT, WanBase, "WAN21_T2V", "t2v", {"image_to_video": False}),
+    "i2v": HostFamily(HostDiT, WanBase, "WAN21_T2V", "t2v", {"image_to_video": True}, ("WAN21_I2V", "i2v")),
+    "ti2v": HostFamily(HostDiT, WanTI2VBase, "WAN22_T2V", "t2v", {"image_to_video": True}),
+    "s2v": HostFamily(HostSpeechDiT, WanSpeechBase, "WAN22_S2V", "s2v"),
+    "animate": HostFamily(HostAnimateDiT, WanAnimateBase, "WAN22_Animate", "animate"),
+}
+"""By `DiTConfig.family`."""

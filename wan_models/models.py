@@ -1,0 +1,168 @@
+"""Models from checkpoints: recognised by their headers, built without memory, and filled with weights.
+
+Paths are those of files (safetensors, .pth, GGUF, any one of a set of shards) or of a model's folder; names are
+translated from the layouts of other projects, see `checkpoints.keys`.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from . import ops as default_ops
+from .audio.wav2vec import Wav2Vec
+from .checkpoints.detect import ModelInfo, identify
+from .checkpoints.loading import expect, load_into, to_stored
+from .checkpoints.reader import Checkpoint, open_checkpoint, open_model
+from .config import CLIPConfig, DiTConfig, T5Config, VAEConfig
+from .dit.base import WanModel
+from .families import FAMILIES
+from .text.encoder import TextEncoder
+from .text.tokenizer import find_tokenizer
+from .text.umt5 import UMT5Encoder
+from .vae.base import VideoVAE
+from .vae.wan21 import WanVAE21
+from .vae.wan22 import WanVAE22
+from .vision.clip import VisionTransformer, load_tower
+
+Config = DiTConfig | VAEConfig | T5Config | CLIPConfig
+_VAES: dict[str, type[VideoVAE]] = {"2.1": WanVAE21, "2.2": WanVAE22}
+
+
+def read_info(path: str | Path) -> ModelInfo:
+    """What a checkpoint holds, from its header alone. Raises CheckpointError where it is broken."""
+    return identify(open_model(path))
+
+
+def open_as(path: str | Path, kind: str) -> tuple[Checkpoint, ModelInfo]:
+    """A checkpoint under official names and what it holds, a `kind` of `ModelInfo`; errors as of `expect`."""
+    checkpoint = open_model(path)
+    return checkpoint, expect(checkpoint, kind)
+
+
+def network_class(config: Config) -> type[nn.Module]:
+    """The class of the network that a config is of."""
+    match config:
+        case DiTConfig():
+            return FAMILIES[config.family].network_class
+        case VAEConfig():
+            return _VAES[config.version]
+        case T5Config():
+            return UMT5Encoder
+        case CLIPConfig():
+            return VisionTransformer
+
+
+def build_network(
+    config: Config,
+    ops: ModuleType = default_ops,
+    dtype: torch.dtype = torch.float32,
+    network: type | None = None,
+) -> Any:
+    """A network without weights, on the meta device. dtype: of its weights, and of its computation for now; network:
+    its class, where it is to be another than the config's own."""
+    with torch.device("meta"):
+        made = (network or network_class(config))(config, ops).to(dtype)
+    if isinstance(made, WanModel):
+        made.dtype = dtype
+    if hasattr(made, "compute_dtype"):
+        made.compute_dtype = dtype
+    return made.eval().requires_grad_(False)
+
+
+def load_model(
+    path: str | Path,
+    kind: str,
+    *,
+    ops: ModuleType = default_ops,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    keep_packed: bool = False,
+) -> nn.Module:
+    """A network with its weights: a `kind` of `ModelInfo`.
+
+    ops: namespace of layers, see `ops`. dtype: of weights and computation; None takes that of the file, and bfloat16
+    for the computation with weights of 8 bits or less. Norms and bare parameters of a diffusion model, tiny but
+    sensitive, keep the file's. keep_packed: weights of GGUF and scaled 8-bit files stay as they are in layers of `ops`
+    that can unpack them, see `checkpoints.packing`.
+    Raises WrongModelError, UnsupportedModelError and other kinds of CheckpointError, which are ValueErrors."""
+    checkpoint, info = open_as(path, kind)
+    is_narrow = bool(info.packed) or info.dtype.itemsize < 2
+    network = build_network(info.config, ops, dtype or (torch.bfloat16 if is_narrow else info.dtype))
+
+    def convert(name: str, weight: Tensor) -> Tensor:
+        weight = weight.to(device)
+        if dtype is None and checkpoint.packing(name) is None:
+            return weight
+        compute = dtype or torch.bfloat16
+        return to_stored(network, name, weight, compute) if kind == "dit" else weight.to(compute)
+
+    if isinstance(network, VisionTransformer):
+        load_tower(network, checkpoint)
+        return network.to(device, dtype)
+    load_into(network, checkpoint, convert, keep_packed)
+    return network.to(device)  # packed weights too
+
+
+def load_dit(
+    path: str | Path,
+    *,
+    ops: ModuleType = default_ops,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    keep_packed: bool = False,
+) -> WanModel:
+    """A diffusion model of any family; arguments and errors as of `load_model`. The official code computes in
+    bfloat16."""
+    return cast(
+        WanModel, load_model(path, "dit", ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
+    )
+
+
+def load_vae(
+    path: str | Path,
+    *,
+    ops: ModuleType = default_ops,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> VideoVAE:
+    """A Wan 2.1 or 2.2 VAE; arguments and errors as of `load_model`. The official code computes in float32."""
+    return cast(VideoVAE, load_model(path, "vae", ops=ops, dtype=dtype, device=device))
+
+
+def load_text_encoder(
+    path: str | Path,
+    *,
+    ops: ModuleType = default_ops,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    keep_packed: bool = False,
+) -> TextEncoder:
+    """UMT5 with its tokenizer, which is in the file or in a folder at or below the file's own; arguments and errors as
+    of `load_model`. Raises TokenizerNotFoundError where there is none."""
+    open_as(path, "t5")  # a file of something else has no tokenizer either
+    tokenizer = find_tokenizer(open_checkpoint(path))
+    network = load_model(path, "t5", ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
+    return TextEncoder(cast(UMT5Encoder, network), tokenizer)
+
+
+def load_image_encoder(
+    path: str | Path,
+    *,
+    ops: ModuleType = default_ops,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> VisionTransformer:
+    """CLIP's image tower, of Animate-14B and the Wan2.1 image-to-video models; arguments and errors as of
+    `load_model`."""
+    return cast(VisionTransformer, load_model(path, "clip_vision", ops=ops, dtype=dtype, device=device))
+
+
+def load_audio_encoder(path: str | Path, *, device: torch.device | str = "cpu") -> Wav2Vec:
+    """wav2vec2, of S2V-14B, by transformers. Raises CheckpointError where the checkpoint is broken or holds something
+    else."""
+    encoder = Wav2Vec(path)
+    encoder.network.to(device)
+    return encoder
