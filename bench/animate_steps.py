@@ -45,7 +45,7 @@ def main(rounds=1):
 
     def run_ours():
         clip = ours.prepare(AnimateInputs(pose, faces), LATENT)
-        return [ours(x, t, [text], y=y, image=image, conditions=clip) for t in times][-1]
+        return [ours(torch.cat([x, y], dim=1), t, [text], image=image, conditions=clip) for t in times][-1]
 
     def run_official():
         return [official(list(x), t, image, [text], tokens, list(y), pose, faces)[0][None] for t in times][-1]

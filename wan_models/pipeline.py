@@ -10,7 +10,7 @@ from .sampling.guidance import guide, is_high_noise
 from .sampling.solvers import solver_class
 
 Velocity = Callable[..., Tensor]
-"""(latents [B, C, F, H, W], timesteps [B] or [B, F], text, y=None) -> velocity like x; a `WanModel` is one."""
+"""(latents [B, C, F, H, W], timesteps [B] or [B, F], text) -> velocity; a `WanModel` is one."""
 
 
 def video_latents(
@@ -50,7 +50,8 @@ def video_latents(
         if known:
             t = t[:, None].repeat(1, x.shape[2])
             t[:, :known] = 0
-        velocity = guide(model(x, t, context, y=y), model(x, t, context_null, y=y), guidance[at_high])
+        given = x if y is None else torch.cat([x, y.to(x)], dim=1)
+        velocity = guide(model(given, t, context), model(given, t, context_null), guidance[at_high])
         x = keep(state.step(x, x - sigmas[i].item() * velocity, i))
         if on_step is not None:
             on_step(i + 1, steps)

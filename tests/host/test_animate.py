@@ -131,13 +131,13 @@ def pure(folder, replace, per_clip, carried):
         face = faces[rows].movedim(-1, 0)[None] * 2 - 1
         inputs = [AnimateInputs(encode(pose[rows]), x) for x in (face, face * 0 - 1)]
         led = [model.prepare(one, size) for one in inputs]
-        velocity = lambda x, t, given, **_: model(  # noqa: E731
-            x, t, given[0], y=y, image=features, conditions=given[1]
+        velocity = lambda x, t, given: model(  # noqa: E731
+            x, t, given[0], image=features, conditions=given[1]
         )
         noise = torch.randn(1, 16, *size, generator=generator)
         return video_latents(
             velocity, velocity, *zip(texts, led, strict=True), noise, steps=STEPS, shift=5.0, guidance=(3.0, 3.0),
-            boundary=0.0, solver="dpm++",
+            y=y, boundary=0.0, solver="dpm++",
         )  # fmt: skip
 
     clips = animate_clip_count(FRAMES, per_clip, carried)

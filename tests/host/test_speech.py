@@ -125,7 +125,7 @@ def pure(folder, pose):
         inputs = [SpeechInputs(encode(picture), clip.motion, condition, audio * on) for on in (1, 0)]
         prepared = [model.prepare(one, size) for one in inputs]
         noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(3 + clip.index))
-        velocity = lambda x, t, given, y: model(x, t, given[0], conditions=given[1])  # noqa: E731
+        velocity = lambda x, t, given: model(x, t, given[0], conditions=given[1])  # noqa: E731
         return video_latents(
             velocity, velocity, *zip(texts, prepared, strict=True), noise, steps=STEPS, shift=3.0, guidance=(4.5, 4.5),
             boundary=0.0,

@@ -125,14 +125,14 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
         face = to_pixels(faces[shown]).movedim(-1, 0)[None] * 2 - 1
         driven = [AnimateInputs(encode(to_pixels(pose[shown])), f) for f in (face, face * 0 - 1)]
         led = [model.prepare(one, size) for one in driven]
-        velocity = lambda x, t, given, **_: model(  # noqa: E731
-            x, t, [given[0]], y=y[None], image=features, conditions=given[1]
+        velocity = lambda x, t, given: model(  # noqa: E731
+            x, t, [given[0]], image=features, conditions=given[1]
         )
         given = [(texts[name], clip) for name, clip in zip(("a cat", "blurry"), led, strict=True)]
         noise = torch.randn(16, *size, generator=generator)[None]
         return video_latents(
             velocity, velocity, *given, noise,
-            steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver,
+            y=y[None], steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver,
         )  # fmt: skip
 
     made = list(animate_clips(denoise, decode, to_pixels(reference)[None], per_clip, carried, clips))

@@ -80,21 +80,21 @@ def test_forward_equals_official(pair, height, width):
     x, y = torch.randn(1, 16, 3, height, width), torch.randn(1, 20, 3, height, width)
     pose, faces = torch.randn(1, 16, 2, height, width), torch.rand(1, 3, 5, 32, 32) * 2 - 1
     text, image, t = torch.randn(7, 48), torch.randn(1, 257, 1280), torch.tensor([713])
-    clip = clip_of(ours, pose, faces, 3)
+    given, clip = torch.cat([x, y], dim=1), clip_of(ours, pose, faces, 3)
     expected = reference(
         list(x), t, image, [text], 3 * height * width // 4, list(y), pose, faces
     )[0]  # fmt: skip
-    found = ours(x, t, [text], y=y, image=image, conditions=clip)[0]
+    found = ours(given, t, [text], image=image, conditions=clip)[0]
     assert rel_l2(found, expected) < 1e-5
     assert torch.equal(
-        ours(x, t, [text], y=y, image=image, conditions=clip)[0], found
+        ours(given, t, [text], image=image, conditions=clip)[0], found
     )  # nothing in the clip was changed by its use
 
     # the neutral face of classifier-free guidance is one picture
     neutral = faces * 0 - 1
     expected = reference(list(x), t, image, [text], 3 * height * width // 4, list(y), pose, neutral)[0]
     found, without, faint = (
-        ours(x, t, [text], y=y, image=image, conditions=clip_of(ours, pose, *face))[0]
+        ours(given, t, [text], image=image, conditions=clip_of(ours, pose, *face))[0]
         for face in ((neutral[:, :, :1], 3), (None, 3), (faces, 3, 0.0))
     )
     assert rel_l2(found, expected) < 1e-5

@@ -100,7 +100,7 @@ def test_clips_equal_official(models, seed, monkeypatch, tmp_path, clips, from_r
             for loudness in (1, 0)
         ]
         noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(seed + clip.index))
-        velocity = lambda x, t, given, y: model(x, t, [given[0]], conditions=given[1])  # noqa: E731
+        velocity = lambda x, t, given: model(x, t, [given[0]], conditions=given[1])  # noqa: E731
         given = [(texts[name], made) for name, made in zip(("a cat", "blurry"), prepared, strict=True)]
         return video_latents(
             velocity, velocity, *given, noise, steps=STEPS, shift=3.0, guidance=(4.5, 4.5), boundary=0.0

@@ -77,7 +77,6 @@ class WanModel(nn.Module):
         t: Tensor,
         context: Tensor | list[Tensor],
         *,
-        y: Tensor | None = None,
         image: Tensor | None = None,
         conditions: Conditions | None = None,
         attention: Attention | None = None,
@@ -86,15 +85,14 @@ class WanModel(nn.Module):
     ) -> Tensor:
         """Latents x [B, C, F, H, W] and text -> velocity [B, C_out, F, H, W] in float32.
 
+        x: noisy latents, followed by the conditioning channels of an image-to-video model.
         t: timesteps in 0..1000, [B], or [B, F'] with one per latent frame after patching.
         context: UMT5 rows [B, L, text_dim] or a list of [L_i, text_dim], padded with zeros to `text_len`.
-        y: conditioning channels [B, C_y, F, H, W] that follow x's.
         image: CLIP features [B, 257 per image, image_dim] of a Wan2.1 image-to-video model; others ignore them.
         conditions: what `prepare` has made of the clip, for the families that have it.
         attention: kernel in the place of the default one; rotary: table in the place of the grid's own.
         run_block: called as run_block(index, block, x, **inputs) in the place of block(x, **inputs).
         Raises ValueError where channels, text width, size or conditions do not fit the model."""
-        x = x if y is None else torch.cat([x, y.to(x)], dim=1)
         context = pad_text(context, self.config.text_len)
         self._check(x, context)
         attention, run_block = attention or get_attention(), run_block or _run_block
