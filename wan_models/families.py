@@ -7,8 +7,9 @@ Nothing here imports torch, for the command line, which needs only the figures.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .registry import resolve
 
 if TYPE_CHECKING:
     from .dit.base import WanModel
@@ -53,8 +54,7 @@ class Family:
 
     @property
     def network_class(self) -> type["WanModel"]:
-        module, _, name = self.network.rpartition(".")
-        return getattr(import_module(f".{module}", __package__), name)
+        return resolve(self.network)
 
 
 FAMILIES: dict[str, Family] = {

@@ -116,7 +116,8 @@ def test_a_new_solver_is_a_line_in_the_table(monkeypatch):
         def step(self, x, x0, i):
             return x0 + (x - x0) * (self.sigmas[i + 1] / self.sigmas[i])
 
-    monkeypatch.setitem(SOLVERS, "euler", Euler)
+    monkeypatch.setattr("wan_models.sampling.dpm.Euler", Euler, raising=False)
+    monkeypatch.setitem(SOLVERS, "euler", "sampling.dpm.Euler")
     sigmas = schedule.sigmas(4, 5.0, "euler")
     assert torch.equal(sigmas, schedule.sigmas(4, 5.0, "dpm++"))
     assert torch.equal(schedule.timesteps(4, 5.0, "euler"), schedule.timesteps(4, 5.0, "dpm++"))

@@ -1,4 +1,4 @@
-"""The file formats that weights come in. Another one is a file like `safetensors_file` and a word in `FORMATS`."""
+"""The file formats that weights come in. Another one is a file like `safetensors_file` and a line in `FORMATS`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from ..registry import resolve
 from .errors import CheckpointError
-from .gguf_file import GGUFFile
 from .packing import Packing
-from .safetensors_file import SafetensorsFile
-from .torch_file import TorchFile
 
 
 class WeightsFile(Protocol):
@@ -46,7 +44,11 @@ class WeightsFile(Protocol):
         ...
 
 
-FORMATS: tuple[type[WeightsFile], ...] = (SafetensorsFile, GGUFFile, TorchFile)
+FORMATS: tuple[type[WeightsFile], ...] = (
+    resolve("checkpoints.safetensors_file.SafetensorsFile"),
+    resolve("checkpoints.gguf_file.GGUFFile"),
+    resolve("checkpoints.torch_file.TorchFile"),
+)
 SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 
 

@@ -1,12 +1,14 @@
 """The ways to store quantised weights with other tensors beside them. Another one is a file like `scaled_float8` and a
-word in `SCHEMES`."""
+line in `SCHEMES`."""
 
 import json
 
+from ..registry import resolve
 from .packing import Dtypes, Packing, Read, Scheme, Shapes
-from .scaled_float8 import SCALED_FLOAT8
 
-SCHEMES: tuple[Scheme, ...] = (SCALED_FLOAT8,)
+SCHEMES: tuple[Scheme, ...] = (
+    resolve("checkpoints.scaled_float8.SCALED_FLOAT8"),
+)  # fmt: skip
 
 _NOTE = "comfy_quant"  # beside a weight in ComfyUI's files: JSON that says how it is stored
 # scales of the activations, for arithmetic in 8 bits

@@ -4,8 +4,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from .dpm import DPMpp2M
-from .unipc import UniPC
+from ..registry import resolve
 
 
 class Solver(Protocol):
@@ -21,11 +20,15 @@ class Solver(Protocol):
         ...
 
 
-SOLVERS: dict[str, type[Solver]] = {"unipc": UniPC, "dpm++": DPMpp2M}
+SOLVERS: dict[str, str] = {
+    "unipc": "sampling.unipc.UniPC",
+    "dpm++": "sampling.dpm.DPMpp2M",
+}
+"""Classes of solvers by their path in this package."""
 
 
 def solver_class(name: str) -> type[Solver]:
     """The solver of that name; ValueError with the names there are on another one."""
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; choose one of {', '.join(SOLVERS)}")
-    return SOLVERS[name]
+    return resolve(SOLVERS[name])
