@@ -17,7 +17,7 @@ from wan_models.vision.clip import VisionTransformer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 A14B = DiTConfig()
 # shapes of the published checkpoints, which at run time are read from their headers
 NETWORKS = {
@@ -83,3 +83,13 @@ def test_links_lead_somewhere(file):
 
 def test_every_workflow_is_in_the_readme():
     assert not [f.stem for f in (ROOT / "example_workflows").glob("*.json") if f"`{f.stem}`" not in README]
+
+
+@pytest.mark.parametrize("file", ["CONTRIBUTING.md", "docs/architecture.md", "docs/numerics.md"])
+def test_files_that_developers_are_sent_to_are_there(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+\w+\.(?:py|md))`", text))
+    rooms = ("", "wan_models", "comfy_bridge", "comfy_bridge/sampling", "wan_models/distributed")
+    for path in named:
+        assert any((ROOT / room / path).is_file() for room in rooms), path
+    assert named
