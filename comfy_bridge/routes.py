@@ -1,23 +1,40 @@
-"""Routes of the host's server for the page: the noise schedule of a sampler's settings, from the samplers' own code."""
+"""Routes of the host's server for the page: the noise schedule of a sampler's settings, from the samplers' own code,
+and what a node's video can be like."""
 
+import asyncio
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
+from ..wan_models.checkpoints.detect import identify
+from ..wan_models.checkpoints.reader import open_checkpoint
+from ..wan_models.config import VAE_2_2, DiTConfig, VAEConfig
+from ..wan_models.families import RELEASES
 from ..wan_models.sampling.guidance import check_boundary
-from . import compat
+from . import compat, folders
 from .sampling.settings import CUSTOM, MAX_STEPS, Settings, StepRange, steps_of
 
 SCHEDULE = "/wan22/schedule"
+VIDEO = "/wan22/video"
 _DEFAULT = Settings.of_release("T2V-A14B")
+_SETTINGS = ["preset", *(field.name for field in fields(Settings)), "start_step", "end_step"]
+_RELEASE_OF = {
+    "WanTI2VLatent": "TI2V-5B",
+    "WanPoseAnimate": "Animate-14B",
+    "WanAnimateCondition": "Animate-14B",
+}
+"""Nodes of one release; the others' videos are T2V-A14B's, or TI2V-5B's where its VAE is connected."""
+_VAE_2_2_NAME = re.compile(r"wan.?2[._]2.?vae", re.IGNORECASE)
+"""The names under which the VAE of TI2V-5B is published."""
 
 
 def schedule(query: Mapping[str, str]) -> dict[str, Any]:
     """The steps of a sampler whose widgets have these values; T2V-A14B's where one is missing.
 
     sigmas [n + 1]; high [n], true for steps of the high-noise expert; first and last, the part that is run; shift and
-    boundary. Raises ValueError on values that a sampler would refuse."""
+    boundary; settings, the names of the widgets that count. Raises ValueError on values that a sampler would refuse."""
     custom = {
         name: _read(name, query[name], kind)
         for name, kind in get_type_hints(Settings).items()
@@ -42,7 +59,28 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
         "at_high": steps.at_high,
         "shift": settings.shift,
         "boundary": settings.boundary,
+        "settings": _SETTINGS,
     }
+
+
+def video(node: str, vae_names: Iterable[str]) -> dict[str, Any]:
+    """fps of the videos of a node class, and the number that their sizes are multiples of with one of these VAEs (None
+    where it is no VAE of Wan's)."""
+    vae = next(filter(None, map(_vae, vae_names)), None)
+    usual = "TI2V-5B" if vae is not None and vae.version == VAE_2_2.version else "T2V-A14B"
+    return {
+        "fps": RELEASES[_RELEASE_OF.get(node, usual)].fps,
+        "multiple": vae and vae.stride[1] * DiTConfig.patch_size[1],
+    }
+
+
+def _vae(name: str) -> VAEConfig | None:
+    """The VAE in a file that a loader lists; one that is not there is known by the name it is published under."""
+    try:
+        info = identify(open_checkpoint(folders.resolve(name, "vae")).for_model())
+    except (ValueError, OSError):
+        return VAE_2_2 if _VAE_2_2_NAME.search(name) else None
+    return info.config if info.kind == "vae" else None
 
 
 def _read(name: str, text: Any, kind: type) -> Any:
@@ -66,8 +104,13 @@ def register() -> None:
     from aiohttp import web  # comes with the server
 
     @routes.get(SCHEDULE)
-    async def answer(request: web.Request) -> web.Response:
+    async def schedule_of(request: web.Request) -> web.Response:
         try:
             return web.json_response(schedule(request.query))
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
+
+    @routes.get(VIDEO)
+    async def video_of(request: web.Request) -> web.Response:
+        names = request.query.getall("vae", [])
+        return web.json_response(await asyncio.to_thread(video, request.query.get("node", ""), names))

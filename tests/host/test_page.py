@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import time
 from itertools import pairwise
 
@@ -92,6 +93,49 @@ def test_bad_settings_are_answered_with_the_reason(host, query, message):
     answer = requests.get(f"http://{host.address}/wan22/schedule", params=query, timeout=60)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+def test_the_schedule_names_every_widget_that_counts(host):
+    """All of a sampler's inputs but the models, texts, latents and the seed's."""
+    named = schedule(host)["settings"]
+    info = host.get("/object_info/WanMoESampler")["WanMoESampler"]["input"]
+    inputs = {name: spec[0] for group in info.values() for name, spec in group.items()}
+    assert set(named) <= set(inputs)
+    numbers = {name for name, kind in inputs.items() if kind in ("INT", "FLOAT")}
+    assert numbers - set(named) == {"seed"}
+
+
+# --- the readout of sizes ---
+
+
+@pytest.fixture(scope="module")
+def vaes(host, base, tmp_path_factory):
+    """A 2.1 VAE under the name of the 2.2, and the other way round."""
+    release = write_release(tmp_path_factory.mktemp("release") / "TI2V-5B", name="TI2V-5B")
+    old, new = (base / "models" / "vae" / name for name in ("wan2.2_vae_not.safetensors", "anything.pth"))
+    shutil.copy(base / "models" / "vae" / "vae.safetensors", old)
+    shutil.copy(release / "Wan2.2_VAE.pth", new)
+    yield
+    old.unlink()
+    new.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "fps", "multiple"),
+    [
+        ("WanEmptyLatent", [], 16, None),
+        ("WanEmptyLatent", ["wan/T2V-A14B/Wan2.1_VAE.pth", "fp32"], 16, 16),
+        ("WanEmptyLatent", ["wan2.2_vae_not.safetensors"], 16, 16),
+        ("WanEmptyLatent", ["fp32", "anything.pth"], 24, 32),
+        ("WanEmptyLatent", ["not/there/Wan2.2_VAE.pth"], 24, 32),
+        ("WanEmptyLatent", ["not/there/sdxl.safetensors"], 16, None),
+        ("WanTI2VLatent", [], 24, None),
+        ("WanPoseAnimate", ["wan/T2V-A14B/Wan2.1_VAE.pth"], 30, 16),
+        ("WanSpeechToVideo", [], 16, None),
+    ],
+)
+def test_fps_and_size_of_a_nodes_videos(host, vaes, kind, names, fps, multiple):
+    assert host.get("/wan22/video", node=kind, vae=names) == {"fps": fps, "multiple": multiple}
 
 
 # --- previews ---

@@ -1,32 +1,63 @@
 // Draws the noise schedule on the samplers with two experts: which of them takes which steps, and where a run is.
-// The numbers come from the server, from the function that the sampler itself uses.
+// The numbers come from the server, from the function that the sampler itself uses, and so do the names of the widgets
+// that count.
 import { markExpert, unmarkAll } from "./badges.js";
-import { after, api, isLinked, make, NodeElement, nodeOf, RUN_ENDS, widgetOf } from "./host.js";
+import { after, api, CHANGES, isLinked, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
 
 const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler"];
-const SETTINGS = [
-  "preset", "steps", "shift", "cfg_high", "cfg_low", "boundary", "sampler", "scheduler", "start_step", "end_step",
-];
 const HEIGHT = 110;
 const SVG = "http://www.w3.org/2000/svg";
 const WAIT_MS = 80;
-const charts = new Map(); // node -> chart
+/** @type {Map<HostNode | null, Chart>} */
+const charts = new Map();
 
+/**
+ * What the server answers; steps from `first` up to `last` are run.
+ * @typedef {object} Schedule
+ * @property {number[]} sigmas one more than there are steps
+ * @property {boolean[]} high whether the high-noise expert takes a step
+ * @property {number} first
+ * @property {number} last
+ * @property {number} at_high
+ * @property {number} shift
+ * @property {number} boundary
+ * @property {string[]} settings the widgets that count
+ */
+
+/**
+ * An SVG element.
+ * @param {string} name
+ * @param {Record<string, string | number>} attributes
+ */
 function shape(name, attributes) {
   const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
   return element;
 }
 
 class Chart {
+  /** @param {HostNode} node */
   constructor(node) {
     this.node = node;
+    /** @type {Schedule | null} */
+    this.schedule = null;
     this.svg = shape("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none" });
     this.split = make("span", "split");
     this.note = make("span", "note");
     this.element = make("div", "wan22-chart", this.svg, make("div", "lines", this.split, this.note));
     this.turn = 0;
+    /** @type {number | null} */
     this.step = null;
+    /** @type {string[] | null} the widgets that count, when the server has said which */
+    this.settings = null;
+    this.marker = shape("line", {});
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+  }
+
+  /** @param {string} name of a widget */
+  counts(name) {
+    return !this.settings || this.settings.includes(name);
   }
 
   /** Asks for the schedule of the widgets' values, soon: a drag changes them many times a second. */
@@ -37,10 +68,7 @@ class Chart {
 
   async ask() {
     const query = new URLSearchParams();
-    for (const name of SETTINGS) {
-      const widget = widgetOf(this.node, name);
-      if (widget) query.set(name, widget.value);
-    }
+    for (const { name, value } of this.node.widgets ?? []) if (this.counts(name)) query.set(name, String(value));
     this.turn += 1;
     const turn = this.turn;
     let answer;
@@ -48,7 +76,7 @@ class Chart {
       const response = await api.fetchApi(`/wan22/schedule?${query}`);
       answer = await response.json();
     } catch (error) {
-      answer = { error: `no schedule: ${error.message}` };
+      answer = { error: `no schedule: ${error instanceof Error ? error.message : error}` };
     }
     if (turn === this.turn) this.draw(answer);
   }
@@ -58,18 +86,21 @@ class Chart {
     return isLinked(this.node, "model_low") || !isLinked(this.node, "model_high");
   }
 
-  draw(schedule) {
-    this.schedule = schedule.error ? null : schedule;
+  /** @param {Schedule | { error: string }} answer */
+  draw(answer) {
     this.svg.replaceChildren();
-    if (schedule.error) {
-      this.split.replaceChildren(make("span", "problem", schedule.error));
+    if ("error" in answer) {
+      this.schedule = null;
+      this.split.replaceChildren(make("span", "problem", answer.error));
       this.note.textContent = "";
       return;
     }
-    const { sigmas, boundary } = schedule;
+    this.schedule = answer;
+    this.settings = answer.settings;
+    const { sigmas, boundary } = answer;
     const steps = sigmas.length - 1;
     for (const kind of ["high", "low", "left-out"]) {
-      const bars = [...Array(steps).keys()].filter((step) => this.kindOf(step) === kind);
+      const bars = [...Array(steps).keys()].filter((step) => this.kindOf(answer, step) === kind);
       const path = bars.map((step) => {
         const [left, right] = [step + 0.1, step + 0.9].map((x) => ((100 * x) / steps).toFixed(3));
         return `M${left} 100V${(100 - 97 * sigmas[step]).toFixed(2)}H${right}V100Z`;
@@ -85,8 +116,11 @@ class Chart {
     this.showStep();
   }
 
-  kindOf(step) {
-    const { first, last, high } = this.schedule;
+  /**
+   * @param {Schedule} schedule
+   * @param {number} step
+   */
+  kindOf({ first, last, high }, step) {
     if (step < first || step >= last) return "left-out";
     return high[step] || !this.hasTwoExperts ? "high" : "low";
   }
@@ -97,24 +131,29 @@ class Chart {
     const { sigmas, first, last, at_high: high, boundary, shift } = this.schedule;
     const [total, run] = [sigmas.length - 1, last - first];
     const alone = !this.hasTwoExperts || boundary === 0;
-    const counts = alone ? [run] : [make("span", "high", high), " + ", make("span", "low", run - high)];
+    const shares = [make("span", "high", String(high)), " + ", make("span", "low", String(run - high))];
+    const counts = alone ? [String(run)] : shares;
     this.split.replaceChildren(...counts, alone && run === total ? " steps" : ` of ${total} steps`);
 
-    const linked = SETTINGS.filter((name) => isLinked(this.node, name));
+    const linked = this.schedule.settings.filter((name) => isLinked(this.node, name));
     const settings = alone ? `shift ${shift}` : `shift ${shift}, boundary ${boundary}`;
     this.note.textContent = linked.length ? `but for the wired ${linked.join(", ")}` : settings;
     this.marker.setAttribute("visibility", this.step === null ? "hidden" : "visible");
     if (this.step === null) return;
     const x = (100 * (this.step + 0.5)) / total;
-    this.marker.setAttribute("x1", x);
-    this.marker.setAttribute("x2", x);
-    this.marker.dataset.step = this.step;
-    const expert = this.kindOf(this.step);
+    this.marker.setAttribute("x1", String(x));
+    this.marker.setAttribute("x2", String(x));
+    this.marker.setAttribute("data-step", String(this.step));
+    const expert = this.kindOf(this.schedule, this.step) === "high" ? "high" : "low";
     this.note.textContent = `step ${this.step + 1}` + (alone ? "" : `: ${expert}-noise expert`);
     if (!alone) markExpert(this.node, expert);
   }
 
-  /** `done` of `of` steps are done. Other progress than that of the schedule's steps is not shown here. */
+  /**
+   * `done` of `of` steps are done. Other progress than that of the schedule's steps is not shown here.
+   * @param {number} done
+   * @param {number} of
+   */
   progress(done, of) {
     if (!this.schedule || of !== this.schedule.last - this.schedule.first) return;
     this.step = this.schedule.first + Math.min(done, of - 1);
@@ -130,26 +169,26 @@ class Chart {
   }
 }
 
-/** The chart on a sampler with two experts, which follows its widgets. */
+/**
+ * The chart on a sampler with two experts, which follows its widgets.
+ * @param {HostNode} node
+ */
 export function addChart(node) {
   if (!SAMPLERS.includes(node.comfyClass)) return;
   const chart = new Chart(node);
   new NodeElement(node, "schedule", chart.element, () => HEIGHT, { hideOnZoom: false });
   charts.set(node, chart);
   const update = () => chart.update();
-  for (const name of SETTINGS) {
-    const widget = widgetOf(node, name);
-    if (widget) after(widget, "callback", update);
-  }
-  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, update);
+  for (const widget of node.widgets ?? []) after(widget, "callback", () => chart.counts(widget.name) && update());
+  for (const event of CHANGES) after(node, event, update);
   after(node, "onAdded", () => charts.set(node, chart));
   after(node, "onRemoved", () => charts.delete(node));
   update();
 }
 
 export function listenForSteps() {
-  const chartOf = (id) => charts.get(nodeOf(id));
-  const stopAllBut = (running) => {
+  const chartOf = (/** @type {string | number} */ id) => charts.get(nodeOf(id));
+  const stopAllBut = (/** @type {Chart | null | undefined} */ running) => {
     for (const chart of charts.values()) if (chart !== running) chart.stop();
   };
   api.addEventListener("progress", ({ detail }) => chartOf(detail.node)?.progress(detail.value, detail.max));

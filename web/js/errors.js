@@ -3,6 +3,7 @@ import { api, app, isOurs, nodeOf } from "./host.js";
 import { hide, show } from "./report.js";
 
 const SHOWN_MS = 5000; // notices lie over the Run button
+/** @type {Set<HostNode>} */
 const failed = new Set();
 
 function clear() {
@@ -14,7 +15,7 @@ export function listenForErrors() {
   api.addEventListener("execution_start", clear);
   api.addEventListener("execution_error", ({ detail }) => {
     const node = nodeOf(detail?.node_id);
-    if (!isOurs(node) || node.comfyClass !== detail.node_type) return;
+    if (!node || !isOurs(node) || node.comfyClass !== detail.node_type) return;
     const text = String(detail.exception_message ?? detail.exception_type ?? "unknown error").trim();
     show(node, text, "error");
     failed.add(node);

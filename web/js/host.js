@@ -9,19 +9,34 @@ export const RUN_ENDS = ["execution_success", "execution_error", "execution_inte
 
 const MARGIN = 6;
 
-/** Whether a node is one of this pack. */
+/** What of a node is called when it has its values or its wires have changed. */
+export const CHANGES = ["onConfigure", "onConnectionsChange"];
+
+/**
+ * Whether a node is one of this pack.
+ * @param {HostNode} node
+ */
 export function isOurs(node) {
-  return Boolean(node?.constructor?.nodeData?.category?.startsWith("Wan2.2/"));
+  const { nodeData } = /** @type {{ nodeData?: HostNodeDef }} */ (node.constructor);
+  return Boolean(nodeData?.category?.startsWith("Wan2.2/"));
 }
 
-/** Whether this host's page can have elements on a node. */
+/**
+ * Whether this host's page can have elements on a node.
+ * @param {HostNode} node
+ */
 export function takesElements(node) {
   return typeof node.addDOMWidget === "function";
 }
 
-/** The node with an id of the running prompt ("7", or "3:7" inside a subgraph), or null where it is not open. */
+/**
+ * The node with an id of the running prompt ("7", or "3:7" inside a subgraph), or null where it is not open.
+ * @param {string | number} executionId
+ */
 export function nodeOf(executionId) {
+  /** @type {HostGraph | undefined} */
   let graph = app.rootGraph ?? app.graph;
+  /** @type {HostNode | null} */
   let node = null;
   for (const id of String(executionId).split(":")) {
     node = graph?.getNodeById?.(id) ?? null;
@@ -30,36 +45,64 @@ export function nodeOf(executionId) {
   return node;
 }
 
-/** Lets `then` run after a method of this one object, which stays as it is. */
+/**
+ * Lets `then` run after a method of this one object, which stays as it is.
+ * @param {HostNode | HostWidget} object
+ * @param {string} name
+ * @param {(...args: any[]) => void} then
+ */
 export function after(object, name, then) {
-  const before = object[name];
-  object[name] = function (...args) {
+  const methods = /** @type {Record<string, any>} */ (object);
+  const before = methods[name];
+  /** @type {(this: unknown, ...args: any[]) => any} */
+  methods[name] = function (...args) {
     const result = before?.apply(this, args);
     then.apply(this, args);
     return result;
   };
 }
 
+/**
+ * @param {HostNode} node
+ * @param {string} name
+ */
 export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
 }
 
+/**
+ * @param {HostNode} node
+ * @param {string} input
+ */
 export function isLinked(node, input) {
   return node.inputs?.find((slot) => slot.name === input)?.link != null;
 }
 
-/** Node and output slot at the other end of an input's wire, or null. */
+/**
+ * Node and output slot at the other end of an input's wire, or null.
+ * @param {HostNode} node
+ * @param {string} input
+ */
 export function origin(node, input) {
   const id = node.inputs?.find((slot) => slot.name === input)?.link;
   const links = node.graph?.links;
   const link = id == null ? null : (links?.get?.(id) ?? links?.[id]);
-  const from = link && node.graph.getNodeById(link.origin_id);
+  const from = link && node.graph?.getNodeById?.(link.origin_id);
   return from ? { node: from, slot: link.origin_slot } : null;
 }
 
-/** An element of `height()` pixels on a node, below its widgets, neither saved with the workflow nor sent with the prompt.
-    It is there from the node's creation on, shown or not: pages whose nodes are elements miss those that come later. */
+/**
+ * An element of `height()` pixels on a node, below its widgets, neither saved with the workflow nor sent with it.
+ * It is there from the node's creation on, shown or not: pages whose nodes are elements miss those that come later.
+ */
 export class NodeElement {
+  /**
+   * @param {HostNode} node one that `takesElements`
+   * @param {string} name
+   * @param {HTMLElement} element
+   * @param {() => number} height
+   * @param {{ hideOnZoom?: boolean, isShown?: boolean }} options
+   */
   constructor(node, name, element, height, { hideOnZoom = true, isShown = true } = {}) {
     this.node = node;
     this.element = element;
@@ -68,7 +111,7 @@ export class NodeElement {
     const options = {
       serialize: false, hideOnZoom, margin: MARGIN, getMinHeight: whole, getMaxHeight: whole, getValue: () => "",
     };
-    this.widget = node.addDOMWidget(name, "wan22", element, options);
+    this.widget = /** @type {Required<HostNode>} */ (node).addDOMWidget(name, "wan22", element, options);
     this.widget.serialize = false;
     this.set(isShown);
     if (isShown) grow(node);
@@ -85,6 +128,7 @@ export class NodeElement {
     return height + 2 * MARGIN;
   }
 
+  /** @param {boolean} isShown */
   set(isShown) {
     this.widget.hidden = !isShown;
     this.element.hidden = !isShown;
@@ -108,7 +152,10 @@ export class NodeElement {
   }
 }
 
-/** Makes a node large enough for what is on it. */
+/**
+ * Makes a node large enough for what is on it.
+ * @param {HostNode} node
+ */
 export function grow(node) {
   const [width, height] = node.computeSize();
   if (width > node.size[0] || height > node.size[1]) {
@@ -121,7 +168,13 @@ export function redraw() {
   app.canvas?.setDirty?.(true, true);
 }
 
-/** An element with class and text; several texts and elements are put one after the other. */
+/**
+ * An element with class and text; several texts and elements are put one after the other.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {string} className
+ * @param {(string | Node)[]} children
+ */
 export function make(tag, className, ...children) {
   const element = document.createElement(tag);
   element.className = className;

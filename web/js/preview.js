@@ -4,10 +4,12 @@ import { after, api, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
 const EVENT = "wan22.preview";
 const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate"];
 const HEIGHTS = [80, 360];
-const players = new Map(); // node -> player
+/** @type {Map<HostNode | null, Player>} */
+const players = new Map();
 
 /** All frames of the video so far, one after the other; new pictures go on at the frame that is shown. */
 class Player {
+  /** @param {HostNode} node */
   constructor(node) {
     this.node = node;
     this.canvas = make("canvas", "");
@@ -17,6 +19,10 @@ class Player {
     this.strip = new Image();
     this.strip.onload = () => this.draw();
     this.frame = 0;
+    this.frames = 1;
+    this.pause = 0; // milliseconds
+    /** @type {ReturnType<typeof setInterval> | undefined} */
+    this.timer = undefined;
   }
 
   height() {
@@ -25,6 +31,7 @@ class Player {
     return Math.min(HEIGHTS[1], Math.max(HEIGHTS[0], Math.round((room * height) / width)));
   }
 
+  /** @param {{ image: string, frames: number, width: number, height: number, seconds: number }} message */
   play({ image, frames, width, height, seconds }) {
     // from now on the host's own preview, of the first frame alone, is left out; see wan22.css, too
     this.node.onDrawBackground = () => {};
@@ -49,8 +56,8 @@ class Player {
     if (!this.strip.complete || !this.strip.naturalWidth) return;
     this.frame %= this.frames;
     const { width, height } = this.canvas;
-    this.canvas.getContext("2d").drawImage(this.strip, this.frame * width, 0, width, height, 0, 0, width, height);
-    this.canvas.dataset.frame = this.frame;
+    this.canvas.getContext("2d")?.drawImage(this.strip, this.frame * width, 0, width, height, 0, 0, width, height);
+    this.canvas.dataset.frame = String(this.frame);
   }
 
   stop() {
@@ -60,11 +67,15 @@ class Player {
   }
 }
 
+/** @param {HostNode | null} running */
 function stopAllBut(running) {
   for (const [node, player] of players) if (node !== running) player.stop();
 }
 
-/** A place for previews on a sampler, which is hidden while there are none. */
+/**
+ * A place for previews on a sampler, which is hidden while there are none.
+ * @param {HostNode} node
+ */
 export function addPreview(node) {
   if (!SAMPLERS.includes(node.comfyClass)) return;
   const player = new Player(node);

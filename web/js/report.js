@@ -5,9 +5,15 @@ const LINE = 16;
 const MOST_LINES = 12;
 const PADDING = 14;
 const LETTER = 6.4; // width, about
+/** @type {WeakMap<HostNode, NodeElement>} */
 const boxes = new WeakMap();
 
-/** Shows a report, or an error, in a node's box. */
+/**
+ * Shows a report, or an error, in a node's box.
+ * @param {HostNode} node
+ * @param {string} text
+ * @param {"report" | "error"} kind
+ */
 export function show(node, text, kind = "report") {
   const box = boxes.get(node);
   if (!box) return;
@@ -16,20 +22,28 @@ export function show(node, text, kind = "report") {
   box.show();
 }
 
+/** @param {HostNode} node */
 export function hide(node) {
   boxes.get(node)?.hide();
 }
 
-/** Lines that a text takes on a node of this width. */
+/**
+ * Lines that a text takes on a node of this width.
+ * @param {string} text
+ * @param {number} width
+ */
 function lines(text, width) {
   const letters = Math.max(10, Math.floor((width - 40) / LETTER));
   return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / letters)), 0);
 }
 
-/** A box on a node, which is hidden until there is something to say. */
+/**
+ * A box on a node, which is hidden until there is something to say.
+ * @param {HostNode} node
+ */
 export function addReport(node) {
   const element = make("div", "wan22-box");
-  const height = () => Math.min(lines(element.textContent, node.size[0]), MOST_LINES) * LINE + PADDING;
+  const height = () => Math.min(lines(element.textContent ?? "", node.size[0]), MOST_LINES) * LINE + PADDING;
   boxes.set(node, new NodeElement(node, "report", element, height, { isShown: false }));
   after(node, "onExecuted", (message) => {
     if (message?.text?.length) show(node, [message.text].flat().join("\n"));

@@ -1,0 +1,94 @@
+// What the host's page has, as far as web/js uses it. Marked optional: what not every page since ComfyUI 0.3.75 has.
+
+interface HostSlot {
+  name: string;
+  type?: string;
+  link?: number | null;
+  localized_name?: string;
+}
+
+interface HostWidget {
+  name: string;
+  value: unknown;
+  options: {
+    min?: number;
+    max?: number;
+    step?: number;
+    step2?: number;
+    /** Ours: the step that the node declares. */
+    wan22Step?: number;
+  };
+  label?: string;
+  hidden?: boolean;
+  serialize?: boolean;
+  computedHeight?: number;
+  callback?(value: unknown, ...more: unknown[]): void;
+}
+
+interface HostLink {
+  origin_id: number;
+  origin_slot: number;
+}
+
+interface HostGraph {
+  getNodeById?(id: string | number): HostNode | null | undefined;
+  links?: Map<number, HostLink> & Record<number, HostLink>;
+}
+
+interface HostNode {
+  title: string;
+  comfyClass: string;
+  size: [number, number];
+  widgets?: HostWidget[];
+  inputs?: HostSlot[];
+  outputs?: HostSlot[];
+  badges?: unknown[];
+  graph?: HostGraph;
+  subgraph?: HostGraph;
+  computeSize(): [number, number];
+  setSize(size: [number, number]): void;
+  addDOMWidget?(name: string, type: string, element: HTMLElement, options: object): HostWidget;
+  onDrawBackground?(): void;
+}
+
+interface HostNodeDef {
+  display_name: string;
+  description?: string;
+  category?: string;
+  input: Record<"required" | "optional", Record<string, [unknown, object?]> | undefined>;
+}
+
+interface HostExtension {
+  name: string;
+  setup?(): void;
+  nodeCreated?(node: HostNode): void;
+  loadedGraphNode?(node: HostNode): void;
+  addCustomNodeDefs?(defs: Record<string, HostNodeDef>): Promise<void>;
+}
+
+interface HostApp {
+  graph: HostGraph;
+  rootGraph?: HostGraph;
+  canvas?: { setDirty?(foreground: boolean, background: boolean): void };
+  extensionManager?: {
+    setting?: { get(id: string): unknown };
+    toast?: { add?(message: { severity: string; summary: string; detail: string; life: number }): void };
+  };
+  registerExtension(extension: HostExtension): void;
+}
+
+interface HostApi {
+  fetchApi(path: string): Promise<Response>;
+  // what an event holds is the affair of who sends it
+  addEventListener(event: string, listener: (event: { detail: any }) => void): void;
+}
+
+declare module "*/scripts/api.js" {
+  export const api: HostApi;
+}
+
+declare module "*/scripts/app.js" {
+  export const app: HostApp;
+}
+
+declare var LGraphBadge: (new (options: { text: string; fgColor: string; bgColor: string }) => { text: string }) | undefined;
