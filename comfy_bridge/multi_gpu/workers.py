@@ -75,8 +75,8 @@ class Workers(ModelPatcher):
         return self.group.load(recipe, patches, version, needed)
 
     def measured(self) -> list[dict[str, float]]:
-        """What each process can do, looked at when the group is started; see `Worker.measure`."""
-        if not self.group.is_running or not self._measured:
+        """What each process can do, see `Worker.measure`; looked at once, so that later runs choose the same."""
+        if not self._measured:
             self._measured = self.group.measure()
         return self._measured
 

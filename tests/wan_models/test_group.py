@@ -100,6 +100,7 @@ def test_results_and_a_changed_lora(shared, models, seed):
     assert close_to(shared.velocity(key, given), expected(models, given))
     again = shared.loads[key].reports
     assert again[0]["read"] == len(patches) < reports[0]["read"]  # only what the LoRA had touched
+    assert again[0]["bytes"] == shared.stats()[0]["models"][key] > 0
 
 
 def test_inputs_of_all_steps_are_sent_once(shared, models, seed):

@@ -96,11 +96,14 @@ class Jobs:
                 break
             self.check_cancelled()
             if time.monotonic() > end:
+                self._on_failure()
                 raise GroupError(f"the worker processes did not answer within {limit:g} s")
         try:
             return ray.get(refs)
         except ray.exceptions.RayError as error:
-            raise GroupError(f"a worker process could not be started: {first_line(error)}") from None
+            what = "died" if self.places else "could not be started"
+            self._on_failure()
+            raise GroupError(f"a worker process {what}: {first_line(error)}") from None
 
     def _wait(self, refs: list[Any], check_cancelled: Callable[[], None]) -> list[Outcome]:
         """Outcomes by rank; of dead and stalled processes as errors. Ends early where one has failed."""

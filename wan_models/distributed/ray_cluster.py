@@ -47,7 +47,7 @@ class RayCluster:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._ended: threading.Event | None = None
+        self._ray: _RayThread | None = None
         self._guard: Guard | None = None
 
     def start(self, requested: int, timeout: float, check_cancelled: Callable[[], None]) -> list[Any]:
@@ -56,6 +56,7 @@ class RayCluster:
         timeout: seconds after which communication between them fails. Raises ValueError where there are fewer GPUs, no
         cluster at the address, or no Ray."""
         ray = import_ray()
+        _RayThread.wait_for_left(check_cancelled)
         if not ray.is_initialized():
             self._start_ray(ray, requested, check_cancelled)
         gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -69,7 +70,7 @@ class RayCluster:
         """Has Ray's processes and the group's, by their ids, ended should this process be killed."""
         import psutil
 
-        if self.address or self._ended is None:
+        if self.address or self._ray is None:
             return
         self._guard = Guard([*(child.pid for child in psutil.Process().children(recursive=True)), *pids])
 
@@ -79,11 +80,9 @@ class RayCluster:
         if ray is not None and ray.is_initialized():
             for actor in actors:
                 ray.kill(actor, no_restart=True)
-            if self._ended is not None:
-                ray.shutdown()
-        if self._ended is not None:
-            self._ended.set()
-            self._ended = None
+        thread, self._ray = self._ray, None
+        if thread is not None:
+            thread.end()
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.close()
@@ -105,24 +104,12 @@ class RayCluster:
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "_node_ip_address": "127.0.0.1",
             }
-        failure: list[BaseException] = []
-        started, ended = threading.Event(), threading.Event()
-
-        def init() -> None:
-            try:
-                ray.init(**options)
-            except BaseException as error:
-                failure.append(error)
-            started.set()
-            # Linux ends Ray's processes with the thread that started them, so it must live as long as they
-            ended.wait()
-
-        threading.Thread(target=init, daemon=True, name="ray").start()
-        while not started.wait(0.1):
+        self._ray = _RayThread(ray, options)
+        self._ray.start()
+        while not self._ray.has_started.wait(0.1):
             check_cancelled()
-        if failure:
-            raise ValueError(f"Ray could not be started: {failure[0]}") from failure[0]
-        self._ended = ended
+        if (failure := self._ray.failure) is not None:
+            raise ValueError(f"Ray could not be started: {failure}") from failure
 
     def _make_actors(self, ray: Any, size: int, has_gpus: bool, timeout: float) -> list[Any]:
         def module() -> Any:
@@ -154,6 +141,41 @@ class RayCluster:
             runtime_env={"env_vars": variables},
         )(WanWorker)
         return [remote.remote(rank, size, timeout) for rank in range(size)]
+
+
+class _RayThread(threading.Thread):
+    """Ray from `ray.init` to `ray.shutdown`: Linux ends Ray's processes with the thread that started them, so this one
+    lives as long as they."""
+
+    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+        super().__init__(daemon=True, name="ray")
+        self._ray, self._options = ray, options
+        self._is_over = threading.Event()
+        self.has_started = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._ray.init(**self._options)
+        except BaseException as error:
+            self.failure = error
+        self.has_started.set()
+        self._is_over.wait()
+        self._ray.shutdown()
+
+    def end(self) -> None:
+        """Shuts Ray down; where it is just being started, as soon as it is, without waiting for that."""
+        self._is_over.set()
+        if self.has_started.is_set():
+            self.join()
+
+    @classmethod
+    def wait_for_left(cls, check_cancelled: Callable[[], None]) -> None:
+        """Waits for those that were ended while Ray was being started."""
+        for thread in threading.enumerate():
+            while isinstance(thread, cls) and thread._is_over.is_set() and thread.is_alive():
+                thread.join(0.1)
+                check_cancelled()
 
 
 def check_reachable(address: str) -> None:

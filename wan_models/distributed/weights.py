@@ -25,7 +25,8 @@ from .fsdp import local_part
 from .mesh import Layout
 from .parallelize import parallelize_dit, parallelize_text_encoder
 
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
+"""Called whenever a piece of work is done."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class LoadedModel:
     """A network with its weights, whole or this process's part of them; `clips` is what it made of its last clips."""
 
     def __init__(
-        self, recipe: Recipe, device: torch.device, mesh: DeviceMesh, patches: Patches, beat: Beat
+        self, recipe: Recipe, device: torch.device, mesh: DeviceMesh, patches: Patches, heartbeat: Heartbeat
     ) -> None:
-        self.recipe, self.device, self._beat = recipe, device, beat
+        self.recipe, self.device, self._heartbeat = recipe, device, heartbeat
         self.patches = patches
         self.clips = ClipCache()
         self._checkpoint, info = open_as(recipe.path, recipe.kind)
@@ -121,7 +122,7 @@ class LoadedModel:
 
     def _keep(self, name: str, weight: Tensor) -> Tensor:
         """What this process keeps of a tensor of the checkpoint."""
-        self._beat()
+        self._heartbeat()
         stored = weight if self._stored is None else to_stored(self.network, name, weight, self._stored)
         patches = self.patches.get(name)
         if patches:  # merged in full precision, on the device, where it is fast

@@ -23,16 +23,14 @@ from ..checkpoints.patches import Patches
 from .decode import decode_strip
 from .fsdp import resident_bytes
 from .mesh import Layout, device_of, make_mesh, rows_of
-from .weights import LoadedModel, Recipe
-
-Beat = Callable[[], None]
+from .weights import Heartbeat, LoadedModel, Recipe
 
 
 class Worker:
     """Process `rank` of `world`. timeout: seconds after which communication fails. heartbeat is called whenever some
     work is done."""
 
-    def __init__(self, rank: int, world: int, timeout: float, heartbeat: Beat = lambda: None) -> None:
+    def __init__(self, rank: int, world: int, timeout: float, heartbeat: Heartbeat = lambda: None) -> None:
         self.rank, self.world, self._heartbeat = rank, world, heartbeat
         self._done = 0
         self._marks: deque[torch.cuda.Event] = deque()
@@ -108,17 +106,19 @@ class Worker:
         return min(taken[1:])
 
     def load(self, key: str, recipe: Recipe, patches: Patches) -> dict[str, Any]:
-        """Makes a model, or changes the patches of one that is there; says what it did and what it takes."""
-        begun = time.monotonic()
+        """Makes a model, or changes the patches of one that is there.
+
+        Returns how many tensors were "read", the "seconds" that it took, and the "bytes" that the model takes here."""
+        begun, read = time.monotonic(), 0
+        mesh = self._mesh(recipe.layout)
         model = self._models.get(key)
         if model is not None:
-            return {"read": model.repatch(patches), "seconds": time.monotonic() - begun}
-        mesh = self._mesh(recipe.layout)
-        if not self._takes_part(recipe):
-            return {"read": 0, "seconds": 0.0, "bytes": 0}
-        model = self._models[key] = LoadedModel(recipe, self.device, mesh, patches, self.beat)
-        read = len(model.network.state_dict())
-        return {"read": read, "seconds": time.monotonic() - begun, "bytes": resident_bytes(model.network)}
+            read = model.repatch(patches)
+        elif self._takes_part(recipe):
+            model = self._models[key] = LoadedModel(recipe, self.device, mesh, patches, self.beat)
+            read = len(model.network.state_dict())
+        taken = 0 if model is None else resident_bytes(model.network)
+        return {"read": read, "seconds": time.monotonic() - begun, "bytes": taken}
 
     def keep(self, name: str, tensor: Tensor) -> None:
         """Stores an input that many steps have in common."""

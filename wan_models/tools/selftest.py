@@ -120,7 +120,7 @@ def _text(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
 def _video(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
     """Decoding by strips."""
     generator = torch.Generator().manual_seed(seed)
-    for name, (_, config) in VAES.items():
+    for name, config in VAES.items():
         recipe = Recipe("vae", str(folder / name))
         latents = torch.randn(1, config.z_dim, 3, 4, 45, generator=generator)
         worker.load(name, recipe, {})

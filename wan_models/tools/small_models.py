@@ -4,23 +4,17 @@ Written as checkpoints in the official form, one folder per model, so that they 
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from ..checkpoints.patches import Patch, Patches
 from ..config import DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
-from ..families import FAMILIES
+from ..models import Config, network_class
 from ..random_weights import random_state
-from ..text.umt5 import UMT5Encoder
-from ..vae.wan21 import WanVAE21
-from ..vae.wan22 import WanVAE22
 
 _SMALL = DiTConfig(dim=64, ffn_dim=96, num_heads=4, num_layers=3, text_dim=24, text_len=16)
 CONFIGS = {
@@ -42,11 +36,8 @@ CONFIGS = {
     ),
 }
 VAES = {
-    "VAE 2.1": (WanVAE21, VAEConfig(base_dim=8)),
-    "VAE 2.2": (
-        WanVAE22,
-        VAEConfig("2.2", base_dim=8, z_dim=48, stride=(4, 16, 16), dec_dim=8),
-    ),
+    "VAE 2.1": VAEConfig(base_dim=8),
+    "VAE 2.2": VAEConfig("2.2", base_dim=8, z_dim=48, stride=(4, 16, 16), dec_dim=8),
 }
 T5 = T5Config(vocab_size=50, dim=24, dim_attn=16, dim_ffn=32, num_heads=2, num_layers=3)
 
@@ -96,14 +87,14 @@ def write_models(folder: Path) -> None:
     """Checkpoints of all models, with random weights."""
     for seed, (name, config) in enumerate(CONFIGS.items()):
         write_dit(folder / name, config, seed)
-    for name, (kind, shape) in VAES.items():
-        _write(folder / name, partial(kind, shape), 7)
-    _write(folder / "T5", partial(UMT5Encoder, T5), 8)
+    for name, vae in VAES.items():
+        _write(folder / name, vae, 7)
+    _write(folder / "T5", T5, 8)
 
 
 def write_dit(folder: Path, config: DiTConfig, seed: int, dtype: torch.dtype = torch.float32) -> None:
     """Checkpoint of a transformer with random weights of that dtype."""
-    _write(folder, partial(FAMILIES[config.family].network_class, config), seed, dtype)
+    _write(folder, config, seed, dtype)
     names = ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "freq_dim", "in_dim", "out_dim")
     official = {name: getattr(config, name) for name in names}
     if config.speech:
@@ -111,9 +102,8 @@ def write_dit(folder: Path, config: DiTConfig, seed: int, dtype: torch.dtype = t
     (folder / "config.json").write_text(json.dumps(official))
 
 
-def _write(
-    folder: Path, build: Callable[[], nn.Module], seed: int, dtype: torch.dtype = torch.float32
-) -> None:
+def _write(folder: Path, config: Config, seed: int, dtype: torch.dtype = torch.float32) -> None:
     folder.mkdir()
-    state = {name: weight.to(dtype) for name, weight in random_state(build, seed).items()}
+    weights = random_state(lambda: network_class(config)(config), seed)
+    state = {name: weight.to(dtype) for name, weight in weights.items()}
     save_file(state, folder / "diffusion_pytorch_model.safetensors")
