@@ -26,8 +26,8 @@ def main() -> None:
     here, main_py, parent = Path(__file__).resolve().parent, Path(sys.argv[1]), int(sys.argv[2])
     die_with(parent)
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() not in (here, here.parent)]
-    repair = runpy.run_path(str(here / "cpu_torch.py"))["repair_torchvision"]
-    repair()
+    runpy.run_path(str(here / "cpu_torch.py"))["repair_torchvision"]()
+    runpy.run_path(str(here / "imports.py"))["import_packages"]()
     sys.argv = [str(main_py), *sys.argv[3:]]
     sys.path.insert(0, str(main_py.parent))
     runpy.run_path(str(main_py), run_name="__main__")

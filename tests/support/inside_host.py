@@ -13,6 +13,7 @@ def enter(comfyui: Path, pack: Path, base: Path) -> dict[str, type]:
     hidden = (pack, pack / "tests" / "host")  # the pack's nodes/ would hide the host's nodes.py
     sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in hidden)]
     runpy.run_path(str(pack / "devhost" / "cpu_torch.py"))["repair_torchvision"]()
+    runpy.run_path(str(pack / "devhost" / "imports.py"))["import_packages"]()
     import comfy.options
 
     comfy.options.enable_args_parsing()
