@@ -139,21 +139,10 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         if lengths is not None:
             options[_LENGTHS] = lengths
 
-    def run(
-        index: int,
-        block: torch.nn.Module,
-        x: Tensor,
-        *,
-        e: Tensor,
-        context: Tensor,
-        rotary: RotaryTable,
-        image: Tensor | None = None,
-        lengths: Lengths = None,
-        **_: Any,
-    ) -> Tensor:
+    def run(index: int, block: torch.nn.Module, x: Tensor, **inputs: Any) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not shared:
-            prepare(context, rotary, image, lengths)
+            prepare(inputs["context"], inputs["rotary"], inputs["image"], inputs["lengths"])
         options["block_index"] = index
 
         def call(img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, given: dict) -> Tensor:
@@ -166,7 +155,13 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
                 transformer_options=given,
             )
 
-        args = {"img": x, "txt": shared["txt"], "vec": e, "pe": shared["pe"], "transformer_options": options}
+        args = {
+            "img": x,
+            "txt": shared["txt"],
+            "vec": inputs["e"],
+            "pe": shared["pe"],
+            "transformer_options": options,
+        }
         replacement = replacements.get(("double_block", index))
         if replacement is None:
             x = call(*args.values())
