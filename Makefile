@@ -1,7 +1,7 @@
 # make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there)
 # make test   all tests, in several processes
 # make test-fast   those that need no server, browser or group of processes: for the loop of work
-# make lint   style and types
+# make lint   style, types and spelling, of the page's scripts too
 # make bench  our times beside those of the official code, diffusers and the host
 
 PYTHON ?= python3
@@ -13,11 +13,15 @@ STAMP := $(VENV)/.ready
 # by file: tests of a file share what its fixtures made
 PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast lint bench
+PAGE := tools/page
+
+.PHONY: setup demo test test-fast lint lint-page bench
 
 setup: $(STAMP)
 
-# torch goes first and alone: any other package would pull a newer one with gigabytes of CUDA
+# torch goes first and alone: any other package would pull a newer one with gigabytes of CUDA.
+# torchvision and torchaudio come without their dependencies: each asks for one torch alone. 0.28.0 is the torchvision
+# of torch 2.13; torchaudio has had no release since 2.11, and the host needs of it only that it can be imported.
 $(STAMP): pyproject.toml requirements.txt constraints.txt devhost/setup_host.py
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r constraints.txt
@@ -39,7 +43,19 @@ test-fast: setup
 
 lint: setup
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m mypy
+	$(RUN) -m codespell_lib
+	@$(MAKE) --no-print-directory lint-page
+
+lint-page:
+	@if command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory $(PAGE)/node_modules/.ready && npm --prefix $(PAGE) run --silent lint; \
+	else echo "NOT CHECKED: web/js, for want of npm (Node.js 18.18 or newer)" >&2; fi
+
+$(PAGE)/node_modules/.ready: $(PAGE)/package.json $(PAGE)/package-lock.json
+	npm --prefix $(PAGE) ci --silent
+	touch $@
 
 bench: setup
 	COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench

@@ -84,7 +84,8 @@ def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
     if len(notes) != 1:
         raise ValueError(f"a drawing has one note that says which files it needs, not {len(notes)}")
     nodes = [node for node in drawing["nodes"] if node["type"] not in NOTES]
-    depths, groups, x = _depths(nodes, drawing["links"]), [], 40.0
+    depths, x = _depths(nodes, drawing["links"]), 40.0
+    groups: list[dict[str, Any]] = []
     for column in COLUMNS:
         y, right = 40.0, x
         if column == (MODELS,):

@@ -32,7 +32,7 @@ def describe(video: Path) -> str:
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))
-        return f"{stream.width}x{stream.height}, {frames} frames, {float(stream.average_rate):g} fps"
+        return f"{stream.width}x{stream.height}, {frames} frames, {float(stream.average_rate or 0):g} fps"
 
 
 def make_video(comfyui: Path, output: Path = OUTPUT) -> Path:

@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -37,7 +38,7 @@ DITS = {
     ),
 }  # fmt: skip
 CLIP = CLIPConfig(dim=160, mlp_dim=320, num_heads=2, num_layers=3, out_dim=64)
-LISTENER = {
+LISTENER: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "conv_dim": (8,) * 7,
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True, "vocab_size": 33,
     "feat_extract_norm": "layer", "do_stable_layer_norm": True,
@@ -60,7 +61,7 @@ def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> 
     if shards == 1:
         save_file(state, folder / f"{stem}.safetensors")
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     names = list(state)
     for i in range(shards):
         file = f"{stem}-{i + 1:05}-of-{shards:05}.safetensors"

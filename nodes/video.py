@@ -59,7 +59,7 @@ class WanLoadVideo(io.ComfyNode):
         return io.NodeOutput(film.frames, film.sound, film.fps, len(film.frames), ui=report)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **inputs: object) -> float:
+    def fingerprint_inputs(cls, file: str, **_: object) -> float:
         return video.changed(file)
 
     @classmethod

@@ -58,7 +58,7 @@ def read_frames(index: VideoIndex, chosen: list[int], note: Note = _warn) -> Ite
         while done < len(chosen) and chosen[done] <= number:
             if chosen[done] < number:
                 missing.append(done)
-                _check_missing(name, missing, chosen, done)
+                _check_missing(name, missing, chosen)
             elif not intact:
                 damaged.append(done)
             yield _upright(frame if chosen[done] == number or before is None else before)
@@ -68,7 +68,7 @@ def read_frames(index: VideoIndex, chosen: list[int], note: Note = _warn) -> Ite
             break
     for place in range(done, len(chosen)):
         missing.append(place)
-        _check_missing(name, missing, chosen, done)
+        _check_missing(name, missing, chosen)
         assert before is not None
         yield _upright(before)
     if missing:
@@ -120,7 +120,7 @@ def _from_the_beginning(index: VideoIndex) -> Iterator[tuple[int, av.VideoFrame,
         expected = number + 1
 
 
-def _check_missing(name: str, missing: list[int], chosen: list[int], done: int) -> None:
+def _check_missing(name: str, missing: list[int], chosen: list[int]) -> None:
     if len(missing) > max(2, len(chosen) // 10) or len(missing) == len(chosen):
         raise ValueError(
             f"{name} is broken: of {len(chosen)} frames at least {len(missing)} cannot be decoded, the first of them "

@@ -49,6 +49,8 @@ class Hosted(WanModel):
     """The host's names of conditioning that this model takes, and the fields of its `Inputs` that they are."""
     remote: RemoteVelocity | None = None
     """Slot for what computes elsewhere; the network then stays on the meta device."""
+    compute_dtype: torch.dtype
+    """Set by who makes the model."""
 
     def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__(config, ops)

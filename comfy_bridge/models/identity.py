@@ -13,9 +13,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.cli_args
-import comfy.ldm.modules.attention as attention
 import comfy.model_patcher
 import torch
+from comfy.ldm.modules import attention
 from torch import Tensor, nn
 
 from ...wan_models.checkpoints.formats import SUFFIXES
@@ -130,7 +130,7 @@ def files_of(path: str | Path) -> list[tuple[str, int, int]]:
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
-def _of_patcher(patcher: Any, walk: Walk, where: str) -> bytes:
+def _of_patcher(patcher: Any, walk: Walk, _where: str) -> bytes:
     """Digest of a MODEL (or the patcher of another model) that was met inside of something."""
     walk.keep(patcher, _names(patcher))
     parts = _parts(patcher, walk)

@@ -1,5 +1,6 @@
 """What a model file is and what it needs, from its header alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ...wan_models.checkpoints.detect import ModelInfo, identify
@@ -66,7 +67,7 @@ def _clip(info: ModelInfo, *_: int) -> list[str]:
     ]
 
 
-_DETAILS = {
+_DETAILS: dict[str, Callable[..., list[str]]] = {
     "dit": _dit,
     "vae": _vae,
     "t5": _t5,

@@ -94,7 +94,7 @@ class HostUMT5(UMT5Encoder):
         return self if self.remote is not None else super()._apply(fn, recurse)
 
 
-def _check_cancelled(done: int, total: int) -> None:
+def _check_cancelled(_done: int, _total: int) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
@@ -107,7 +107,7 @@ def build(path: str | Path, dtype: str, device: str = "default") -> tuple[comfy.
     is_narrow = bool(info.packed) or info.dtype.itemsize < 2
     compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
 
-    def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:
+    def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:  # noqa: ARG001  the host calls it so
         made = build_network(info.config, ops, dtype, HostUMT5)
         set_unpacked_dtype(made, dtype)
         return made

@@ -127,7 +127,7 @@ class ClipRun:
         clips. unseen: latent frames at the start that the preview leaves out."""
         settings, clips = self._sampling.settings, self._plan.clips
 
-        def show(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        def show(step: int, denoised: Tensor, x: Tensor, _total: int) -> None:
             self._show(index * settings.steps + step, denoised[:, :, unseen:], x, clips * settings.steps)
 
         experts = Experts.of(self._model)

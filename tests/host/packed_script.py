@@ -287,7 +287,7 @@ def text_encoder(file: str) -> dict:
     packed, second = load(file), load("second.safetensors")
     left = second.patcher.model_state_dict()  # its weights are in float32
     unpacked = {key: value.float() for key, value in packed.get_sd().items()}
-    right = load_file(folder / f"{file.rsplit('.')[0]} unpacked.safetensors")
+    right = load_file(folder / f"{file.split('.', maxsplit=1)[0]} unpacked.safetensors")
     alone = text(packed)
     nodes_model_merging.CLIPSave().save(packed, "clips/x")
     (written,) = (base / "output" / "clips").iterdir()

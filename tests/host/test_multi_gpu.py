@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -274,7 +275,7 @@ def test_no_second_copy_of_the_weights(comfyui, group_base, base, monkeypatch):
 
 
 def _anonymous(pid):
-    with open(f"/proc/{pid}/status") as file:
+    with Path(f"/proc/{pid}/status").open() as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
 
 

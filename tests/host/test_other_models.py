@@ -4,7 +4,6 @@ The other models: named by our loader and by Wan Model Info, and the road that t
 loader, its conditioning node, our sampler.
 """
 
-import os
 import shutil
 from dataclasses import replace
 
@@ -214,7 +213,7 @@ def test_links_capitals_hidden_files_and_shards(host, base, tmp_path):
     for i in range(2):
         file = models / "diffusion_models" / f"split-0000{i + 1}-of-00002.safetensors"
         save_file({f"model.{n}": state[n] for n in names[i::2]}, file)
-    os.symlink(tmp_path / "nowhere", models / "diffusion_models" / "dangling.safetensors")
+    (models / "diffusion_models" / "dangling.safetensors").symlink_to(tmp_path / "nowhere")
     (models / "diffusion_models" / "._split.safetensors").write_bytes(b"\0\5\x16\7")
 
     listed = offered(host, "WanDiTLoader", "model_name")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -87,7 +88,7 @@ def test_no_process_ever_holds_the_whole_model(tmp_path):
     script.write_text(_LOAD.format(folder=str(folder)))
     done = subprocess.run(
         [sys.executable, str(script)],
-        env={**os.environ, **LOOPBACK, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, **LOOPBACK, "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
         timeout=300,

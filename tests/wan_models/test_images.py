@@ -25,7 +25,7 @@ def see(*given, **options):
 
 def official_size(run, monkeypatch, width, height, area):
     """Width and height in pixels of the latents that the official I2V makes for an image."""
-    with monkeypatch.context() as patch, pytest.raises(Seen) as seen:
+    with monkeypatch.context() as patch, pytest.raises(Seen) as seen:  # noqa: PT012
         patch.setattr(torch, "randn", see)  # the noise is the first thing drawn
         run.generate("", Image.new("RGB", (width, height)), max_area=area, frame_num=5, seed=1)
     _, _, high, wide = seen.value.args

@@ -357,7 +357,7 @@ MATRICES = {
     (1, 0, 0, -1): lambda a: a[::-1],
     (-1, 0, 0, -1): lambda a: a[::-1, ::-1],
     (0, 1, -1, 0): lambda a: np.rot90(a, -1),  # a phone's: clockwise
-    (0, -1, 1, 0): lambda a: np.rot90(a),
+    (0, -1, 1, 0): np.rot90,
     (0, 1, 1, 0): lambda a: a.swapaxes(0, 1),
     (0, -1, -1, 0): lambda a: np.rot90(a, 2).swapaxes(0, 1),
 }

@@ -69,7 +69,8 @@ def _cosyvoice(
     if sample is None:
         raise ValueError("CosyVoice speaks with the voice of a sample: connect voice_sample")
     voice = mono(*sample)[None]
-    assert voice.shape[0] == 1 and SAMPLE_RATE == 16000  # as CosyVoice takes it
+    assert voice.shape[0] == 1  # as CosyVoice takes it
+    assert SAMPLE_RATE == 16000
     model: Any = CosyVoice2(str(folder))
     if sample_text.strip():
         parts = model.inference_zero_shot(text, sample_text, voice)

@@ -116,7 +116,7 @@ def _hidden_states(encoder: Any, hidden: Tensor) -> list[Tensor]:
     before its norm; the official code was made with versions where it is normed."""
     states: list[Tensor] = []
 
-    def note(layer: Any, args: tuple, options: dict[str, Any]) -> None:
+    def note(_layer: Any, args: tuple, options: dict[str, Any]) -> None:
         states.append(args[0] if args else options["hidden_states"])
 
     hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in encoder.layers]

@@ -44,7 +44,7 @@ def decode_strip(
     low, high = max(0, first - beyond), min(width, last + beyond)
     scale = vae.config.stride[2]
 
-    def crop(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+    def crop(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
         return out[..., low:high].contiguous()
 
     if first == last:

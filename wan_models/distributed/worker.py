@@ -147,7 +147,7 @@ class Worker:
         batch = given["x"].shape[0]
         rows = rows_of(cfg, layout.cfg, batch)
 
-        def run_block(index: int, block: nn.Module, x: Tensor, **changing: Any) -> Tensor:
+        def run_block(index: int, block: nn.Module, x: Tensor, **changing: Any) -> Tensor:  # noqa: ARG001
             self.beat()
             return block(x, **changing)
 

@@ -26,7 +26,7 @@ class RunBlock(Protocol):
     def __call__(self, index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor: ...
 
 
-def _run_block(index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:
+def _run_block(index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:  # noqa: ARG001
     return block(x, **inputs)
 
 

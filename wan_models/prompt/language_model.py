@@ -128,12 +128,12 @@ def _progress_hooks(network: nn.Module, total: int, on_progress: OnProgress) -> 
     """Calls of `on_progress` before each of `total` tokens, and before every layer."""
     done = -1
 
-    def next_token(module: nn.Module, args: tuple) -> None:
+    def next_token(_module: nn.Module, _args: tuple) -> None:
         nonlocal done
         done += 1
         on_progress(done, total)
 
-    def next_layer(module: nn.Module, args: tuple) -> None:
+    def next_layer(_module: nn.Module, _args: tuple) -> None:
         on_progress(done, total)
 
     layers = [layer for part in network.modules() if isinstance(part, nn.ModuleList) for layer in part]
