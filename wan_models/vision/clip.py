@@ -6,7 +6,6 @@ Source: wan/modules/animate/clip.py of the official code, whose parameter names 
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from .. import ops as default_ops
 from ..attention import get_attention
 from ..checkpoints.reader import Checkpoint, CheckpointError
 from ..config import CLIPConfig
+from ..images.resize import resize
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -84,10 +84,10 @@ class VisionTransformer(nn.Module):
 
 def preprocess(pictures: Tensor, size: int = 224) -> Tensor:
     """Pictures [B, H, W, 3] in 0..1 -> [B, 3, size, size] in CLIP's range, stretched (bicubic) as in Wan's training."""
-    channels_first = rearrange(pictures, "b h w c -> b c h w")
-    resized = F.interpolate(channels_first, size=(size, size), mode="bicubic", align_corners=False)
-    mean, std = (rearrange(torch.tensor(x, device=pictures.device), "c -> c 1 1") for x in (MEAN, STD))
-    return (resized - mean) / std
+    from kornia.enhance import normalize  # as in images/resize.py: imported when it is first used
+
+    resized = rearrange(resize(pictures, size, size), "b h w c -> b c h w")
+    return normalize(resized, torch.tensor(MEAN), torch.tensor(STD))
 
 
 def load_tower(tower: VisionTransformer, checkpoint: Checkpoint) -> None:
