@@ -4,26 +4,29 @@ starts the whole pack with it."""
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import folder_paths
 
-_told: set[str] = set()
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_logged: set[str] = set()
 
 
 def warn_once(text: str) -> None:
     """Logs a line the first time only; lists are made anew whenever the page asks for them."""
-    if text not in _told:
-        _told.add(text)
+    if text not in _logged:
+        _logged.add(text)
         logging.warning("[Wan2.2] %s", text)
 
 
-def or_else(empty: Callable[[], Any]) -> Callable[[Callable], Callable]:
+def or_else(empty: Callable[[], Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator of functions that look at files: returns `empty()` where the disk fails, and logs why."""
 
-    def decorate(look: Callable) -> Callable:
+    def decorate(look: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(look)
-        def tried(*args: Any, **options: Any) -> Any:
+        def tried(*args: P.args, **options: P.kwargs) -> R:
             try:
                 return look(*args, **options)
             except OSError as error:

@@ -74,7 +74,7 @@ def _run_solver(
     return x
 
 
-def sampler_named(name: str) -> Any:
+def sampler_named(name: str) -> comfy.samplers.KSAMPLER:
     """SAMPLER of an official solver ("wan unipc") or of one of the host's names."""
     if name in SOLVER_NAMES:
         return official_sampler(name.removeprefix(OFFICIAL))
