@@ -1,6 +1,5 @@
 """Several GPUs: a MODEL that they run together, and the sampler with it in one node."""
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -76,7 +75,7 @@ def _group_inputs() -> list:
         ),
         io.String.Input(
             "ray_address",
-            default=_DEFAULT.address,
+            default=_DEFAULT.ray_address,
             optional=True,
             tooltip="Of an existing Ray cluster (auto, or host:6379). Empty: the GPUs of this computer.",
         ),
@@ -109,10 +108,8 @@ class WanMultiGPU(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model: io.Model.Type, ray_address: str = _DEFAULT.address, **group: Any
-    ) -> io.NodeOutput:
-        shared, report = share(model, Settings(address=ray_address.strip(), **group))
+    def execute(cls, model: io.Model.Type, **group: Any) -> io.NodeOutput:
+        shared, report = share(model, Settings(**group))
         return io.NodeOutput(shared, ui=ui.PreviewText(report))
 
 
@@ -136,11 +133,9 @@ class WanMultiGPUSampler(io.ComfyNode):
         positive: io.Conditioning.Type,
         negative: io.Conditioning.Type,
         model_low: io.Model.Type | None = None,
-        ray_address: str = _DEFAULT.address,
         **inputs: Any,
     ) -> io.NodeOutput:
         group, inputs = take(Settings, inputs)
-        group = replace(group, address=ray_address.strip())
         high, report = share(model_high, group)
         low = None if model_low is None else share(model_low, group)[0]
         latent, text = sample(Experts.of(high, low), Prompts(positive, negative), **inputs)

@@ -33,8 +33,12 @@ class Settings:
     fsdp: str = "auto"
     offload: bool = False
     attention: str = "auto"
-    address: str = ""
+    ray_address: str = ""
     timeout: float = 120.0
+
+    @property
+    def address(self) -> str:
+        return self.ray_address.strip()
 
 
 class Workers(ModelPatcher):
