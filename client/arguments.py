@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wan_models.families import RELEASES, Release
+from wan_models.sampling.solvers import SOLVERS
 
 from . import prompt_extension
 from .errors import ARGUMENTS, ClientError
@@ -70,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="where the video goes; a name made of the arguments if left out",
     )
     add("--base_seed", type=int, default=-1, help="-1: a new one each time")
-    add("--sample_solver", choices=["unipc", "dpm++"], default="unipc")
+    add("--sample_solver", choices=list(SOLVERS), default="unipc")
     add("--sample_steps", type=int)
     add("--sample_shift", type=float)
     add("--sample_guide_scale", type=float, help="CFG scale, of both experts")

@@ -26,7 +26,12 @@ LANGUAGE = "LLM"
 
 
 # the host's own folders once more, with the files that it does not list there (GGUF)
-_ALL_FILES = {"diffusion_models": "wan_gguf_models", "text_encoders": "wan_gguf_text_encoders"}
+_ALL_FILES = {
+    "diffusion_models": "wan_gguf_models",
+    "text_encoders": "wan_gguf_text_encoders",
+    "vae": "wan_gguf_vae",
+    "clip_vision": "wan_gguf_clip_vision",
+}
 
 
 def register() -> None:

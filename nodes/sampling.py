@@ -76,7 +76,7 @@ class WanSigmas(io.ComfyNode):
                     options=list(samplers.SOLVERS),
                     default="unipc",
                     optional=True,
-                    tooltip="The official schedules of the two solvers differ a little; use the solver's own.",
+                    tooltip="The official schedules of the solvers differ a little; use the solver's own.",
                 ),
                 *step_range_inputs(),
             ],

@@ -12,6 +12,9 @@ from wan_models.sampling.solvers import SOLVERS, solver_class
 SHIFTS = [x / 2 for x in range(1, 31)] + [17.0, 1.1, 2.3, 7.77]
 
 
+OFFICIAL = ["unipc", "dpm++"]
+
+
 def official_scheduler(solver, steps, shift):
     from wan.utils import fm_solvers, fm_solvers_unipc
 
@@ -27,7 +30,7 @@ def official_scheduler(solver, steps, shift):
     return scheduler
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OFFICIAL)
 def test_schedule_equals_official_to_the_bit(official, solver):
     for steps in range(1, 101):
         for shift in SHIFTS if steps in (1, 2, 3, 4, 8, 20, 40, 50) else (3.0, 5.0, 12.0):
@@ -37,7 +40,7 @@ def test_schedule_equals_official_to_the_bit(official, solver):
             assert torch.equal(schedule.timesteps(steps, shift, solver), reference.timesteps), (steps, shift)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OFFICIAL)
 def test_timesteps_come_out_of_float32_sigmas(solver):
     """The host passes float32 sigmas around; the official whole timesteps must come out of them."""
     for steps in range(1, 101):
@@ -53,7 +56,7 @@ def test_expert_choice_equals_official(official, release, high):
     boundary, shift = RELEASES[release].boundary, RELEASES[release].shift
     count = sum(is_high_noise(t, boundary) for t in schedule.timesteps(40, shift).tolist())
     assert count == high
-    for solver in SOLVERS:
+    for solver in OFFICIAL:
         for steps in range(1, 101):
             for s in (shift, 3.0, 5.0):
                 reference = official_scheduler(solver, steps, s).timesteps
@@ -62,7 +65,7 @@ def test_expert_choice_equals_official(official, release, high):
                 assert chosen == [t.item() >= boundary * 1000 for t in reference], (solver, steps, s)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OFFICIAL)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 20, 40])
 def test_trajectory_equals_official(official, seed, solver, steps):
     shift = 1 + 12 * torch.rand(()).item()

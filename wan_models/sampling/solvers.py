@@ -1,10 +1,11 @@
 """The official solvers by name. Another one is a file beside `unipc` and `dpm` and a line in the table."""
 
-from typing import ClassVar, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..registry import resolve
+
+if TYPE_CHECKING:  # the command line has the names from here, without torch
+    from torch import Tensor
 
 
 class Solver(Protocol):
@@ -13,9 +14,9 @@ class Solver(Protocol):
     first_sigma: ClassVar[float]
     """Where the solver's official schedule begins before its shift, in 0..1."""
 
-    def __init__(self, sigmas: Tensor) -> None: ...
+    def __init__(self, sigmas: "Tensor") -> None: ...
 
-    def step(self, x: Tensor, x0: Tensor, i: int) -> Tensor:
+    def step(self, x: "Tensor", x0: "Tensor", i: int) -> "Tensor":
         """Point x at sigmas[i] and the model's x0 there -> point at sigmas[i + 1]."""
         ...
 
