@@ -39,6 +39,13 @@ def read(video):
     return frames, rate, seconds
 
 
+def levels_apart(film, other):
+    """Mean difference of two films' pixels, of 255. The host's encoder, which has several threads, does not make the
+    same film of the same frames each time: at times a block of one comes out another way."""
+    assert film.shape == other.shape
+    return np.abs(film.astype(int) - other).mean()
+
+
 def tasks(media):
     """Each task's own arguments; its size, frames, rate and seconds of sound."""
     image, audio, pose = (media / name for name in ("生日 cat.png", "talk.wav", "pose.mp4"))
@@ -100,10 +107,10 @@ def test_the_video_is_that_of_the_same_graph_by_hand(run, host, tmp_path):
         "save": node("SaveVideo", video=("film", 0), filename_prefix="hand", format="auto", codec="auto"),
     }  # fmt: skip
     (expected,) = host.outputs(host.run(graph))
-    assert np.array_equal(made, read(expected)[0])
+    assert levels_apart(made, read(expected)[0]) < 1 < levels_apart(made, made[::-1])
     # again, with every step in the server's cache
     code, out, _ = run(*arguments, "--save_file", "again.mp4")
-    assert code == 0 and np.array_equal(read(tmp_path / "again.mp4")[0], made)
+    assert code == 0 and levels_apart(read(tmp_path / "again.mp4")[0], made) < 1
 
 
 def test_a_server_of_its_own(run, comfyui, releases, tmp_path):
