@@ -6,6 +6,7 @@ from graphs import RELEASE, base_graph, latents, node, sampler, save
 from other_pack import REGISTER, SAMPLERS, SCHEDULERS, WARNING
 
 from devhost.errors import HostError
+from wan_models.sampling.solvers import SOLVERS
 
 UNKNOWN = "Value not in list|this host has no sampler"  # newer hosts look at lists before they run anything
 NODES = ("WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate")
@@ -29,7 +30,8 @@ def test_late_samplers_are_listed_accepted_and_run(host):
     for kind in NODES:
         samplers, schedulers = (options(host, kind, name) for name in ("sampler", "scheduler"))
         assert set(SAMPLERS) < set(samplers) and set(SCHEDULERS) < set(schedulers)
-        assert samplers[:3] == ["wan unipc", "wan dpm++", "euler"] and schedulers[0] == "wan official"
+        ours = [f"wan {name}" for name in SOLVERS]
+        assert samplers[: len(ours) + 1] == [*ours, "euler"] and schedulers[0] == "wan official"
         assert len(set(samplers)) == len(samplers) and len(set(schedulers)) == len(schedulers)
     # all of them are the host's euler and simple by another name
     expected = run(host, "euler", "simple")
