@@ -31,7 +31,7 @@ def resize(images: Tensor, width: int, height: int) -> Tensor:
 
 
 def resize_masks(masks: Tensor, width: int, height: int) -> Tensor:
-    """[B, H, W] -> [B, height, width] in float32, each pixel that of the nearest above and to the left."""
+    """[B, H, W] -> [B, height, width] in float32, by nearest neighbour: no new values."""
     from kornia.geometry import transform
 
     return transform.resize(masks[:, None].float(), (height, width), "nearest")[:, 0]
@@ -62,7 +62,8 @@ def shortest_side_crop_float(frames: Tensor, width: int, height: int) -> Tensor:
     """As `shortest_side_crop`, in floating point and with grey where the frames do not reach, as torchvision does it
     with tensors in -1..1. Source: load_pose_cond of wan/speech2video.py.
 
-    By torch itself: kornia's antialiasing blurs first, and torchvision has to be of the very build of torch."""
+    By torch itself: kornia's antialiasing is a blur, with other values, and torchvision would be one more dependency,
+    bound to one build of torch."""
     wide, high = _shortest_side(frames, width, height)
     channels_first = rearrange(frames, "t h w c -> t c h w")
     scaled = F.interpolate(channels_first, size=(high, wide), mode="bilinear", antialias=True)

@@ -1,4 +1,4 @@
-"""A person's keypoints over a video, and the OpenPose form in which nodes exchange them.
+"""A person's keypoints over a video, and the OpenPose form in which programs exchange them.
 
 Keypoints are rows of x, y in pixels and a score from 0 (not seen) up. The body's 20 are OpenPose's 18 and the toes.
 Source: wan/modules/animate/preprocess/pose2d_utils.py of the official code.
@@ -78,7 +78,7 @@ class PoseTrack:
 
     @classmethod
     def from_openpose(cls, frames: Any, person: int = 0) -> "PoseTrack":
-        """From frames of `to_openpose`, other nodes' too: points in pixels, or all of them within 0..1.
+        """From frames of `to_openpose`, or of other programs: points in pixels, or all of them within 0..1.
 
         person: which of the people of each frame. Where there are fewer, nobody is seen. Raises KeypointsError on what
         is no such list, and ValueError where the frames are of several sizes."""
