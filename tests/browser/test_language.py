@@ -41,5 +41,5 @@ def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, tmp_pa
         assert shown["slots"].items() <= names.items() and len(shown["slots"]) >= 5
         page.get_by_test_id("info-button").click()
         opening = (DOCS / "WanMoESampler" / "zh.md").read_text(encoding="utf-8").splitlines()[2]
-        page.get_by_text(opening[:12]).wait_for(timeout=10_000)
+        page.get_by_text(opening[:12]).wait_for()
         page.close()

@@ -21,7 +21,7 @@ def chart(canvas):
 def expect_text(locator, text):
     from playwright.sync_api import expect
 
-    expect(locator).to_have_text(text)
+    expect(locator).to_have_text(text, timeout=30_000)
 
 
 def load_t2v(canvas, **sampler):
@@ -276,7 +276,7 @@ def test_cancel(canvas):
     page.wait_for_function("document.querySelector('.wan22-chart .marker')?.dataset.step >= 5")
     with page.expect_request("**/interrupt"):
         page.get_by_role("button", name="Cancel current run").click()
-    canvas.wait_until_idle(10)
+    canvas.wait_until_idle()
     page.locator(f"{PREVIEW}:visible").wait_for(state="detached")
     assert page.locator(".wan22-chart .marker[visibility=visible]").count() == 0
     assert page.locator(".wan22-box:visible").count() == 0

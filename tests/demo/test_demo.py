@@ -5,10 +5,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
+from processes import servers, wait_for
 
 from devhost.host import ROOT
 
@@ -20,43 +19,28 @@ COMMAND = [
 ]
 
 
-def servers():
-    """Processes of demo servers that run now."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(argument).endswith("devhost/launcher.py") for argument in process.info["cmdline"] or []):
-            found.append(process.pid)
-    return set(found)
-
-
-def test_demo_makes_a_video():
-    before = servers()
+def test_demo_makes_a_video(tmp_path):
     done = subprocess.run(
-        COMMAND, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180
-    )
+        COMMAND, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.strip().splitlines()[-1]
     match = re.match(r"(demo_output/.*\.mp4): 256x160, 33 frames, 16 fps", last)
     assert match and (ROOT / match[1]).stat().st_size > 1000
     assert "WanMoESampler" in done.stdout and "40/40" in done.stdout
-    assert servers() <= before
+    assert not servers(tmp_path)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_is_left_when_interrupted(end):
-    before = servers()
-    demo = subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_no_process_is_left_when_interrupted(end, tmp_path):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    demo = subprocess.Popen(COMMAND, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, **quiet)
     try:
-        deadline = time.monotonic() + 60
-        while not servers() - before and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert servers() - before, "the demo has started no server"
-        time.sleep(1)
+        wait_for(lambda: servers(tmp_path))
+        wait_for(lambda: any(log.stat().st_size for log in tmp_path.glob("*/host.log")))  # it is starting
         demo.send_signal(end)
         assert demo.wait(timeout=30) != 0
     finally:
         demo.kill()
-    deadline = time.monotonic() + 10
-    while servers() - before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not servers() - before
+    wait_for(lambda: not servers(tmp_path), seconds=20)

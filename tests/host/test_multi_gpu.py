@@ -105,17 +105,19 @@ def long_run(seed):
 
 
 def interrupted_at(host, graph, step, what):
-    """Runs a graph, calls `what` at a step, and returns the error and the seconds from there to the end."""
-    begun = []
+    """Runs a graph and calls `what` at a step; returns the error, the last step, and the seconds to the end."""
+    begun, steps = [], []
 
     def on_event(kind, data):
-        if kind == "progress" and data["node"] == "sample" and data["value"] >= step and not begun:
-            begun.append(time.monotonic())
-            threading.Thread(target=what).start()
+        if kind == "progress" and data["node"] == "sample":
+            steps.append(data["value"])
+            if data["value"] >= step and not begun:
+                begun.append(time.monotonic())
+                threading.Thread(target=what).start()
 
     with pytest.raises(HostError) as error:
         host.run(graph, on_event, timeout=120)
-    return str(error.value), time.monotonic() - begun[0]
+    return str(error.value), max(steps), time.monotonic() - begun[0]
 
 
 @pytest.mark.parametrize(
@@ -284,8 +286,8 @@ def test_cancel_then_the_same_workers_go_on_and_free_ends_them(group_host, seed)
     expected = latents(group_host, graph)
     before, count = [worker.pid for worker in workers_of(group_host)], len(loads(group_host))
     assert len(before) == 2
-    error, seconds = interrupted_at(group_host, long_run(seed), 3, group_host.interrupt)
-    assert error == "interrupted on the server" and seconds < 2.0
+    error, last, seconds = interrupted_at(group_host, long_run(seed), 3, group_host.interrupt)
+    assert error == "interrupted on the server" and last <= 4 and seconds < 10
     again = base_graph() | {"sample": multi_sampler(seed), "save": save(name="again")}
     assert torch.equal(latents(group_host, again), expected)
     assert [worker.pid for worker in workers_of(group_host)] == before
@@ -303,7 +305,7 @@ def test_a_killed_worker_is_named_and_the_next_prompt_works(group_host, seed, ra
     graph = base_graph() | {"sample": multi_sampler(seed), "save": save()}
     expected = latents(group_host, graph)
     victim = workers_of(group_host)[rank]
-    error, seconds = interrupted_at(
+    error, _, seconds = interrupted_at(
         group_host, long_run(seed), 2, lambda: os.kill(victim.pid, signal.SIGKILL)
     )
     assert (
@@ -320,7 +322,7 @@ def test_a_stalled_worker_is_named_after_the_timeout(group_host, seed):
     graph["sample"]["inputs"]["timeout"] = 5
     latents(group_host, base_graph() | {"sample": multi_sampler(seed), "save": save()})
     victim = workers_of(group_host)[1]
-    error, seconds = interrupted_at(group_host, graph, 2, lambda: os.kill(victim.pid, signal.SIGSTOP))
+    error, _, seconds = interrupted_at(group_host, graph, 2, lambda: os.kill(victim.pid, signal.SIGSTOP))
     assert f"process {victim.pid}) failed in velocity: no answer for 5 s" in error
     assert 4 < seconds < 15
     assert not psutil.wait_procs([victim], timeout=10)[1]

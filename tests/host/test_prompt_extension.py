@@ -124,7 +124,7 @@ def test_cancel_is_heard_in_the_middle_of_an_answer(host):
 
     with pytest.raises(HostError, match="interrupted"):
         host.run(graph(model="endless", max_tokens=8192), on_event)
-    assert pressed and max(values) < 1000 and time.monotonic() - pressed[0] < 3
+    assert pressed and max(values) < 1000 and time.monotonic() - pressed[0] < 10
     assert run(host, graph(seed=7))[0]
 
 
@@ -205,7 +205,7 @@ def test_cancel_is_heard_while_a_server_is_silent(host, chat):
     chat.replies = [press_cancel]
     with pytest.raises(HostError, match="interrupted"):
         host.run(through_endpoint(seed=77))
-    assert len(pressed) == 1 and time.monotonic() - pressed[0] < 3
+    assert len(pressed) == 1 and time.monotonic() - pressed[0] < 10
     chat.replies = [completion("A cat surfs.")]
     assert run(host, through_endpoint(seed=77))[0] == "A cat surfs."
 

@@ -49,7 +49,7 @@ class Canvas:
         self.server, self._screenshots = server, screenshots
         self.problems = []
         self.page = chromium.new_page(viewport=SIZE)
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)  # other tests may keep the machine busy
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self._note(f"{error} {error.stack}"))
         self.page.route("**/*", self._only_here)

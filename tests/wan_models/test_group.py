@@ -14,10 +14,12 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from processes import wait_for
 
 from wan_models.distributed.group import Group, GroupError
 from wan_models.distributed.jobs import Jobs
 from wan_models.distributed.mesh import Layout
+from wan_models.distributed.ray_cluster import import_ray
 from wan_models.distributed.weights import LoadedModel, Recipe
 from wan_models.tools.small_models import CONFIGS, inputs_of, lora_of, write_models
 
@@ -59,6 +61,14 @@ def long_inputs():
     """A forward that takes these processes many seconds."""
     given = inputs_of(CONFIGS["t2v"], 1)
     return given | {"x": torch.randn(2, 16, 21, 56, 56)}
+
+
+def long_job(group, key):
+    """A job of many seconds that all processes are in the middle of, waited for as `in_background` does."""
+    before = group._jobs.ask("done")
+    wait = in_background(lambda: group.velocity(key, long_inputs()))
+    wait_for(lambda: all(now > then for now, then in zip(group._jobs.ask("done"), before, strict=True)))
+    return wait
 
 
 def close_to(a, b):
@@ -159,16 +169,18 @@ def test_cancel_is_heard_at_once_and_the_next_job_waits_for_the_left_one(shared,
     key = shared.load(recipe(models))
     given = inputs_of(CONFIGS["t2v"], seed)
     shared.velocity(key, given)
-    begun = time.monotonic()
+    before = shared._jobs.ask("done")
 
     def cancel():
-        if time.monotonic() - begun > 0.5:
+        done = import_ray().get([actor.ask.remote("done") for actor in shared._jobs.actors])
+        if all(now > then for now, then in zip(done, before, strict=True)):  # in the middle of the work
             raise KeyboardInterrupt
 
     shared._jobs.check_cancelled = cancel
     with pytest.raises(KeyboardInterrupt):
         shared.velocity(key, long_inputs())
-    assert time.monotonic() - begun < 1.5
+    left = shared._jobs._in_flight  # and not waited for
+    assert len(left) == 2 and not import_ray().wait(left, num_returns=1, timeout=0)[0]
     shared._jobs.check_cancelled = lambda: None
     assert close_to(shared.velocity(key, given), expected(models, given))
 
@@ -269,8 +281,7 @@ def test_one_process_that_fails_is_named_with_its_traceback(shared, models):
 def test_a_killed_process_is_named_and_the_group_starts_anew(shared, models, rank):
     key = shared.load(recipe(models))
     victim = shared.stats()[rank]["pid"]
-    wait = in_background(lambda: shared.velocity(key, long_inputs()))
-    time.sleep(1)
+    wait = long_job(shared, key)
     os.kill(victim, signal.SIGKILL)
     begun = time.monotonic()
     error = wait()
@@ -285,8 +296,7 @@ def test_a_killed_process_is_named_and_the_group_starts_anew(shared, models, ran
 def test_a_stalled_process_is_named_after_the_timeout(shared, models):
     key = shared.load(recipe(models))
     victim = shared.stats()[1]["pid"]
-    wait = in_background(lambda: shared.velocity(key, long_inputs()))
-    time.sleep(1)
+    wait = long_job(shared, key)
     stalled = [psutil.Process(victim)]
     os.kill(victim, signal.SIGSTOP)
     begun = time.monotonic()
