@@ -64,17 +64,6 @@ def test_transformers_names(seed, tmp_path):
     assert rel_l2(tower.embed(last), expected.image_embeds) < 1e-5
 
 
-def test_parameters_of_the_release(official):
-    from wan.modules.animate.clip import clip_xlm_roberta_vit_h_14
-
-    reference = clip_xlm_roberta_vit_h_14(device="meta", text_layers=1).visual
-    with torch.device("meta"):
-        ours = clip.VisionTransformer(CLIPConfig())
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {
-        k: v.shape for k, v in reference.state_dict().items()
-    }
-
-
 def test_an_incomplete_file_says_so(seed, tmp_path):
     state = {f"visual.{k}": v for k, v in clip.VisionTransformer(TINY).state_dict().items()}
     torch.save({k: v for k, v in state.items() if "1.mlp.2.weight" not in k}, tmp_path / "clip.pth")

@@ -1,4 +1,4 @@
-"""The transformer against the official one: numbers at tiny size, names and shapes at the released sizes."""
+"""The transformer against the official one, at a tiny size."""
 
 import contextlib
 
@@ -17,15 +17,6 @@ TINY = {
     "text_len": 20,
     "num_heads": 4,
     "num_layers": 2,
-}
-A14B = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40}
-RELEASED = {
-    "T2V-A14B": ("t2v", {**A14B, "in_dim": 16, "out_dim": 16}),
-    "I2V-A14B": ("i2v", {**A14B, "in_dim": 36, "out_dim": 16}),
-    "TI2V-5B": (
-        "ti2v",
-        {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "in_dim": 48, "out_dim": 48},
-    ),
 }
 
 
@@ -112,24 +103,6 @@ def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, seed, wei
         official_half = run_official(reference, x, t, context)
     ours.compute_dtype = torch.bfloat16
     assert rel_l2(ours(x, t, context), exact) <= 1.2 * rel_l2(official_half, exact) < 0.1
-
-
-@pytest.mark.parametrize("release", RELEASED)
-def test_parameters_of_the_release(official, release):
-    from wan.modules.model import WanModel as OfficialModel
-
-    family, sizes = RELEASED[release]
-    with torch.device("meta"):
-        # drawing 14 billion initial weights takes minutes even where nothing is stored
-        OfficialModel.init_weights, keep = (lambda self: None), OfficialModel.init_weights
-        try:
-            reference = OfficialModel(model_type=family, text_len=512, **sizes)
-        finally:
-            OfficialModel.init_weights = keep
-    ours = on_meta(WanModel, DiTConfig(family=family, **sizes))
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {
-        k: v.shape for k, v in reference.state_dict().items()
-    }
 
 
 @torch.no_grad()

@@ -101,17 +101,6 @@ def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, seed):
     assert rel_l2(found, exact) <= 1.2 * rel_l2(official_half, exact) < 0.1
 
 
-def test_parameters_of_the_release(official):
-    from wan.modules.t5 import T5Encoder
-
-    with torch.device("meta"):
-        reference = T5Encoder(256384, 4096, 4096, 10240, 64, 24, 32, shared_pos=False)
-        ours = UMT5Encoder(T5Config())
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {
-        k: v.shape for k, v in reference.state_dict().items()
-    }
-
-
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release") / "google" / "umt5-xxl"
