@@ -4,14 +4,20 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
 import torch
+from PIL import Image
+from tests_media import write_sound
 
+from demo.tiny_release import DITS, write_release
 from wan_models.config import CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
 from wan_models.families import RELEASES
+from wan_models.images.sizes import size_for_i2v, size_for_s2v, size_for_ti2v
+from wan_models.pipelines.base import Settings
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vision.clip import VisionTransformer
 
@@ -93,3 +99,38 @@ def test_files_that_developers_are_sent_to_are_there(file):
     for path in named:
         assert any((ROOT / room / path).is_file() for room in rooms), path
     assert named
+
+
+def test_the_code_in_python_md_runs(tmp_path, monkeypatch, capsys):
+    """All of it in order, as it stands but for the device and the size, with tiny releases."""
+    monkeypatch.chdir(tmp_path)
+    for name in DITS:
+        write_release(tmp_path / f"Wan2.2-{name}", name=name)
+    for name in ("cat", "woman", "knight"):
+        Image.new("RGB", (64, 48), (200, 120, 40)).save(f"{name}.png")
+    write_sound(tmp_path / "voice.wav", 0.4)
+    official = Settings.of_release
+
+    def small(release):
+        frames = 4 if release.family == "s2v" else 5
+        return replace(official(release), steps=2, width=64, height=64, frames=frames)
+
+    monkeypatch.setattr(Settings, "of_release", small)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    first, *others = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(first.splitlines()) == 15
+    shapes, names = [], {"poses": torch.rand(6, 48, 64, 3), "faces": torch.rand(6, 40, 40, 3)}
+    for code in (first, *others):
+        code = code.replace('"cuda"', '"cpu"').replace("width=832, height=480", "width=64, height=48")
+        exec(code, names)
+        shapes.append(tuple(names["frames"].shape))
+        assert names["frames"].isfinite().all()
+    area = 64 * 64
+    (wide, high), (columns, rows) = size_for_ti2v(64, 48, area), size_for_i2v(64, 48, area)
+    across, down = size_for_s2v(64, 48, area)
+    assert shapes[:5] == [
+        (5, 48, 64, 3), (5, rows, columns, 3), (5, high, wide, 3), (6, down, across, 3), (6, 48, 64, 3)
+    ]  # fmt: skip
+    with av.open("video.mp4") as film:
+        assert len(list(film.decode(video=0))) == 5
+    assert "a text-to-video diffusion model" in capsys.readouterr().out

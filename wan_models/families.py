@@ -20,7 +20,8 @@ class Release:
     """How one released model is meant to be sampled: the official defaults of its task.
 
     `boundary` is the noise level in 0..1 from which the high-noise expert runs (None: one expert).
-    `guidance` holds the CFG scale of the low-noise and of the high-noise expert, in the official order."""
+    `guidance` holds the CFG scale of the low-noise and of the high-noise expert, in the official order.
+    `size` is the width and height of a video of which nothing else is said."""
 
     name: str
     family: str
@@ -32,6 +33,7 @@ class Release:
     frames: int
     boundary: float | None = None
     vae: str = "2.1"
+    size: tuple[int, int] = (832, 480)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ FAMILIES: dict[str, Family] = {
             "image-to-video", "dit.base.WanModel", (36, 16),
         ),
         Family(
-            Release("TI2V-5B", "ti2v", 5.0, 50, (5.0, 5.0), "unipc", 24, 121, vae="2.2"),
+            Release("TI2V-5B", "ti2v", 5.0, 50, (5.0, 5.0), "unipc", 24, 121, vae="2.2", size=(1280, 704)),
             "text-and-image-to-video", "dit.base.WanModel", (48, 48),
         ),
         Family(

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...wan_models.images.conditioning import known_frames, mask_channels
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import resize, resize_crop
-from ...wan_models.images.sizes import size_for_i2v, size_for_ti2v
+from ...wan_models.images.sizes import check_video_size, size_for_i2v, size_for_ti2v
 from ...wan_models.vae import wan22
 from ..host_types import Conditioning, Latent, Vae
 from . import latents
@@ -78,7 +78,7 @@ def image_to_video(
     size = (shape.width, shape.height)
     if shape.fit != "exact":
         size = size_for_i2v(start.shape[2], start.shape[1], shape.width * shape.height)
-    latents.check_size(*size, shape.frames, 16)
+    check_video_size(*size, shape.frames, 16)
     if end is not None:
         end = rgb(end)
         if end.shape[1:3] != start.shape[1:3]:

@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...wan_models.config import VAEConfig
+from ...wan_models.images.sizes import check_video_size
 from ..host_types import Latent, Vae
 
 PATCH = 2
@@ -20,23 +21,10 @@ def _scale(vae: Vae | None) -> tuple[int, int]:
     return vae.latent_channels, vae.spacial_compression_decode()
 
 
-def check_size(width: int, height: int, frames: int, multiple: int) -> None:
-    """Raises ValueError on a size that no model can make, with the nearest that one can."""
-    for name, value in (("width", width), ("height", height)):
-        if value % multiple or value <= 0:
-            nearest = max(multiple, round(value / multiple) * multiple)
-            raise ValueError(
-                f"{name} {value} is not a multiple of {multiple}; the nearest that is: {nearest}"
-            )
-    if frames % 4 != 1:
-        nearest = max(1, round((frames - 1) / 4) * 4 + 1)
-        raise ValueError(f"frames {frames} is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: {nearest}")
-
-
 def empty(width: int, height: int, frames: int, batch_size: int, vae: Vae | None = None) -> Latent:
     """LATENT of zeros [B, C, 1 + (frames - 1) / 4, H / scale, W / scale]."""
     channels, scale = _scale(vae)
-    check_size(width, height, frames, scale * PATCH)
+    check_video_size(width, height, frames, scale * PATCH)
     shape = (batch_size, channels, (frames - 1) // 4 + 1, height // scale, width // scale)
     return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
 
@@ -44,7 +32,7 @@ def empty(width: int, height: int, frames: int, batch_size: int, vae: Vae | None
 def encode(frames: Tensor, vae: Vae) -> Latent:
     """IMAGE [T, H, W, 3] in 0..1 -> LATENT of one video."""
     count, height, width = frames.shape[:3]
-    check_size(width, height, count, _scale(vae)[1] * PATCH)
+    check_video_size(width, height, count, _scale(vae)[1] * PATCH)
     return {"samples": vae.encode(frames[..., :3])}
 
 

@@ -14,6 +14,7 @@ _LOADERS = {
     "vae": "WanVAELoader",
     "t5": "WanT5Loader",
     "clip_vision": "WanCLIPVisionLoader",
+    "wav2vec2": "WanAudioEncoderLoader",
 }
 
 

@@ -72,6 +72,7 @@ _DETAILS: dict[str, Callable[..., list[str]]] = {
     "vae": _vae,
     "t5": _t5,
     "clip_vision": _clip,
+    "wav2vec2": lambda *_: ["goes with S2V-14B"],
     "variant": _variant,
     "unknown": lambda *_: [],
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -13,7 +13,8 @@ from ...wan_models.config import FaceConfig
 from ...wan_models.families import RELEASES
 from ...wan_models.images.conditioning import mask_channels, replaced_frames
 from ...wan_models.images.pixels import rgb
-from ...wan_models.images.resize import centre_square, letterbox, resize_area
+from ...wan_models.images.resize import letterbox, resize_area
+from ...wan_models.pipelines.driving import DrivingVideos, EmptyMaskError
 from ...wan_models.sampling.clips import AnimateSegment, animate_clip_count, animate_clips, ping_pong
 from ..host_types import ClipVision, Latent, Model, Vae
 from ..media import latents
@@ -25,7 +26,6 @@ from .clip_run import ClipPlan, ClipRun, ClipSampling
 
 FPS = RELEASES["Animate-14B"].fps
 FACE_SIZE = FaceConfig().size
-_MULTIPLE = 16
 _REFERENCE_FRAMES = 4  # as many more frames as the reference's latent frame stands for
 
 
@@ -43,88 +43,28 @@ class AnimateModels:
         _check_vae(self.vae)
 
 
-class DrivingFrames(NamedTuple):
-    """Driving frames of one clip in the size that the model sees: IMAGE of poses, faces and background, and MASK of
-    where the character goes."""
-
-    pose: Tensor
-    face: Tensor
-    background: Tensor | None
-    mask: Tensor | None
-
-
 @dataclass(frozen=True, kw_only=True)
-class AnimateVideoInputs:
-    """Inputs of an animated video: the character (IMAGE), and the videos that drive it, frame by frame.
+class AnimateVideoInputs(DrivingVideos):
+    """Inputs of an animated video: the character (IMAGE), and the videos that drive it.
 
-    A face, background or mask of a single frame stands for all frames. carried_frames: last frames of a clip that the
-    next one begins with. face_strength: 1 is official, 0 leaves the face out."""
+    carried_frames: last frames of a clip that the next one begins with. face_strength: 1 is official, 0 leaves the face
+    out."""
 
     reference_image: Tensor
-    pose_video: Tensor
-    face_video: Tensor
     frames_per_clip: int
     carried_frames: int
-    background_video: Tensor | None = None
-    mask: Tensor | None = None
     face_strength: float = 1.0
-
-    def check(self) -> None:
-        """Raises ValueError where these do not belong together."""
-        for name in ("face_video", "background_video", "mask"):
-            video = getattr(self, name)
-            if video is not None and video.shape[0] not in (1, self.frames):
-                raise ValueError(
-                    f"{name} has {video.shape[0]} frames and pose_video {self.frames}: make both of the same frames of "
-                    "the driving video, or give one frame that stands for all"
-                )
-        if (self.background_video is None) != (self.mask is None):
-            there, missing = "background_video", "mask"
-            if self.background_video is None:
-                there, missing = missing, there
-            raise ValueError(
-                f"there is a {there} but no {missing}: connect both to put the character into a video, neither to "
-                "animate the reference image"
-            )
-        if self.mask is not None and not bool((self.mask > 0).any()):
-            raise ValueError(
-                "the mask is empty in every frame: there is nobody to take the place of. Look at what WanSubjectMask "
-                "shows, and choose the person or draw a mask"
-            )
-
-    @property
-    def frames(self) -> int:
-        return self.pose_video.shape[0]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the video: the pose video's, to the nearest that the model can make."""
-        height, width = (max(_MULTIPLE, round(n / _MULTIPLE) * _MULTIPLE) for n in self.pose_video.shape[1:3])
-        return width, height
 
     def plan(self) -> ClipPlan:
         """The clips of a video as long as the driving one. ValueError where inputs do not fit."""
         clips = animate_clip_count(self.frames, self.frames_per_clip, self.carried_frames)
-        self.check()
+        try:
+            self.check()
+        except EmptyMaskError as error:
+            raise ValueError(
+                f"{error}. Look at what WanSubjectMask shows, and choose the person or draw a mask"
+            ) from None
         return ClipPlan(self.frames, self.frames_per_clip, clips, *self.size)
-
-    def driving(self, rows: list[int]) -> DrivingFrames:
-        """Driving frames of these numbers."""
-
-        def pick(video: Tensor) -> Tensor:
-            return video[:1].expand(len(rows), *video.shape[1:]) if video.shape[0] == 1 else video[rows]
-
-        def pick_sized(video: Tensor) -> Tensor:
-            return resize_area(rgb(pick(video)), *self.size)
-
-        face = self.face_video if self.face_video.shape[0] == 1 else self.face_video[rows]
-        face = resize_area(centre_square(rgb(face)), FACE_SIZE, FACE_SIZE)
-        return DrivingFrames(
-            pose=pick_sized(self.pose_video),
-            face=face.expand(len(rows), -1, -1, -1),
-            background=None if self.background_video is None else pick_sized(self.background_video),
-            mask=None if self.mask is None else pick(self.mask),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +106,7 @@ class AnimateConditioner:
         """Conditioning and empty LATENT of the clip whose first frame is driven by frame `start` of the driving video;
         carried [n, H, W, 3]: the frames it begins with."""
         inputs, size = self._inputs, self._inputs.size
-        driving = inputs.driving(ping_pong(start, inputs.frames_per_clip, inputs.frames))
+        driving = inputs.driving(ping_pong(start, inputs.frames_per_clip, inputs.frames), FACE_SIZE)
         if carried is not None:
             carried = resize_area(rgb(carried), *size)
         video, known = replaced_frames(
@@ -188,7 +128,8 @@ class AnimateConditioner:
         prompts = self._prompts.with_values(
             shared | {"face_video_pixels": face}, shared | {"face_video_pixels": black}
         )
-        return prompts, latents.empty(*size, inputs.frames_per_clip + _REFERENCE_FRAMES, 1, self._vae)
+        width, height = size
+        return prompts, latents.empty(width, height, inputs.frames_per_clip + _REFERENCE_FRAMES, 1, self._vae)
 
 
 def _check_vae(vae: Vae) -> None:

@@ -12,7 +12,7 @@ from ...wan_models.config import MOTION_FRAMES
 from ...wan_models.families import RELEASES
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
-from ...wan_models.images.sizes import size_for_s2v
+from ...wan_models.images.sizes import check_video_size, size_for_s2v
 from ...wan_models.sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
 from ..host_types import Audio, AudioEncoder, Latent, Model, Vae
 from ..media import latents
@@ -151,7 +151,7 @@ def audio_steps(encoded: dict[str, Any], frames_per_clip: int, frames: int) -> T
 def video_size(reference: Tensor, width: int, height: int, fit: str) -> tuple[int, int]:
     """Width and height of the video: by the official rule in the area of width x height, or exactly these."""
     if fit == "exact":
-        latents.check_size(width, height, 1, 16)
+        check_video_size(width, height, 1, 16)
         return width, height
     rows, columns = rgb(reference).shape[1:3]
     return size_for_s2v(columns, rows, width * height)

@@ -15,20 +15,14 @@ from tests_support import rel_l2
 
 from demo.tiny_release import DITS, write_image_tower, write_release
 from devhost.errors import HostError
-from wan_models.checkpoints.loading import expect
+from wan_models import Animate, DrivingVideos, load_dit, load_image_encoder, load_text_encoder, load_vae
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig
-from wan_models.dit.animate import AnimateInputs, WanAnimateModel
-from wan_models.images.conditioning import mask_channels, replaced_frames
-from wan_models.images.resize import letterbox
-from wan_models.pipeline import video_latents
+from wan_models.dit.animate import WanAnimateModel
+from wan_models.pipelines.base import Models
 from wan_models.random_weights import random_state
-from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
-from wan_models.text.tokenizer import WanTokenizer
-from wan_models.text.umt5 import UMT5Encoder
-from wan_models.vae import wan21
+from wan_models.sampling.clips import animate_clip_count
 from wan_models.vae.wan21 import WanVAE21
-from wan_models.vision.clip import VisionTransformer, load_tower, preprocess
 
 RELEASE = "wan/Animate-14B"
 CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -93,55 +87,35 @@ def frames_of(name, folder):
     return torch.from_numpy(np.stack(frames)).float() / 255
 
 
-@torch.no_grad()
-def pure(folder, replace, per_clip, carried):
+def pure(folder, replace_person, per_clip, carried):
     """The same video in plain PyTorch: the new frames of each clip."""
-    release = folder / "models" / "wan" / "Animate-14B"
-    model = load(release, "dit", WanAnimateModel)
-    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
-    text_release = folder / "models" / "wan" / "T2V-A14B"
-    t5 = load(text_release / "models_t5_umt5-xxl-enc-bf16.pth", "t5", UMT5Encoder)
-    tokenizer = WanTokenizer.from_folder(text_release / "google" / "umt5-xxl")
-    texts = [t5.encode(*tokenizer([text])) for text in ("two cats surf in the evening sun", "blurry")]
-    checkpoint = open_model(folder / "models" / CLIP_FILE)
-    with torch.device("meta"):
-        tower = VisionTransformer(expect(checkpoint, "clip_vision").config).eval()
-    load_tower(tower, checkpoint)
-
-    picture = np.array(Image.open(folder / "input" / "character.png").convert("RGB"))
-    picture = letterbox(torch.from_numpy(picture).float()[None] / 255, WIDTH, HEIGHT)
-    features, _ = tower.float()(preprocess(picture))
-    pose, faces = frames_of("pose.mp4", folder), frames_of("face.mp4", folder)
+    release, text_release = (folder / "models" / "wan" / name for name in ("Animate-14B", "T2V-A14B"))
+    models = Models(
+        load_dit(release),
+        load_vae(release / "Wan2.1_VAE.pth"),
+        load_text_encoder(text_release / "models_t5_umt5-xxl-enc-bf16.pth", dtype=torch.float32),
+        image_encoder=load_image_encoder(folder / "models" / CLIP_FILE, dtype=torch.float32),
+    )
+    pipeline = Animate(models)
+    settings = replace(
+        pipeline.settings,
+        frames=per_clip,
+        steps=STEPS,
+        guidance=(3.0, 3.0),
+        seed=SEED,
+        negative_prompt="blurry",
+    )
     background, mask = frames_of("background.mp4", folder), frames_of("subject.mp4", folder)[..., 0]
-    size = (1 + (per_clip + 3) // 4, HEIGHT // 8, WIDTH // 8)
-    generator = torch.Generator().manual_seed(SEED)
-
-    def encode(pixels):
-        return wan21.normalize(vae.encode(pixels.movedim(-1, 0)[None] * 2 - 1))
-
-    def decode(z):
-        return (vae.decode(wan21.denormalize(z))[0].movedim(0, -1) + 1) / 2
-
-    def denoise(clip):
-        rows = ping_pong(clip.start, per_clip, FRAMES)
-        given = (background[rows], mask[rows]) if replace else (None, None)
-        video, known = replaced_frames(per_clip, (WIDTH, HEIGHT), clip.carried, *given)
-        known = torch.cat([torch.ones(4, 1, *size[1:]), mask_channels(known, *size[1:])], dim=1)
-        y = torch.cat([known[None], torch.cat([encode(picture), encode(video)], dim=2)], dim=1)
-        face = faces[rows].movedim(-1, 0)[None] * 2 - 1
-        inputs = [AnimateInputs(encode(pose[rows]), x) for x in (face, face * 0 - 1)]
-        led = [model.prepare(one, size) for one in inputs]
-        velocity = lambda x, t, given: model(  # noqa: E731
-            x, t, given[0], image=features, conditions=given[1]
-        )
-        noise = torch.randn(1, 16, *size, generator=generator)
-        return video_latents(
-            velocity, velocity, *zip(texts, led, strict=True), noise, steps=STEPS, shift=5.0, guidance=(3.0, 3.0),
-            y=y, boundary=0.0, solver="dpm++",
-        )  # fmt: skip
-
-    clips = animate_clip_count(FRAMES, per_clip, carried)
-    return list(animate_clips(denoise, decode, picture, per_clip, carried, clips))
+    driving = DrivingVideos(
+        pose_video=frames_of("pose.mp4", folder),
+        face_video=frames_of("face.mp4", folder),
+        background_video=background if replace_person else None,
+        mask=mask if replace_person else None,
+    )
+    picture = Image.open(folder / "input" / "character.png")
+    return list(
+        pipeline.clips("two cats surf in the evening sun", picture, driving, settings, carried=carried)
+    )
 
 
 def watched(host, folder, name, **inputs):

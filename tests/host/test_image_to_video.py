@@ -14,7 +14,7 @@ from wan_models.dit.base import WanModel
 from wan_models.images.conditioning import known_frames, mask_channels
 from wan_models.images.resize import resize, resize_crop
 from wan_models.images.sizes import size_for_i2v, size_for_ti2v
-from wan_models.pipeline import video_latents
+from wan_models.sampling.denoise import Experts, SamplingSettings, denoise
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21, wan22
@@ -109,9 +109,9 @@ def test_i2v_equals_the_pure_pipeline(host, folders, texts, end):
     video, known = known_frames(frames[0], frames[1] if end else None, 9)
     z = wan21.normalize(vae.encode(video.movedim(-1, 0)[None] * 2 - 1))
     y = torch.cat([mask_channels(known, height // 8, width // 8), z[0]])[None]
-    expected = video_latents(
-        high, low, *texts, noise(z.shape, 7), y=y, steps=8, shift=5.0, guidance=(3.0, 4.0), boundary=0.9
-    )
+    settings = SamplingSettings(8, 5.0, (3.0, 4.0), "unipc", 0.9)
+    positive, negative = ({"context": text} for text in texts)
+    expected = denoise(Experts(low, high), noise(z.shape, 7), positive, negative, settings, y=y)
     assert rel_l2(wan21.normalize(found), expected) < 1e-4
 
 
@@ -178,17 +178,9 @@ def test_ti2v_equals_the_pure_pipeline(host, folders, texts, start):
         width, height = size_for_ti2v(91, 37, 96 * 64)
         frame = resize_crop(pixels(folders, start), width, height)
         first = wan22.normalize(vae.encode(frame.movedim(-1, 0)[None] * 2 - 1))
-    expected = video_latents(
-        model,
-        model,
-        *texts,
-        noise(found.shape, 7),
-        first=first,
-        steps=8,
-        shift=5.0,
-        guidance=(5.0, 5.0),
-        boundary=0.0,
-    )
+    settings = SamplingSettings(8, 5.0, (5.0, 5.0), "unipc", None)
+    positive, negative = ({"context": text} for text in texts)
+    expected = denoise(Experts(model), noise(found.shape, 7), positive, negative, settings, known=first)
     assert rel_l2(wan22.normalize(found), expected) < 1e-4
     if start:
         assert rel_l2(wan22.normalize(found)[:, :, :1], first) < 1e-5

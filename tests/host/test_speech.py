@@ -1,30 +1,24 @@
 """A picture and a voice to a talking video in the real host: numbers, length, going on after Cancel, and bad input."""
 
 import wave
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
-from long_videos import clips_of, film_length, load
+from long_videos import clips_of, film_length
 from PIL import Image
 from tests_media import write_sound
 from tests_support import rel_l2
 
 from demo.tiny_release import write_release
 from devhost.errors import HostError
-from wan_models.audio.buckets import per_frame
-from wan_models.audio.wav2vec import Wav2Vec, mono
-from wan_models.dit.speech import SpeechInputs, WanSpeechModel
-from wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
-from wan_models.images.sizes import size_for_s2v
-from wan_models.pipeline import video_latents
-from wan_models.sampling.clips import pose_clip, speech_clips
-from wan_models.text.tokenizer import WanTokenizer
-from wan_models.text.umt5 import UMT5Encoder
-from wan_models.vae import wan21
-from wan_models.vae.wan21 import WanVAE21
+from wan_models import SpeechToVideo, load_audio_encoder, load_dit, load_text_encoder, load_vae
+from wan_models.images.resize import shortest_side_crop
+from wan_models.pipelines.base import Models
+from wan_models.pipelines.speech_to_video import Speech
 
 RELEASE = "wan/S2V-14B"
 SECONDS, RATE, FRAMES, CLIP = 1.3, 44100, 21, 12
@@ -87,51 +81,28 @@ def graph(voice="voice.wav", pose=0, seed=3, picture="speaker.png", model=RELEAS
     return out
 
 
-@torch.no_grad()
 def pure(folder, pose):
     """The same video in plain PyTorch: the frames of each clip."""
-    release = folder / "models" / "wan" / "S2V-14B"
-    model = load(release, "dit", WanSpeechModel)
-    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
-    text_release = folder / "models" / "wan" / "T2V-A14B"
-    t5 = load(text_release / "models_t5_umt5-xxl-enc-bf16.pth", "t5", UMT5Encoder)
-    tokenizer = WanTokenizer.from_folder(text_release / "google" / "umt5-xxl")
-    texts = [t5.encode(*tokenizer([text])) for text in ("two cats surf in the evening sun", "blurry")]
-
+    release, text_release = (folder / "models" / "wan" / name for name in ("S2V-14B", "T2V-A14B"))
+    models = Models(
+        load_dit(release),
+        load_vae(release / "Wan2.1_VAE.pth"),
+        load_text_encoder(text_release / "models_t5_umt5-xxl-enc-bf16.pth", dtype=torch.float32),
+        audio_encoder=load_audio_encoder(release / "wav2vec2-large-xlsr-53-english"),
+    )
     with wave.open(str(folder / "input" / "voice.wav")) as file:
         sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2).T / 32768
-    listener = Wav2Vec(release / "wav2vec2-large-xlsr-53-english")
-    hidden = torch.cat(listener.encode(mono(torch.from_numpy(sound.copy()).float(), RATE)))
-    steps = torch.nn.functional.pad(per_frame(hidden, CLIP), (0, CLIP))[None]
-
-    picture = np.array(Image.open(folder / "input" / "speaker.png").convert("RGB"))
-    width, height = size_for_s2v(130, 97, 64 * 64)
-    picture = shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, width, height)
     poses = None
     if pose:
         files = [np.array(Image.open(folder / "input" / f"pose_{n}.png")) for n in range(pose)]
-        poses = shortest_side_crop_float(torch.from_numpy(np.stack(files)).float() / 255, width, height)
-
-    def encode(frames):
-        return wan21.normalize(vae.encode(frames.movedim(-1, 0)[None] * 2 - 1))
-
-    def decode(z):
-        return (vae.decode(wan21.denormalize(z))[0].movedim(0, -1) + 1) / 2
-
-    def denoise(clip):
-        size = (CLIP // 4, height // 8, width // 8)
-        condition = encode(pose_clip(poses, clip.start, CLIP))[:, :, 1:] if pose else None
-        audio = steps[..., clip.start : clip.start + CLIP]
-        inputs = [SpeechInputs(encode(picture), clip.motion, condition, audio * on) for on in (1, 0)]
-        prepared = [model.prepare(one, size) for one in inputs]
-        noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(3 + clip.index))
-        velocity = lambda x, t, given: model(x, t, given[0], conditions=given[1])  # noqa: E731
-        return video_latents(
-            velocity, velocity, *zip(texts, prepared, strict=True), noise, steps=STEPS, shift=3.0, guidance=(4.5, 4.5),
-            boundary=0.0,
-        )  # fmt: skip
-
-    return list(speech_clips(denoise, encode, decode, picture, CLIP, 2))
+        poses = torch.from_numpy(np.stack(files)).float() / 255
+    pipeline = SpeechToVideo(models)
+    settings = replace(
+        pipeline.settings, width=64, height=64, frames=CLIP, steps=STEPS, seed=3, negative_prompt="blurry"
+    )
+    speech = Speech(pipeline.encode_sound(torch.from_numpy(sound.copy()).float(), RATE), FRAMES, poses)
+    picture = Image.open(folder / "input" / "speaker.png")
+    return list(pipeline.clips("two cats surf in the evening sun", picture, speech, settings))
 
 
 def watched(host, folder, name, **inputs):
@@ -268,7 +239,7 @@ def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
     assert torch.equal(latents(host, by_hand), found)
 
     release = folder / "models" / "wan" / "S2V-14B"
-    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    vae = load_vae(release / "Wan2.1_VAE.pth")
     picture = np.array(Image.open(folder / "input" / "speaker.png").convert("RGB"))
     picture = shortest_side_crop(torch.from_numpy(picture).float()[None] / 255, 64, 64)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from wan_models.checkpoints.reader import open_checkpoint
 from wan_models.config import NEGATIVE_PROMPT
 from wan_models.dit.base import WanModel
 from wan_models.families import RELEASES
-from wan_models.pipeline import video_latents
+from wan_models.sampling.denoise import Experts, SamplingSettings, denoise
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21
@@ -49,7 +49,16 @@ def pure(models, prompt, negative, seed, shape, t5="t5", **settings):
     """The latents of the pure PyTorch pipeline with the host's noise for this seed."""
     texts = [models[t5].encode(*models["tokenizer"]([text])).float() for text in (prompt, negative)]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return video_latents(models["high"], models["low"], *texts, noise, **settings)
+    settings = {
+        "steps": 40,
+        "shift": 12.0,
+        "guidance": (3.0, 4.0),
+        "solver": "unipc",
+        "boundary": 0.875,
+    } | settings
+    positive, negative = ({"context": text} for text in texts)
+    experts = Experts(models["low"], models["high"])
+    return denoise(experts, noise, positive, negative, SamplingSettings(**settings))
 
 
 def test_demo_workflow_equals_pure_pipeline(host, models):

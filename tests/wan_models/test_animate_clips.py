@@ -1,21 +1,22 @@
 """The official character animation, clip after clip, against ours in plain PyTorch."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from official_animate import small_motion_encoder
-from official_pipelines import OfficialVAE, official_run
+from official_pipelines import OfficialVAE, Texts, official_run
 from tests_support import randomize_, rel_l2
 
 from devhost.official import per_frame_attention
-from wan_models.config import DiTConfig, FaceConfig, VAEConfig
-from wan_models.dit.animate import AnimateInputs, WanAnimateModel
-from wan_models.images.conditioning import mask_channels, replaced_frames
+from wan_models import Animate, DrivingVideos
+from wan_models.config import CLIPConfig, DiTConfig, FaceConfig, VAEConfig
+from wan_models.dit.animate import WanAnimateModel
 from wan_models.images.resize import letterbox
-from wan_models.pipeline import video_latents
+from wan_models.pipelines.base import Models
 from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
-from wan_models.vae import wan21
 from wan_models.vae.wan21 import WanVAE21
 
 SIZES = {
@@ -39,6 +40,20 @@ class OfficialTypes:
 
     def __getattr__(self, name):
         return getattr(torch, name)
+
+
+class Tower(torch.nn.Module):
+    """An image encoder that sees the same in every picture."""
+
+    config, cls_embedding = CLIPConfig(), torch.zeros(1)
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def forward(self, pictures):
+        assert pictures.shape == (1, 3, 224, 224)
+        return self.features, None
 
 
 @pytest.fixture
@@ -66,7 +81,7 @@ def models(official, seed, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("replace", "carried", "scale", "frames", "solver"),
+    ("replace_person", "carried", "scale", "frames", "solver"),
     [
         (False, 1, 1.0, 11, "dpm++"),
         (True, 5, 3.0, 24, "dpm++"),
@@ -75,7 +90,7 @@ def models(official, seed, monkeypatch):
     ],
 )
 @torch.no_grad()
-def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale, frames, solver):
+def test_clips_equal_official(models, seed, monkeypatch, replace_person, carried, scale, frames, solver):
     from wan.animate import WanAnimate
 
     theirs, vae, model, network = models
@@ -95,48 +110,22 @@ def test_clips_equal_official(models, seed, monkeypatch, replace, carried, scale
     run.prepare_source = lambda *_, **__: (pose.numpy(), faces.numpy(), reference.numpy())
     run.prepare_source_for_replace = lambda *_: (background.numpy(), mask.double().numpy())
     expected = run.generate(
-        "root", replace, per_clip, carried, 5.0, solver, STEPS, scale, "a cat", "blurry", seed, False
+        "root", replace_person, per_clip, carried, 5.0, solver, STEPS, scale, "a cat", "blurry", seed, False
     )
 
-    to_pixels = lambda x: x.float() / 255  # noqa: E731
-    size = (1 + (per_clip + 3) // 4, HEIGHT // 8, WIDTH // 8)
-    generator = torch.Generator().manual_seed(seed)
-
-    def encode(pixels):
-        return wan21.normalize(network.encode(pixels.movedim(-1, 0)[None] * 2 - 1))
-
-    def decode(latents):
-        return (network.decode(wan21.denormalize(latents))[0].movedim(0, -1) + 1) / 2
-
-    def denoise(clip):
-        shown = ping_pong(clip.start, per_clip, frames)
-        video, known = replaced_frames(
-            per_clip, (WIDTH, HEIGHT), clip.carried,
-            to_pixels(background[shown]) if replace else None, mask[shown] if replace else None,
-        )  # fmt: skip
-        first = torch.ones(4, 1, *size[1:])
-        y = torch.cat(
-            [
-                torch.cat([first, encode(to_pixels(reference)[None])[0]]),
-                torch.cat([mask_channels(known, *size[1:]), encode(video)[0]]),
-            ],
-            dim=1,
-        )
-        face = to_pixels(faces[shown]).movedim(-1, 0)[None] * 2 - 1
-        driven = [AnimateInputs(encode(to_pixels(pose[shown])), f) for f in (face, face * 0 - 1)]
-        led = [model.prepare(one, size) for one in driven]
-        velocity = lambda x, t, given: model(  # noqa: E731
-            x, t, [given[0]], image=features, conditions=given[1]
-        )
-        given = [(texts[name], clip) for name, clip in zip(("a cat", "blurry"), led, strict=True)]
-        noise = torch.randn(16, *size, generator=generator)[None]
-        return video_latents(
-            velocity, velocity, *given, noise,
-            y=y[None], steps=STEPS, shift=5.0, guidance=(scale, scale), boundary=0.0, solver=solver,
-        )  # fmt: skip
-
-    made = list(animate_clips(denoise, decode, to_pixels(reference)[None], per_clip, carried, clips))
-    found = torch.cat(made)[:frames] * 2 - 1
+    pipeline = Animate(Models(model, network, Texts(texts), image_encoder=Tower(features)))
+    settings = replace(
+        pipeline.settings, frames=per_clip, steps=STEPS, guidance=(scale, scale), solver=solver, seed=seed,
+        negative_prompt="blurry",
+    )  # fmt: skip
+    driving = DrivingVideos(
+        pose_video=pose.float() / 255,
+        face_video=faces.float() / 255,
+        background_video=background.float() / 255 if replace_person else None,
+        mask=mask if replace_person else None,
+    )
+    found = pipeline("a cat", reference.float() / 255, driving, settings, carried=carried) * 2 - 1
+    assert found.shape == (frames, HEIGHT, WIDTH, 3)
     assert rel_l2(found.movedim(-1, 0), expected) < 1e-4
 
 

@@ -1,18 +1,19 @@
-"""Whole official runs against ours: two experts of different weights for text and image, and TI2V in both modes."""
+"""Whole official runs against our pipelines: two experts of different weights, text and image, TI2V in both modes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from official_pipelines import official_run, picture
+from official_pipelines import Texts, official_run, picture
 from tests_support import on_meta, randomize_, rel_l2
 
+from wan_models import ImageToVideo, TextImageToVideo, TextToVideo
 from wan_models.config import DiTConfig, VAEConfig
 from wan_models.dit.base import WanModel
-from wan_models.images.conditioning import known_frames, mask_channels
-from wan_models.images.resize import resize, resize_crop
-from wan_models.images.sizes import size_for_i2v, size_for_ti2v
-from wan_models.pipeline import video_latents
+from wan_models.images.resize import resize_crop
+from wan_models.images.sizes import size_for_ti2v
+from wan_models.pipelines.base import Models, frame_of
 from wan_models.vae import wan21, wan22
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
@@ -58,13 +59,11 @@ def pair(count, **sizes):
     return theirs, ours, {prompt: torch.randn(n, 24) for prompt, n in TEXT_LENGTHS.items()}
 
 
-def noise_like(reference, seed):
-    return torch.randn(reference.shape, generator=torch.Generator().manual_seed(seed))[None]
-
-
-def as_image(pil):
-    """As the host gives images: [1, H, W, 3] in 0..1."""
-    return torch.tensor(list(pil.getdata()), dtype=torch.float32).view(1, pil.height, pil.width, 3) / 255
+def loaded(network, config, source):
+    """Our network with the weights of an official one."""
+    ours = on_meta(network, config)
+    ours.load_state_dict(source.state_dict(), assign=True)
+    return ours
 
 
 @pytest.mark.parametrize(("solver", "steps"), [("unipc", 12), ("dpm++", 9)])
@@ -81,17 +80,21 @@ def test_text_to_video_equals_official(official, seed, monkeypatch, solver, step
         sample_solver=solver, sampling_steps=steps, offload_model=False,
     )  # fmt: skip
 
-    prompts = [texts["a cat"]], [texts["blurry"]]
-    noise, seen = noise_like(reference, seed), []
-    settings = {"steps": steps, "solver": solver}
-    latents = video_latents(
-        high, low, *prompts, noise, on_step=lambda done, total: seen.append(done), **settings
-    )
+    models, seen = Models(low, WanVAE21(VAEConfig(base_dim=8)), Texts(texts), high), []
+    pipeline = TextToVideo(models)
+    settings = replace(
+        pipeline.settings, width=112, height=80, frames=9, steps=steps, solver=solver, seed=seed,
+        negative_prompt="blurry",
+    )  # fmt: skip
+    latents = pipeline.latents("a cat", settings, lambda done, total: seen.append((done, total)))
     assert rel_l2(latents[0], reference) < 1e-4
-    assert seen == list(range(1, steps + 1))
+    assert seen == [(done, steps) for done in range(1, steps + 1)]
     assert math.isfinite(latents.abs().max())
-    one_expert = video_latents(high, high, *prompts, noise, **settings)
+    one_expert = TextToVideo(replace(models, dit=high)).latents("a cat", settings)
     assert rel_l2(one_expert[0], reference) > 1e-2  # the experts differ, so the test sees the switch
+    frames = pipeline("a cat", settings)
+    assert frames.shape == (9, 80, 112, 3)
+    assert torch.equal(frames, pipeline.decode(latents))
 
 
 @pytest.mark.parametrize(
@@ -109,24 +112,22 @@ def test_image_to_video_equals_official(official, seed, monkeypatch, solver, ste
     run = official_run(WanI2V, monkeypatch, texts, OfficialVAE(model, wan21), boundary=0.9)
     run.high_noise_model, run.low_noise_model = experts
     image = picture(*size)
-    area = 80 * 112
     reference = run.generate(
-        "a cat", image, n_prompt="blurry", max_area=area, frame_num=9, seed=seed, guide_scale=(3.5, 2.5), shift=5.0,
+        "a cat", image, n_prompt="blurry", max_area=80 * 112, frame_num=9, seed=seed, guide_scale=(3.5, 2.5), shift=5.0,
         sample_solver=solver, sampling_steps=steps, offload_model=False,
     )  # fmt: skip
 
-    with torch.device("meta"):
-        vae = WanVAE21(VAEConfig(base_dim=8))
-    vae.load_state_dict(model.state_dict(), assign=True)
-    width, height = size_for_i2v(*size, area)
-    video, known = known_frames(resize(as_image(image), width, height), None, 9)
-    z = wan21.normalize(vae.encode(video.movedim(-1, 0)[None] * 2 - 1))
-    y = torch.cat([mask_channels(known, height // 8, width // 8), z[0]])[None]
-    prompts = [texts["a cat"]], [texts["blurry"]]
-    settings = {"steps": steps, "solver": solver, "shift": 5.0, "guidance": (3.5, 2.5), "boundary": 0.9}
-    latents = video_latents(high, low, *prompts, noise_like(reference, seed), y=y, **settings)
+    vae = loaded(WanVAE21, VAEConfig(base_dim=8), model)
+    pipeline = ImageToVideo(Models(low, vae, Texts(texts), high))
+    settings = replace(
+        pipeline.settings, width=112, height=80, frames=9, steps=steps, solver=solver, guidance=(3.5, 2.5), seed=seed,
+        negative_prompt="blurry",
+    )  # fmt: skip
+    latents = pipeline.latents("a cat", image, settings)
     assert rel_l2(latents[0], reference) < 1e-4
-    other = video_latents(high, low, *prompts, noise_like(reference, seed), y=y.flip(1), **settings)
+    sample = pipeline.sample
+    monkeypatch.setattr(pipeline, "sample", lambda *given, y, **more: sample(*given, y=y.flip(1), **more))
+    other = pipeline.latents("a cat", image, settings)
     assert rel_l2(other[0], reference) > 1e-2  # the conditioning matters
 
 
@@ -141,27 +142,27 @@ def ti2v(seed, monkeypatch):
     )
     run = official_run(WanTI2V, monkeypatch, texts, OfficialVAE(model, wan22), stride=(4, 16, 16))
     (run.model,) = experts
-    return run, ours * 2, texts, model
+    config = VAEConfig(version="2.2", base_dim=8, dec_dim=8, z_dim=48, stride=(4, 16, 16))
+    pipeline = TextImageToVideo(Models(*ours, loaded(WanVAE22, config, model), Texts(texts)))
+    size = {"width": 160, "height": 96, "frames": 9}
+    return run, pipeline, replace(pipeline.settings, **size, seed=seed, negative_prompt="blurry")
 
 
 @torch.no_grad()
 def test_ti2v_text_mode_equals_official(official, seed, monkeypatch):
-    run, models, texts, _ = ti2v(seed, monkeypatch)
+    run, pipeline, settings = ti2v(seed, monkeypatch)
     reference = run.generate(
         "a cat", n_prompt="blurry", size=(160, 96), frame_num=9, seed=seed, guide_scale=5.0, sampling_steps=10,
         offload_model=False,
     )  # fmt: skip
-    latents = video_latents(
-        *models, [texts["a cat"]], [texts["blurry"]], noise_like(reference, seed), steps=10, shift=5.0,
-        guidance=(5.0, 5.0), boundary=0.0,
-    )  # fmt: skip
+    latents = pipeline.latents("a cat", None, replace(settings, steps=10))
     assert rel_l2(latents[0], reference) < 1e-4
 
 
 @pytest.mark.parametrize(("solver", "steps", "size"), [("unipc", 10, (61, 97)), ("dpm++", 8, (300, 111))])
 @torch.no_grad()
 def test_ti2v_image_mode_equals_official(official, seed, monkeypatch, solver, steps, size):
-    run, models, texts, model = ti2v(seed, monkeypatch)
+    run, pipeline, settings = ti2v(seed, monkeypatch)
     image = picture(*size)
     area = 96 * 160
     reference = run.generate(
@@ -169,17 +170,23 @@ def test_ti2v_image_mode_equals_official(official, seed, monkeypatch, solver, st
         sample_solver=solver, sampling_steps=steps, offload_model=False,
     )  # fmt: skip
 
-    with torch.device("meta"):
-        vae = WanVAE22(VAEConfig(version="2.2", base_dim=8, dec_dim=8, z_dim=48, stride=(4, 16, 16)))
-    vae.load_state_dict(model.state_dict(), assign=True)
     width, height = size_for_ti2v(*size, area)
-    frame = resize_crop(as_image(image), width, height)
-    z = wan22.normalize(vae.encode(frame.movedim(-1, 0)[None] * 2 - 1))
-    settings = {"steps": steps, "solver": solver, "shift": 5.0, "guidance": (3.0, 3.0), "boundary": 0.0}
-    prompts = [texts["a cat"]], [texts["blurry"]]
-    latents = video_latents(*models, *prompts, noise_like(reference, seed), first=z, **settings)
+    z = pipeline.encode(resize_crop(frame_of(image), width, height))
+    settings = replace(settings, steps=steps, solver=solver, guidance=(3.0, 3.0))
+    latents = pipeline.latents("a cat", image, settings)
     assert rel_l2(latents[0], reference) < 1e-4
     assert torch.equal(latents[:, :, :1], z)
-    assert (
-        rel_l2(video_latents(*models, *prompts, noise_like(reference, seed), **settings)[0], reference) > 1e-2
-    )
+    from_text = pipeline.latents("a cat", None, replace(settings, width=width, height=height))
+    assert rel_l2(from_text[0], reference) > 1e-2
+
+
+def test_a_pipeline_refuses_other_models():
+    vae = on_meta(WanVAE21, VAEConfig(base_dim=8))
+    model = on_meta(WanModel, DiTConfig(family="i2v", in_dim=36, **SIZES))
+    with pytest.raises(
+        ValueError, match="TextToVideo is for text-to-video models, and this one is for image-to-video"
+    ):
+        TextToVideo(Models(model, vae, Texts({})))
+    pipeline = ImageToVideo(Models(model, vae, Texts({})))
+    with pytest.raises(ValueError, match=r"frames 8 is not 4n \+ 1"):
+        pipeline("a cat", picture(64, 48), replace(pipeline.settings, frames=8))

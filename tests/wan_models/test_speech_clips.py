@@ -1,19 +1,21 @@
 """The official speech-to-video run, clip after clip, against ours in plain PyTorch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from official_pipelines import OfficialVAE, official_run, picture
+from official_pipelines import OfficialVAE, Texts, official_run, picture
 from tests_support import randomize_, rel_l2
 
-from wan_models.audio.buckets import per_frame
+from wan_models import SpeechToVideo
 from wan_models.config import DiTConfig, SpeechConfig, VAEConfig
-from wan_models.dit.speech import SpeechInputs, WanSpeechModel
+from wan_models.dit.speech import WanSpeechModel
 from wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
 from wan_models.images.sizes import size_for_s2v
-from wan_models.pipeline import video_latents
-from wan_models.sampling.clips import pose_clip, speech_clip_count, speech_clips
-from wan_models.vae import wan21
+from wan_models.pipelines.base import Models
+from wan_models.pipelines.speech_to_video import Speech
+from wan_models.sampling.clips import pose_clip, speech_clip_count
 from wan_models.vae.wan21 import WanVAE21
 
 SIZES = {
@@ -79,39 +81,32 @@ def test_clips_equal_official(models, seed, monkeypatch, tmp_path, clips, from_r
         n_prompt="blurry", seed=seed, offload_model=False, init_first_frame=from_reference,
     )  # fmt: skip
 
-    width, height = size_for_s2v(97, 130, area)
-    image = torch.from_numpy(np.array(reference)).float()[None] / 255
-    image = shortest_side_crop(image, width, height)
-    poses = shortest_side_crop_float(pose.float() / 255, width, height)
-    steps = per_frame(hidden, FRAMES)[None]
+    pipeline = SpeechToVideo(Models(model, network, Texts(texts)))
+    settings = replace(
+        pipeline.settings,
+        width=64,
+        height=64,
+        frames=FRAMES,
+        steps=STEPS,
+        seed=seed,
+        negative_prompt="blurry",
+    )
+    frames = clips * FRAMES - (0 if from_reference else 3)
+    speech = Speech(hidden, frames, pose.float() / 255 if with_pose else None)
+    progress = []
 
-    def encode(pixels):
-        return wan21.normalize(network.encode(pixels.movedim(-1, 0)[None] * 2 - 1))
-
-    def decode(latents):
-        return (network.decode(wan21.denormalize(latents))[0].movedim(0, -1) + 1) / 2
-
-    def denoise(clip):
-        size = (FRAMES // 4, height // 8, width // 8)
-        condition = encode(pose_clip(poses, clip.start, FRAMES))[:, :, 1:] if with_pose else None
-        audio = steps[..., clip.start : clip.start + FRAMES]
-        prepared = [
-            model.prepare(SpeechInputs(encode(image), clip.motion, condition, audio * loudness), size)
-            for loudness in (1, 0)
-        ]
-        noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(seed + clip.index))
-        velocity = lambda x, t, given: model(x, t, [given[0]], conditions=given[1])  # noqa: E731
-        given = [(texts[name], made) for name, made in zip(("a cat", "blurry"), prepared, strict=True)]
-        return video_latents(
-            velocity, velocity, *given, noise, steps=STEPS, shift=3.0, guidance=(4.5, 4.5), boundary=0.0
+    def run(**options):
+        return list(
+            pipeline.clips("a cat", reference, speech, settings, from_image=from_reference, **options)
         )
 
-    made = list(speech_clips(denoise, encode, decode, image, FRAMES, clips, from_reference))
+    made = run(on_progress=lambda done, total: progress.append((done, total)))
     found = torch.cat(made) * 2 - 1
-    assert found.shape[0] == clips * FRAMES - (0 if from_reference else 3)
+    assert found.shape[0] == frames
     assert rel_l2(found.movedim(-1, 0), expected) < 1e-4
+    assert progress == [(i + 1, clips * STEPS) for i in range(clips * STEPS)]
 
-    again = list(speech_clips(denoise, encode, decode, image, FRAMES, clips, from_reference, done=made[:1]))
+    again = run(done=made[:1])
     assert all(torch.equal(a, b) for a, b in zip(again, made[1:], strict=True))
 
 

@@ -22,8 +22,9 @@ CLIP_HEAD_DIM = 80
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint is: `kind` is dit, vae, t5, clip_vision, variant or unknown; `config` goes with the kind.
+    """What a checkpoint is.
 
+    `kind` is dit, vae, t5, clip_vision, wav2vec2, variant or unknown; `config` goes with the kind.
     `dtype` is that of most plain weights; `packed` names the format of most packed ones, empty where none is.
     `variant`: which of the Wan models that are not run here, of that kind."""
 
@@ -32,7 +33,7 @@ class ModelInfo:
     parameters: int
     dtype: torch.dtype
     format: str
-    config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
+    config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig; none of others
     packed: str = ""
     variant: Variant | None = None
 
@@ -57,6 +58,8 @@ def identify(checkpoint: Checkpoint) -> ModelInfo:
         name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"
     elif "visual.patch_embedding.weight" in shapes and "visual.transformer.0.norm1.weight" in shapes:
         kind, config, name = "clip_vision", _clip(checkpoint), "a CLIP image encoder"
+    elif "feature_extractor.conv_layers.0.conv.weight" in shapes:
+        kind, name = "wav2vec2", "a wav2vec2 audio encoder"
     else:
         what = "a LoRA file" if is_lora(shapes) else "no model this pack knows"
         stated = f"the file says {checkpoint.gguf.architecture!r}, and " if checkpoint.gguf else ""

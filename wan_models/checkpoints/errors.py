@@ -12,6 +12,7 @@ KIND_NAMES = {
     "vae": "a VAE",
     "t5": "a UMT5 text encoder",
     "clip_vision": "a CLIP image encoder",
+    "wav2vec2": "a wav2vec2 audio encoder",
 }
 
 

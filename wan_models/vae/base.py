@@ -115,6 +115,7 @@ class VideoVAE(nn.Module):
 
     encoder_class: type[Encoder]
     decoder_class: type[Decoder]
+    statistics: LatentStatistics
 
     def __init__(self, config: VAEConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()

@@ -56,3 +56,4 @@ class WanVAE21(VideoVAE):
 
     encoder_class = Encoder21
     decoder_class = Decoder21
+    statistics = _STATISTICS

@@ -126,6 +126,7 @@ class WanVAE22(VideoVAE):
 
     encoder_class = Encoder22
     decoder_class = Decoder22
+    statistics = _STATISTICS
 
     @property
     def values_per_pixel(self) -> float:

@@ -1,0 +1,65 @@
+"""The models in a release's folder, the official one or that of diffusers, told by what is in the files."""
+
+from pathlib import Path
+
+from ..files import visible_files
+from .detect import identify
+from .errors import KIND_NAMES, CheckpointError
+from .formats import SUFFIXES
+from .reader import open_model
+from .safetensors_file import SafetensorsFile
+
+
+class ReleaseFolder:
+    """A folder with the models of one release, which it reads the headers of; ValueError where there is no folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ValueError(f"there is no release folder {self.folder}")
+        self._models: dict[str, list[Path]] = {}
+        self._problems: list[str] = []
+        for path in self._candidates():
+            try:
+                self._models.setdefault(identify(open_model(path)).kind, []).append(path)
+            except CheckpointError as error:
+                self._problems.append(str(error))
+
+    def _candidates(self) -> list[Path]:
+        """What may be a model: the folder itself (its safetensors files), folders and other files in it."""
+        files = [file for file in visible_files(self.folder) if file.suffix.lower() in SUFFIXES]
+        others = [file for file in files if file.suffix.lower() not in SafetensorsFile.suffixes]
+        folders = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and _holds_weights(path)]
+        return [*([self.folder] if len(others) < len(files) else []), *folders, *others]
+
+    def find(self, kind: str) -> Path:
+        """The one model of a `kind` of `ModelInfo`. Raises CheckpointError where there is none, or several."""
+        found = self._models.get(kind, [])
+        if not found:
+            problems = f" ({'; '.join(self._problems)})" if self._problems else ""
+            raise CheckpointError(
+                f"{self.folder} does not hold {KIND_NAMES[kind]}{problems}: download the whole release"
+            )
+        if len(found) > 1:
+            raise CheckpointError(
+                f"{self.folder} holds {KIND_NAMES[kind]} more than once ({', '.join(path.name for path in found)}): "
+                "keep one of them"
+            )
+        return found[0]
+
+    def find_experts(self) -> tuple[Path, Path | None]:
+        """The low-noise and the high-noise diffusion model, or the only one and None; errors as of `find`."""
+        found = self._models.get("dit", [])
+        if len(found) != 2:
+            return self.find("dit"), None
+        low = [
+            path for path in found if "low" in path.name or path.name.endswith("_2")
+        ]  # transformer_2 of diffusers
+        if len(low) != 1:
+            return self.find("dit"), None
+        (high,) = (path for path in found if path not in low)
+        return low[0], high
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(file.suffix.lower() in SUFFIXES for file in visible_files(folder))
