@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 
 from demo.tiny_tokenizer import write_tokenizer
 from wan_models.config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
-from wan_models.dit.animate import WanAnimateModel
-from wan_models.dit.base import WanModel
-from wan_models.dit.speech import WanSpeechModel
+from wan_models.families import FAMILIES
 from wan_models.random_weights import random_state
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
@@ -50,8 +48,7 @@ VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> None:
     """One expert as the official release has it: config.json and safetensors, in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
-    network = WanSpeechModel if config.speech else WanAnimateModel if config.face else WanModel
-    state = random_state(lambda: network(config), seed)
+    state = random_state(lambda: FAMILIES[config.family].network_class(config), seed)
     official = {k: v for k, v in asdict(config).items() if k in _OFFICIAL_KEYS}
     if config.speech:
         official["audio_inject_layers"] = list(config.speech.inject_layers)

@@ -2,6 +2,7 @@
 the pack (client, demo, bench) stand on devhost, which knows none of them; tests may import everything."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,33 @@ def test_tests_are_not_put_on_the_path_of_others():
     for file in FILES:
         assert "tests/support" not in (text := (ROOT / file).read_text(encoding="utf-8")), file
         assert '"tests"' not in text, file
+
+
+def node_names() -> set[str]:
+    """Class names of the nodes, as nodes/__init__.py lists them."""
+    tree = ast.parse((ROOT / "nodes" / "__init__.py").read_text(encoding="utf-8"))
+    (listed,) = (
+        item.value
+        for item in ast.walk(tree)
+        if isinstance(item, ast.Return) and isinstance(item.value, ast.List)
+    )
+    return {element.id for element in listed.elts}
+
+
+def nodes_named(source: str, names: set[str]) -> list[str]:
+    return sorted(set(re.findall(r"\w+", source)) & names)
+
+
+def test_the_models_know_no_node_names():
+    """What to do in the words of the nodes is said in comfy_bridge."""
+    names = node_names()
+    assert {"WanDiTLoader", "WanMoESampler", "WanSpeechToVideo"} <= names
+    files = sorted((ROOT / "wan_models").rglob("*.py"))
+    named = {
+        file.name: found for file in files if (found := nodes_named(file.read_text(encoding="utf-8"), names))
+    }
+    assert named == {}
+    assert nodes_named("raise ValueError('load it with WanVAELoader')", names) == ["WanVAELoader"]
 
 
 def test_the_pack_exports_its_entry_point_alone():

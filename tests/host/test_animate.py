@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
-from long_videos import clips_of, film_length, load
+from long_videos import clips_of, film_length
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests_media import write_video
@@ -22,7 +22,6 @@ from wan_models.dit.animate import WanAnimateModel
 from wan_models.pipelines.base import Models
 from wan_models.random_weights import random_state
 from wan_models.sampling.clips import animate_clip_count
-from wan_models.vae.wan21 import WanVAE21
 
 RELEASE = "wan/Animate-14B"
 CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
@@ -251,7 +250,7 @@ def by_hand(**condition):
 def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
     expected = whole[2][0]
     found = latents(host, by_hand())
-    vae = load(folder / "models" / "wan" / "Animate-14B" / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    vae = load_vae(folder / "models" / "wan" / "Animate-14B" / "Wan2.1_VAE.pth")
     with torch.no_grad():
         frames = (vae.decode(found[:, :, 1:])[0].movedim(0, -1) + 1) / 2
     assert rel_l2(frames, expected) < 1e-4

@@ -8,18 +8,13 @@ from tests_support import rel_l2
 
 from demo.tiny_release import write_release
 from devhost.errors import HostError
-from wan_models.checkpoints.loading import expect, load_into
+from wan_models import load_dit, load_text_encoder, load_vae
 from wan_models.checkpoints.reader import open_model
-from wan_models.dit.base import WanModel
 from wan_models.images.conditioning import known_frames, mask_channels
 from wan_models.images.resize import resize, resize_crop
 from wan_models.images.sizes import size_for_i2v, size_for_ti2v
 from wan_models.sampling.denoise import Experts, SamplingSettings, denoise
-from wan_models.text.tokenizer import WanTokenizer
-from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21, wan22
-from wan_models.vae.wan21 import WanVAE21
-from wan_models.vae.wan22 import WanVAE22
 
 I2V, TI2V = "wan/I2V-A14B/", "wan/TI2V-5B"
 AREA = {"width": 64, "height": 48, "frames": 9}
@@ -43,21 +38,11 @@ def folders(base):
     return base
 
 
-def load(path, kind, network):
-    checkpoint = open_model(path)
-    with torch.device("meta"):
-        model = network(expect(checkpoint, kind).config).eval()
-    load_into(model, checkpoint, convert=lambda _, w: w.float())
-    return model
-
-
 @pytest.fixture(scope="module")
 def texts(folders):
     release = folders / "models" / "wan" / "T2V-A14B"
-    t5 = load(release / "models_t5_umt5-xxl-enc-bf16.pth", "t5", UMT5Encoder)
-    tokenizer = WanTokenizer.from_folder(release / "google" / "umt5-xxl")
-    with torch.no_grad():
-        return [t5.encode(*tokenizer([text])) for text in ("two cats surf in the evening sun", "blurry")]
+    encode = load_text_encoder(release / "models_t5_umt5-xxl-enc-bf16.pth", dtype=torch.float32)
+    return [encode(text) for text in ("two cats surf in the evening sun", "blurry")]
 
 
 def pixels(folders, name):
@@ -99,8 +84,8 @@ def i2v_graph(start="start.png", end=None, seed=7, **condition):
 def test_i2v_equals_the_pure_pipeline(host, folders, texts, end):
     release = folders / "models" / "wan" / "I2V-A14B"
     found = latents(host, i2v_graph(end=end))
-    high, low = (load(release / f"{expert}_noise_model", "dit", WanModel) for expert in ("high", "low"))
-    vae = load(release / "Wan2.1_VAE.pth", "vae", WanVAE21)
+    high, low = (load_dit(release / f"{expert}_noise_model") for expert in ("high", "low"))
+    vae = load_vae(release / "Wan2.1_VAE.pth")
     start = pixels(folders, "start.png")
     width, height = size_for_i2v(91, 37, 64 * 48)
     frames = [resize(start, width, height)]
@@ -171,8 +156,8 @@ def ti2v_graph(start=None, seed=7, latent_node="WanTI2VLatent", **size):
 def test_ti2v_equals_the_pure_pipeline(host, folders, texts, start):
     release = folders / "models" / "wan" / "TI2V-5B"
     found = latents(host, ti2v_graph(start))
-    model = load(release, "dit", WanModel)
-    vae = load(release / "Wan2.2_VAE.pth", "vae", WanVAE22)
+    model = load_dit(release)
+    vae = load_vae(release / "Wan2.2_VAE.pth")
     first = None
     if start:
         width, height = size_for_ti2v(91, 37, 96 * 64)

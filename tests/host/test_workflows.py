@@ -9,16 +9,12 @@ from graphs import RELEASE, SIZE, base_graph, latents, node, sampler, save
 from tests_support import rel_l2
 
 from devhost.host import ROOT
-from wan_models.checkpoints.loading import expect, load_into
-from wan_models.checkpoints.reader import open_checkpoint
+from wan_models import load_dit, load_text_encoder, load_vae
 from wan_models.config import NEGATIVE_PROMPT
-from wan_models.dit.base import WanModel
 from wan_models.families import RELEASES
 from wan_models.sampling.denoise import Experts, SamplingSettings, denoise
 from wan_models.text.tokenizer import WanTokenizer
-from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae import wan21
-from wan_models.vae.wan21 import WanVAE21
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +22,13 @@ def models(base):
     """The release's networks in plain PyTorch."""
     release = base / "models" / "wan" / "T2V-A14B"
 
-    def load(kind, part, network, dtype=torch.float32):
-        checkpoint = open_checkpoint(release / part)
-        with torch.device("meta"):
-            model = network(expect(checkpoint, kind).config).to(dtype).eval()
-        model.compute_dtype = dtype
-        load_into(model, checkpoint, convert=lambda _, w: w.to(dtype))
-        return model
-
+    t5 = release / "models_t5_umt5-xxl-enc-bf16.pth"
     return {
-        "high": load("dit", "high_noise_model", WanModel),
-        "low": load("dit", "low_noise_model", WanModel),
-        "t5": load("t5", "models_t5_umt5-xxl-enc-bf16.pth", UMT5Encoder),
-        "t5 bf16": load("t5", "models_t5_umt5-xxl-enc-bf16.pth", UMT5Encoder, torch.bfloat16),
-        "vae": load("vae", "Wan2.1_VAE.pth", WanVAE21),
+        "high": load_dit(release / "high_noise_model", dtype=torch.float32),
+        "low": load_dit(release / "low_noise_model", dtype=torch.float32),
+        "t5": load_text_encoder(t5, dtype=torch.float32).network,
+        "t5 bf16": load_text_encoder(t5, dtype=torch.bfloat16).network,
+        "vae": load_vae(release / "Wan2.1_VAE.pth"),
         "tokenizer": WanTokenizer.from_folder(release / "google" / "umt5-xxl"),
     }
 

@@ -1,20 +1,7 @@
 """What the tests of videos made clip by clip share."""
 
 import av
-import torch
 from safetensors.torch import load_file
-
-from wan_models.checkpoints.loading import expect, load_into
-from wan_models.checkpoints.reader import open_model
-
-
-def load(path, kind, network):
-    """A checkpoint in plain PyTorch, in float32."""
-    checkpoint = open_model(path)
-    with torch.device("meta"):
-        model = network(expect(checkpoint, kind).config).eval()
-    load_into(model, checkpoint, convert=lambda _, w: w.float())
-    return model
 
 
 def clips_of(folder, name):

@@ -5,22 +5,13 @@ import torch
 from safetensors.torch import save_file
 from tests_support import randomize_, rel_l2
 
+from wan_models import load_image_encoder
 from wan_models.checkpoints.detect import identify
-from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import CheckpointError, open_model
 from wan_models.config import CLIPConfig
 from wan_models.vision import clip
 
 TINY = CLIPConfig(image_size=56, patch_size=14, dim=160, mlp_dim=640, num_heads=2, num_layers=3, out_dim=48)
-
-
-def load(path):
-    checkpoint = open_model(path)
-    config = expect(checkpoint, "clip_vision").config
-    with torch.device("meta"):
-        tower = clip.VisionTransformer(config)
-    clip.load_tower(tower, checkpoint)
-    return tower
 
 
 @torch.no_grad()
@@ -37,7 +28,7 @@ def test_official_checkpoint(official, seed, tmp_path):
     theirs.model, theirs.transforms, theirs.dtype = model, transforms, torch.float32
     torch.save(model.state_dict(), tmp_path / "clip.pth")
 
-    tower = load(tmp_path / "clip.pth")
+    tower = load_image_encoder(tmp_path / "clip.pth")
     assert tower.config == TINY
     picture = torch.rand(1, 90, 70, 3)
     expected = theirs.visual([(picture * 2 - 1).movedim(-1, 0)])
@@ -54,7 +45,7 @@ def test_transformers_names(seed, tmp_path):
     )  # fmt: skip
     theirs = randomize_(CLIPVisionModelWithProjection(config), std=0.2).eval()
     save_file(theirs.state_dict(), tmp_path / "clip_vision_h.safetensors")
-    tower = load(tmp_path / "clip_vision_h.safetensors")
+    tower = load_image_encoder(tmp_path / "clip_vision_h.safetensors")
     assert tower.config == TINY
     pictures = torch.randn(2, 3, 56, 56)
     expected = theirs(pixel_values=pictures, output_hidden_states=True)
@@ -69,4 +60,4 @@ def test_an_incomplete_file_says_so(seed, tmp_path):
     torch.save({k: v for k, v in state.items() if "1.mlp.2.weight" not in k}, tmp_path / "clip.pth")
     assert identify(open_model(tmp_path / "clip.pth")).kind == "clip_vision"
     with pytest.raises(CheckpointError, match=r"transformer.1.mlp.2.weight is missing"):
-        load(tmp_path / "clip.pth")
+        load_image_encoder(tmp_path / "clip.pth")

@@ -148,21 +148,21 @@ def _misfit(
     """Why a tensor does not fit its weight; None where it does or cannot be told."""
     weight = weights.get(f"{module}.weight")
     bias, modulation = weights.get(f"{module}.bias"), weights.get(f"{module}.modulation")
-    wanted: tuple[int, ...] | None = None
+    expected: tuple[int, ...] | None = None
     if what in ("diff", "set_weight"):
-        wanted = weight
+        expected = weight
     elif what == "diff_b":
-        wanted = bias
+        expected = bias
     elif what == "diff_m":
-        wanted = modulation
+        expected = modulation
     elif weight and what == "lora_up.weight":
-        wanted, shape = weight[:1], shape[:1]
+        expected, shape = weight[:1], shape[:1]
     elif weight and what == "lora_down.weight" and len(shape) > 1:
-        wanted, shape = weight[1:2], shape[1:2]
-    if wanted is None and what in ("diff", "set_weight", "diff_b", "diff_m"):
+        expected, shape = weight[1:2], shape[1:2]
+    if expected is None and what in ("diff", "set_weight", "diff_b", "diff_m"):
         return "changes a weight that the model does not have"
-    if wanted is not None and tuple(shape) != tuple(wanted):
-        return f"is {list(shape)} where the model has {list(wanted)}"
+    if expected is not None and tuple(shape) != tuple(expected):
+        return f"is {list(shape)} where the model has {list(expected)}"
     return None
 
 

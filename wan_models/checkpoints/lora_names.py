@@ -53,7 +53,7 @@ _LONGEST_FIRST = sorted(PREFIXES, key=len, reverse=True)
 _SECOND_OF_TWO = ("transformer_2.", "dit2.", "dit_2.", "unet_2.", "model_2.")
 
 _ADAPTER = r"(?:\.[^.]+)?"  # peft's name of an adapter, "default" where nobody chose one
-# what a tensor is, as the end of its name; on the right as the host's LoRA reader calls it
+# what a tensor is, as the end of its name; on the right the name that it goes by here
 ENDS = {
     r"lora_linear_layer\.down\.weight": "lora_down.weight",
     r"lora_linear_layer\.up\.weight": "lora_up.weight",
@@ -86,7 +86,7 @@ ENDS = {
     r"rescale": "rescale",
 }
 _END = [(re.compile(rf"(?P<module>.+)[._]{end}"), what) for end, what in ENDS.items()]
-# methods whose files the host has no adapter for
+# methods that there is no adapter for
 UNREAD = {
     r"oft_[rRsS]\b": "OFT as peft and OneTrainer write it (oft_R)",
     r"boft_[RsP]\b": "BOFT as peft writes it (boft_R)",

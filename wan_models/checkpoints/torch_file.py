@@ -12,6 +12,8 @@ from .errors import CheckpointError, broken
 from .packing import Packing
 
 _ZIP, _OLD_TORCH = b"PK\3\4", b"\x80\x02\x8a\x0a"
+# what torch says of a file that it would have to run code of
+_REFUSED = ("unsupported global", "torchscript", "disallowed", "unsupported class")
 # what trainers call the weights inside a larger file; the first that is there counts
 _CONTAINERS = (
     "state_dict", "model_state_dict", "model", "module", "generator", "dit", "transformer", "network", "net", "weights",
@@ -41,13 +43,8 @@ class TorchFile:
                 source: Any = path if is_mapped else file
                 data = torch.load(source, map_location="cpu", weights_only=True, mmap=is_mapped)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-            said = str(error).lower()
-            if (
-                "unsupported global" in said
-                or "torchscript" in said
-                or "disallowed" in said
-                or "unsupported class" in said
-            ):
+            message = str(error).lower()
+            if any(sign in message for sign in _REFUSED):
                 raise CheckpointError(
                     f"{path} holds more than weights, perhaps code, and was not opened: get a .safetensors version"
                 ) from None
