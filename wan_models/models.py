@@ -4,6 +4,7 @@ Paths are those of files (safetensors, .pth, GGUF, any one of a set of shards) o
 translated from the layouts of other projects, see `checkpoints.keys`.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -20,7 +21,7 @@ from .config import CLIPConfig, DiTConfig, T5Config, VAEConfig
 from .dit.base import WanModel
 from .families import FAMILIES
 from .text.encoder import TextEncoder
-from .text.tokenizer import find_tokenizer
+from .text.tokenizer import WanTokenizer, find_tokenizer
 from .text.umt5 import UMT5Encoder
 from .vae.base import VideoVAE
 from .vae.wan21 import WanVAE21
@@ -40,6 +41,16 @@ def open_as(path: str | Path, kind: str) -> tuple[Checkpoint, ModelInfo]:
     """A checkpoint under official names and what it holds, a `kind` of `ModelInfo`; errors as of `expect`."""
     checkpoint = open_model(path)
     return checkpoint, expect(checkpoint, kind)
+
+
+def open_text_encoder(
+    path: str | Path, places: Iterable[Path] = ()
+) -> tuple[Checkpoint, ModelInfo, WanTokenizer]:
+    """`open_as` of a UMT5 encoder, and its tokenizer; places: as of `find_tokenizer`."""
+    file = open_checkpoint(path)
+    checkpoint = file.for_model()
+    info = expect(checkpoint, "t5")  # a file of something else has no tokenizer either
+    return checkpoint, info, find_tokenizer(file, places)
 
 
 def network_class(config: Config) -> type[nn.Module]:
@@ -88,16 +99,27 @@ def load_model(
     sensitive, keep the file's. keep_packed: weights of GGUF and scaled 8-bit files stay as they are in layers of `ops`
     that can unpack them, see `checkpoints.packing`.
     Raises WrongModelError, UnsupportedModelError and other kinds of CheckpointError, which are ValueErrors."""
-    checkpoint, info = open_as(path, kind)
-    is_narrow = bool(info.packed) or info.dtype.itemsize < 2
-    network = build_network(info.config, ops, dtype or (torch.bfloat16 if is_narrow else info.dtype))
+    opened = open_as(path, kind)
+    return _load(*opened, ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
+
+
+def _load(
+    checkpoint: Checkpoint,
+    info: ModelInfo,
+    *,
+    ops: ModuleType,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    keep_packed: bool,
+) -> nn.Module:
+    network = build_network(info.config, ops, dtype or info.compute_dtype)
 
     def convert(name: str, weight: Tensor) -> Tensor:
         weight = weight.to(device)
         if dtype is None and checkpoint.packing(name) is None:
             return weight
         compute = dtype or torch.bfloat16
-        return to_stored(network, name, weight, compute) if kind == "dit" else weight.to(compute)
+        return to_stored(network, name, weight, compute) if info.kind == "dit" else weight.to(compute)
 
     if isinstance(network, VisionTransformer):
         load_tower(network, checkpoint)
@@ -142,9 +164,8 @@ def load_text_encoder(
 ) -> TextEncoder:
     """UMT5 with its tokenizer, which is in the file or in a folder at or below the file's own; arguments and errors as
     of `load_model`. Raises TokenizerNotFoundError where there is none."""
-    open_as(path, "t5")  # a file of something else has no tokenizer either
-    tokenizer = find_tokenizer(open_checkpoint(path))
-    network = load_model(path, "t5", ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
+    checkpoint, info, tokenizer = open_text_encoder(path)
+    network = _load(checkpoint, info, ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
     return TextEncoder(cast(UMT5Encoder, network), tokenizer)
 
 

@@ -110,16 +110,16 @@ class Hosted(WanModel):
         options["grid_sizes"] = self._grid(x)
 
         inputs = self._inputs(kwargs)
-        step = {"x": x, "timestep": timestep, "context": context, "image": clip_fea}
+        rotary = self._rotary(x, options)
+        step = {"x": x, "timestep": timestep, "context": context, "image": clip_fea, "rotary": rotary}
         if self.remote is not None:
-            step |= vars(inputs) | {"rotary": self._rotary(x, options)}
-            out = self.remote(self, step, options)
+            out = self.remote(self, step | vars(inputs), options)
         else:
             out = self._compute(step, inputs, options, kwargs)
         return out[:, :, :frames, :height, :width]
 
     def _compute(self, step: Mapping[str, Any], inputs: Inputs, options: dict, conditioning: dict) -> Tensor:
-        """The velocity for `step`, as of `RemoteVelocity`, in this process."""
+        """The velocity for `step`, as of `RemoteVelocity` without the inputs, in this process."""
         x, timestep = step["x"], step["timestep"]
 
         @cache
@@ -138,7 +138,7 @@ class Hosted(WanModel):
                 image=step["image"],
                 conditions=self.clips.conditions(inputs, size, lambda: self.prepare(inputs, size)),
                 attention=host_attention(options),
-                rotary=self._rotary(x, options),
+                rotary=step["rotary"],
                 run_block=block_runner(options, len(self.blocks), x, vec),
             )
         except InputError as error:

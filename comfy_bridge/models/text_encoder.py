@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
-from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
+from ...wan_models.checkpoints.reader import Checkpoint
 from ...wan_models.config import T5Config
-from ...wan_models.models import build_network, open_as
-from ...wan_models.text.tokenizer import WanTokenizer, clean, find_tokenizer
+from ...wan_models.models import build_network, open_text_encoder
+from ...wan_models.text.tokenizer import WanTokenizer, clean
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
 from .hints import loader_hints
@@ -101,11 +101,8 @@ def _check_cancelled(_done: int, _total: int) -> None:
 def build(path: str | Path, dtype: str, device: str = "default") -> tuple[comfy.sd.CLIP, Checkpoint]:
     """A CLIP as of `load_text_encoder` whose network has no weights yet, and the checkpoint that they are in."""
     with loader_hints():
-        checkpoint, info = open_as(path, "t5")
-        tokenizer = find_tokenizer(open_checkpoint(path), folders.release_roots())
-    # packed weights and 8-bit floats are for storage: the layers make of them what the official code computes in
-    is_narrow = bool(info.packed) or info.dtype.itemsize < 2
-    compute = DTYPES[dtype] or (torch.bfloat16 if is_narrow else info.dtype)
+        checkpoint, info, tokenizer = open_text_encoder(path, folders.release_roots())
+    compute = DTYPES[dtype] or info.compute_dtype
 
     def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:  # noqa: ARG001  the host calls it so
         made = build_network(info.config, ops, dtype, HostUMT5)

@@ -11,11 +11,17 @@ from torch import Tensor
 
 from ...wan_models.config import FaceConfig
 from ...wan_models.families import RELEASES
-from ...wan_models.images.conditioning import mask_channels, replaced_frames
+from ...wan_models.images.conditioning import reference_mask_channels, replaced_frames
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import letterbox, resize_area
 from ...wan_models.pipelines.driving import DrivingVideos, EmptyMaskError
-from ...wan_models.sampling.clips import AnimateSegment, animate_clip_count, animate_clips, ping_pong
+from ...wan_models.sampling.clips import (
+    REFERENCE_FRAMES,
+    AnimateSegment,
+    animate_clip_count,
+    animate_clips,
+    ping_pong,
+)
 from ..host_types import ClipVision, Latent, Model, Vae
 from ..media import latents
 from ..media.conditioning import Prompts, check_vae
@@ -26,7 +32,6 @@ from .clip_run import ClipPlan, ClipRun, ClipSampling
 
 FPS = RELEASES["Animate-14B"].fps
 FACE_SIZE = FaceConfig().size
-_REFERENCE_FRAMES = 4  # as many more frames as the reference's latent frame stands for
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,7 @@ class AnimateConditioner:
             inputs.frames_per_clip, size, carried, driving.background, driving.mask
         )
         encoded = torch.cat([self._reference, self._vae.encode(video)], dim=2)
-        rows_known = mask_channels(known, *encoded.shape[-2:])
-        known = torch.cat([torch.ones_like(rows_known[:, :1]), rows_known], dim=1)
+        known = reference_mask_channels(known, *encoded.shape[-2:])
         shared: dict[str, Any] = {
             "concat_latent_image": encoded,
             "concat_mask": 1 - known[None].to(encoded),  # the host's is 1 where something is to be made
@@ -129,7 +133,7 @@ class AnimateConditioner:
             shared | {"face_video_pixels": face}, shared | {"face_video_pixels": black}
         )
         width, height = size
-        return prompts, latents.empty(width, height, inputs.frames_per_clip + _REFERENCE_FRAMES, 1, self._vae)
+        return prompts, latents.empty(width, height, inputs.frames_per_clip + REFERENCE_FRAMES, 1, self._vae)
 
 
 def _check_vae(vae: Vae) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...wan_models.audio.buckets import per_frame
+from ...wan_models.audio.buckets import per_frame_of
 from ...wan_models.config import MOTION_FRAMES
 from ...wan_models.families import RELEASES
 from ...wan_models.images.pixels import rgb
@@ -143,9 +143,8 @@ def audio_steps(encoded: dict[str, Any], frames_per_clip: int, frames: int) -> T
     Raises ValueError where it holds no encoded audio."""
     if not encoded or "encoded_audio_all_layers" not in encoded:
         raise ValueError("no encoded audio is connected: load an audio encoder, and encode the audio with it")
-    features = torch.cat(list(encoded["encoded_audio_all_layers"])).float()
-    steps = per_frame(features, frames_per_clip, FPS)[None]
-    return torch.nn.functional.pad(steps, (0, max(0, frames - steps.shape[-1])))
+    features = torch.cat(list(encoded["encoded_audio_all_layers"]))
+    return per_frame_of(features, frames, frames_per_clip, FPS)
 
 
 def video_size(reference: Tensor, width: int, height: int, fit: str) -> tuple[int, int]:

@@ -44,3 +44,9 @@ def per_frame(features: Tensor, frames_per_clip: int, fps: int = 16) -> Tensor:
     known = torch.from_numpy(indices < steps).to(features.device)
     chosen = middle[:, :, torch.from_numpy(np.minimum(indices, steps - 1)).to(features.device)]
     return chosen * known
+
+
+def per_frame_of(features: Tensor, frames: int, frames_per_clip: int, fps: int = 16) -> Tensor:
+    """`per_frame` as a batch of one, [1, layers, C, N], with silence at the end where there are less than `frames`."""
+    steps = per_frame(features.float(), frames_per_clip, fps)[None]
+    return F.pad(steps, (0, max(0, frames - steps.shape[-1])))

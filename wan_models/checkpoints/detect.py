@@ -37,6 +37,12 @@ class ModelInfo:
     packed: str = ""
     variant: Variant | None = None
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of the weights; the official code's bfloat16 where theirs is for storage (packed, or of 8 bits)."""
+        is_for_storage = bool(self.packed) or self.dtype.itemsize < 2
+        return torch.bfloat16 if is_for_storage else self.dtype
+
 
 def identify(checkpoint: Checkpoint) -> ModelInfo:
     """Tells what a checkpoint holds; kind "unknown" where no rule fits."""

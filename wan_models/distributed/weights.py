@@ -52,10 +52,17 @@ class Recipe:
 
 
 class LoadedModel:
-    """A network with its weights, whole or this process's part of them; `clips` is what it made of its last clips."""
+    """A network with its weights, whole or this process's part of them; `clips` is what it made of its last clips.
+
+    mesh: as of `make_mesh`; None for a model that this process has alone."""
 
     def __init__(
-        self, recipe: Recipe, device: torch.device, mesh: DeviceMesh, patches: Patches, heartbeat: Heartbeat
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        mesh: DeviceMesh | None,
+        patches: Patches,
+        heartbeat: Heartbeat,
     ) -> None:
         self.recipe, self.device, self._heartbeat = recipe, device, heartbeat
         self.patches = patches
@@ -65,9 +72,9 @@ class LoadedModel:
         self.network = build_network(info.config, dtype=self._stored or info.dtype)
         if hasattr(self.network, "compute_dtype"):
             self.network.compute_dtype = recipe.compute_dtype
-        if isinstance(self.network, WanModel):
+        if mesh is not None and isinstance(self.network, WanModel):
             parallelize_dit(self.network, mesh, recipe.layout, self._load)
-        elif isinstance(self.network, UMT5Encoder):
+        elif mesh is not None and isinstance(self.network, UMT5Encoder):
             parallelize_text_encoder(self.network, mesh, recipe.layout, self._load)
         else:
             self._load(self.network)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from .. import rope
 from ..attention import get_attention
@@ -53,7 +53,6 @@ class Worker:
             timeout=self.timeout,
             device_id=self.device if is_gpu else None,
         )
-        self.everyone = init_device_mesh(self.device.type, (self.world,))
 
     def beat(self) -> None:
         """Notes that a piece of work was done, or on a GPU was given to it."""

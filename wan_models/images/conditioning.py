@@ -43,6 +43,12 @@ def mask_channels(known: Tensor, height: int, width: int) -> Tensor:
     return rearrange(rows, "(t k) h w -> k t h w", k=4)
 
 
+def reference_mask_channels(known: Tensor, height: int, width: int) -> Tensor:
+    """`mask_channels` of a clip of Animate-14B, after those of its reference: [4, 2 + n, height, width]."""
+    rows = mask_channels(known, height, width)
+    return torch.cat([torch.ones_like(rows[:, :1]), rows], dim=1)
+
+
 def replaced_frames(
     frames: int, size: tuple[int, int], carried: Tensor | None, background: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:

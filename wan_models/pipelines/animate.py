@@ -8,15 +8,13 @@ from einops import rearrange
 from torch import Tensor
 
 from ..dit.animate import AnimateInputs
-from ..images.conditioning import mask_channels, replaced_frames
+from ..images.conditioning import reference_mask_channels, replaced_frames
 from ..images.resize import letterbox, resize_area
-from ..sampling.clips import AnimateSegment, animate_clip_count, animate_clips, ping_pong
-from ..sampling.denoise import OnProgress
+from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
+from ..sampling.denoise import OnProgress, denoise
 from ..vision.clip import preprocess
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 from .driving import DrivingVideos
-
-_REFERENCE_FRAMES = 4  # as many more frames as the reference's latent frame stands for
 
 
 class Animate(Pipeline):
@@ -75,17 +73,17 @@ class Animate(Pipeline):
         assert dit.config.face is not None
         face_size = dit.config.face.size
 
-        def denoise(segment: AnimateSegment) -> Tensor:
+        def make(segment: AnimateSegment) -> Tensor:
             frames = driving.driving(ping_pong(segment.start, per_clip, driving.frames), face_size)
             before = None if segment.carried is None else resize_area(segment.carried, *size)
             video, known = replaced_frames(per_clip, size, before, frames.background, frames.mask)
             encoded = torch.cat([reference, self.encode(video)], dim=2)
-            rows = mask_channels(known, *encoded.shape[-2:])[None].to(encoded)
-            y = torch.cat([torch.cat([torch.ones_like(rows[:, :, :1]), rows], dim=2), encoded], dim=1)
+            mask = reference_mask_channels(known, *encoded.shape[-2:])[None].to(encoded)
+            y = torch.cat([mask, encoded], dim=1)
             pose = self.encode(frames.pose)
             face = rearrange(frames.face, "t h w c -> 1 c t h w").to(self.device) * 2 - 1
             self.place(dit)
-            noise = self.noise(generator, *size, per_clip + _REFERENCE_FRAMES)
+            noise = self.noise(generator, *size, per_clip + REFERENCE_FRAMES)
             positive, negative = (
                 {
                     "context": context,
@@ -96,9 +94,9 @@ class Animate(Pipeline):
                 for context, faces in zip(prompts, (face, torch.full_like(face, -1)), strict=True)
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return self.sample(noise, positive, negative, settings, y=y, on_progress=progress)
+            return denoise(self.experts, noise, positive, negative, settings, y=y, on_progress=progress)
 
-        yield from animate_clips(denoise, self.decode, picture, per_clip, carried, count)
+        yield from animate_clips(make, self.decode, picture, per_clip, carried, count)
 
     def encode_image(self, picture: Tensor) -> Tensor:
         """A picture [1, H, W, 3] -> CLIP features [1, 257, C] in float32."""

@@ -1,6 +1,5 @@
 """What the pipelines share: the models of a release, the device that these take turns on, prompts, noise, the VAE."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -19,7 +18,7 @@ from ..dit.base import WanModel
 from ..families import FAMILIES, Release
 from ..images.pixels import rgb
 from ..models import load_audio_encoder, load_dit, load_image_encoder, load_text_encoder, load_vae
-from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity, denoise
+from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity
 from ..vae.base import VideoVAE
 from ..vision.clip import VisionTransformer
 
@@ -146,24 +145,12 @@ class Pipeline:
         shape = (1, config.z_dim, (frames - 1) // time + 1, height // down, width // across)
         return torch.randn(shape, generator=generator, device=self.device)
 
-    def sample(
-        self,
-        noise: Tensor,
-        positive: Mapping[str, Any],
-        negative: Mapping[str, Any],
-        settings: Settings,
-        *,
-        y: Tensor | None = None,
-        known: Tensor | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Tensor:
-        """`denoise` with the diffusion models, which are put on the device when it is their turn."""
+    @property
+    def experts(self) -> Experts:
+        """The diffusion models for `denoise`, which are put on the device when it is their turn."""
         high = self.models.dit_high
-        experts = Experts(
+        return Experts(
             self._placed_velocity(self.models.dit), None if high is None else self._placed_velocity(high)
-        )
-        return denoise(
-            experts, noise, positive, negative, settings, y=y, known=known, on_progress=on_progress
         )
 
     def _placed_velocity(self, model: WanModel) -> Velocity:

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..images.conditioning import known_frames, mask_channels
 from ..images.resize import resize
 from ..images.sizes import check_video_size, size_for_i2v
-from ..sampling.denoise import OnProgress
+from ..sampling.denoise import OnProgress, denoise
 from .base import Picture, Pipeline, Settings, frame_of
 
 
@@ -39,11 +39,6 @@ class ImageToVideo(Pipeline):
         encoded = self.encode(video)
         mask = mask_channels(known, *encoded.shape[-2:])[None].to(encoded)
         y = torch.cat([mask, encoded], dim=1)
-        return self.sample(
-            self.noise(self.generator(settings.seed), width, height, settings.frames),
-            {"context": positive},
-            {"context": negative},
-            settings,
-            y=y,
-            on_progress=on_progress,
-        )
+        noise = self.noise(self.generator(settings.seed), width, height, settings.frames)
+        prompts = {"context": positive}, {"context": negative}
+        return denoise(self.experts, noise, *prompts, settings, y=y, on_progress=on_progress)

@@ -5,17 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio.buckets import per_frame
+from ..audio.buckets import per_frame_of
 from ..audio.wav2vec import mono
 from ..dit.speech import SpeechInputs
 from ..images.pixels import rgb
 from ..images.resize import shortest_side_crop, shortest_side_crop_float
 from ..images.sizes import size_for_s2v
 from ..sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
-from ..sampling.denoise import OnProgress
+from ..sampling.denoise import OnProgress, denoise
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 
 
@@ -85,12 +84,11 @@ class SpeechToVideo(Pipeline):
         size = size_for_s2v(start.shape[2], start.shape[1], settings.width * settings.height)
         picture = shortest_side_crop(start, *size)
         poses = None if speech.pose is None else shortest_side_crop_float(rgb(speech.pose), *size)
-        audio = per_frame(speech.features.float(), per_clip, self.release.fps)[None]
-        audio = F.pad(audio, (0, max(0, count * per_clip - audio.shape[-1])))
+        audio = per_frame_of(speech.features, count * per_clip, per_clip, self.release.fps)
         prompts = self.encode_prompts(prompt, settings)
         reference = self.encode(picture)
 
-        def denoise(segment: SpeechSegment) -> Tensor:
+        def make(segment: SpeechSegment) -> Tensor:
             first, last = segment.start, segment.start + per_clip
             pose = None if poses is None else self.encode(pose_clip(poses, first, per_clip))[:, :, 1:]
             self.place(dit)
@@ -108,6 +106,6 @@ class SpeechToVideo(Pipeline):
                 )
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return self.sample(noise, positive, negative, settings, on_progress=progress)
+            return denoise(self.experts, noise, positive, negative, settings, on_progress=progress)
 
-        yield from speech_clips(denoise, self.encode, self.decode, picture, per_clip, count, from_image, done)
+        yield from speech_clips(make, self.encode, self.decode, picture, per_clip, count, from_image, done)

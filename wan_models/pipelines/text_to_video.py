@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..images.sizes import check_video_size
-from ..sampling.denoise import OnProgress
+from ..sampling.denoise import OnProgress, denoise
 from .base import Pipeline, Settings
 
 
@@ -26,6 +26,5 @@ class TextToVideo(Pipeline):
         check_video_size(settings.width, settings.height, settings.frames, 16)
         positive, negative = self.encode_prompts(prompt, settings)
         noise = self.noise(self.generator(settings.seed), settings.width, settings.height, settings.frames)
-        return self.sample(
-            noise, {"context": positive}, {"context": negative}, settings, on_progress=on_progress
-        )
+        prompts = {"context": positive}, {"context": negative}
+        return denoise(self.experts, noise, *prompts, settings, on_progress=on_progress)

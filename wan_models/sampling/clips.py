@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..config import MOTION_FRAMES
 
+REFERENCE_FRAMES = 4
+"""As many more frames of an animated clip as its reference's latent frame stands for."""
 _FIRST_DROPPED = 3
 """Frames cut off the first clip: those of the latent frame in which the reference turns into the video."""
 _FROM_REFERENCE = 6

@@ -136,7 +136,7 @@ def _video(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
 
 def _plain(worker: Worker, recipe: Recipe, patches: Patches | None = None) -> LoadedModel:
     """The model of a recipe in this process alone."""
-    return LoadedModel(recipe, worker.device, worker.everyone, patches or {}, worker.beat)
+    return LoadedModel(recipe, worker.device, None, patches or {}, worker.beat)
 
 
 def speed(worker: Worker, folder: Path) -> Iterator[Result]:
