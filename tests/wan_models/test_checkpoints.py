@@ -10,43 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 from formats import write_gguf, write_scaled_fp8
+from only_headers import header, headers
 from safetensors.torch import load_file, save_file
 from tests_support import on_meta
 
-from demo.tiny_release import CLIP, DIT, DITS, VAE, write_release
+from demo.tiny_release import DIT, DITS, VAE
 from wan_models.checkpoints.detect import identify
-from wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
+from wan_models.checkpoints.errors import CheckpointError, WrongModelError
 from wan_models.checkpoints.formats import FORMATS, SUFFIXES, open_file
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.packing import Scheme
 from wan_models.checkpoints.quantized import SCHEMES
-from wan_models.checkpoints.reader import Checkpoint, open_checkpoint, open_model
+from wan_models.checkpoints.reader import open_checkpoint, open_model
 from wan_models.checkpoints.torch_file import TorchFile
-from wan_models.config import DiTConfig, SpeechConfig, T5Config
-from wan_models.dit.animate import WanAnimateModel
+from wan_models.config import DiTConfig, SpeechConfig
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
-from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
-from wan_models.vision.clip import VisionTransformer
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return write_release(tmp_path_factory.mktemp("wan") / "T2V-A14B")
-
-
-@pytest.fixture
-def copy(release, tmp_path):
-    """A copy of a part of the release that a test may break."""
-    import shutil
-
-    def make(name):
-        source = release / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 def test_release_is_recognised(release):
@@ -399,282 +379,11 @@ def test_layers_of_another_speech_model_are_not_believed(tmp_path, layers):
     assert found.inject_layers == (1, 0)
 
 
-def header(network):
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def headers(shapes, path=Path("x.safetensors"), told=None):
-    """A checkpoint of which only the header is there."""
-
-    class Headers:
-        format, metadata = "safetensors", told or {}
-
-        def header(self, name):
-            return shapes[name], torch.bfloat16
-
-    return Checkpoint.of_file(path, Headers(), shapes, "safetensors")
-
-
-# --- files as they lie about ---
-
-
-def named(prefix="", wrap=lambda name: name):
-    return lambda state: {prefix + wrap(name): weight for name, weight in state.items()}
-
-
-def within(*path):
-    def nest(state):
-        for key in reversed(path):
-            state = {key: state, "step": torch.tensor(3)}
-        return state
-
-    return nest
-
-
-def beside(name, other):
-    return lambda state: {
-        name: state,
-        other: {k: v + 1 for k, v in state.items()},
-        "optimizer": {"state": {0: {"m": torch.ones(1)}}},
-    }
-
-
-SAVED = {
-    "single.safetensors": named(), "single.SAFETENSORS": named(), "single.SafeTensors": named(), "single.sft": named(),
-    "single.SFT": named(), "single.pth": named(), "single.PTH": named(), "single.Pt": named(), "single.BIN": named(),
-    "single.CKPT": named(), "old.pth": named(), "old.PTH": named("model."), "old.bin": within("state_dict"),
-    "zip called.safetensors": named(), "header called.pth": named(),
-    "a.safetensors": named("model."), "b.safetensors": named("model.diffusion_model."), "c.pth": named("module."),
-    "d.safetensors": named("_orig_mod."), "e.safetensors": named("transformer."), "f.safetensors": named("dit."),
-    "g.safetensors": named("module._orig_mod.model."), "h.safetensors": named("diffusion_model.model."),
-    "i.safetensors": named("pipe.dit."), "j.pth": named("low_noise_model."), "k.safetensors": named("generator.model."),
-    "l.safetensors": named("", lambda name: name.replace("blocks.1.", "blocks.1._orig_mod.")),
-    "m.pth": named("_fsdp_wrapped_module.", lambda name: name.replace("ffn.", "_checkpoint_wrapped_module.ffn.")),
-    "n.pth": within("state_dict"), "o.pth": within("model"), "p.pth": within("module"), "q.pth": within("ema"),
-    "r.pth": within("checkpoint", "state_dict", "model"), "s.pth": within("generator"), "t.pth": within("whatever"),
-    "u.pth": beside("model", "ema"), "v.pth": beside("generator", "critic"),
-    "w.pth": beside("state_dict", "ema_state_dict"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SAVED)
-def test_endings_prefixes_and_containers(release, tmp_path, name):
-    state = dict(open_checkpoint(release / "low_noise_model"))
-    saved, path = SAVED[name](state), tmp_path / name
-    if name.startswith("old"):
-        torch.save(saved, path, _use_new_zipfile_serialization=False)
-    elif name.startswith("zip") or (
-        not name.startswith("header") and path.suffix.lower() in TorchFile.suffixes
-    ):
-        torch.save(saved, path)
-    else:
-        save_file(saved, path)
-    same_model(path, state)
-
-
-def same_model(path, state):
-    checkpoint = open_model(path)
-    model = on_meta(WanModel, expect(checkpoint, "dit").config)
-    load_into(model, checkpoint)
-    assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
-
-
-def test_gguf_in_capitals(release, tmp_path):
-    state = dict(open_checkpoint(release / "low_noise_model"))
-    write_gguf(tmp_path / "m.gguf", {f"model.{name}": weight for name, weight in state.items()}, "F32")
-    (tmp_path / "m.gguf").rename(tmp_path / "m.GGUF")
-    same_model(tmp_path / "m.GGUF", state)
-
-
-def test_shards_of_older_torch_files(release, tmp_path):
-    """As transformers and diffusers wrote them before safetensors."""
-    state = dict(open_checkpoint(release / "low_noise_model"))
-    names, places = sorted(state), {}
-    for i in range(2):
-        file = f"pytorch_model-0000{i + 1}-of-00002.bin"
-        torch.save({name: state[name] for name in names[i::2]}, tmp_path / file)
-        places |= dict.fromkeys(names[i::2], file)
-    for path in (tmp_path, tmp_path / file):
-        same_model(path, state)
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
-    for path in (tmp_path, tmp_path / file):
-        same_model(path, state)
-
-
-def test_shards_hidden_files_and_links(release, copy, tmp_path):
-    state = dict(open_checkpoint(release / "high_noise_model"))
-    folder = copy("high_noise_model")
-    for name in ("._diffusion_pytorch_model.safetensors", ".x.safetensors", "._a.safetensors.index.json"):
-        (folder / name).write_bytes(b"\0\5\x16\7\0\2")
-    same_model(folder, state)
-    (folder / "config.json").unlink()
-    shards = sorted(folder.glob("diff*.safetensors"))
-    for path in (folder, *shards):  # any one of a set stands for all
-        same_model(path, state)
-    next(folder.glob("diff*.index.json")).unlink()
-    for path in (folder, *shards):
-        same_model(path, state)
-    linked, blobs = tmp_path / "linked", tmp_path / "blobs"
-    linked.mkdir(), blobs.mkdir()
-    for i, shard in enumerate(shards):  # as the cache of Hugging Face keeps them
-        (linked / shard.name).symlink_to(shard.rename(blobs / f"{i}abc"))
-    (tmp_path / "folder").symlink_to(linked)
-    for path in (linked, linked / shards[0].name, tmp_path / "folder"):
-        same_model(path, state)
-    (blobs / "1abc").unlink()
-    for path in (linked, linked / shards[0].name):
-        with pytest.raises(CheckpointError, match=r"1 of the 2 files.*missing: .*00002-of-00002.safetensors"):
-            open_model(path)
-    with pytest.raises(
-        CheckpointError, match=r"00002.safetensors is a link to .*1abc, where there is nothing"
-    ):
-        open_model(linked / shards[1].name)
-
-
-@pytest.mark.parametrize("prefix", ["model.", "module._orig_mod.", "state_dict.model."])
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [
-        ("vae", "first_stage_model."), ("vae", "vae."), ("t5", "text_encoders.umt5xxl.transformer."),
-        ("t5", "text_encoder."), ("clip_vision", "clip_vision."),
-    ],
-)  # fmt: skip
-def test_other_models_prefixes(tmp_path, prefix, kind, more):
-    network = {
-        "vae": lambda: WanVAE21(VAE),
-        "t5": lambda: UMT5Encoder(
-            T5Config(vocab_size=9, dim=8, dim_attn=8, dim_ffn=8, num_heads=2, num_layers=1)
-        ),
-        "clip_vision": lambda: VisionTransformer(CLIP),
-    }[kind]()
-    roots = {"clip_vision": "visual."}
-    state = {roots.get(kind, "") + name: weight for name, weight in network.state_dict().items()}
-    for before in (prefix, more):
-        torch.save({before + name: weight for name, weight in state.items()}, tmp_path / "m.pth")
-        checkpoint = open_model(tmp_path / "m.pth")
-        assert expect(checkpoint, kind) and set(checkpoint) == set(state)
-
-
-def test_two_models_in_one_file_are_refused(release, tmp_path):
-    state = dict(open_checkpoint(release / "low_noise_model"))
-    both = {f"{p}_noise_model.{name}": w.clone() for p in ("high", "low") for name, w in state.items()}
-    save_file(both, tmp_path / "both.safetensors")
-    with pytest.raises(CheckpointError, match=r"several models \(high_noise_model.\*, low_noise_model.\*\)"):
-        open_model(tmp_path / "both.safetensors")
-
-
 def test_image_to_video_is_told_by_its_channels():
     config = DiTConfig(family="i2v", in_dim=36)
     info = identify(headers(header(on_meta(WanModel, config))))
     assert info.config == config
     assert "image-to-video" in info.description and "14.3 billion" in info.description
-
-
-# --- models that are not run here ---
-
-I2V_2_1 = header(on_meta(WanModel, DiTConfig(family="i2v", in_dim=36, image_dim=1280)))
-IS_ANIMATE_2 = [
-    ("Wan2.2-Animate-2-14B", {}), ("wan_animate_2_bf16.safetensors", {}),
-    ("wan_animate_2_distill_bf16.safetensors", {}),
-    ("Wan2.2_animate2_fp8.safetensors", {}), ("WanAnimate2-Q4_K.gguf", {}), ("wan animate v2.safetensors", {}),
-    ("wan/Wan2.2-Animate-2-14B/transformer/x.safetensors", {}), ("Wan2.2-Animate-2-14B-Diffusers/transformer", {}),
-    ("model.safetensors", {"config": '{"transformer": {"model_type": "animate2"}}'}),
-    ("i2v.safetensors", {"config": '{"model_type": "animate2"}'}),
-    ("model.safetensors", {"modelspec.title": "Wan2.2-Animate-2-14B"}),
-]  # fmt: skip
-IS_NOT = [
-    ("Wan2.1-I2V-14B-720P", {}), ("wan2.1_i2v_480p_14B_fp16.safetensors", {}), ("wan2.2-animate-14b.safetensors", {}),
-    ("Wan2_2-Animate-14B_v2.safetensors", {}), ("animate-2.5.safetensors", {}), ("animate_20.safetensors", {}),
-    ("Wan2.2-Animate-2-14B/wan2.1_i2v_480p.safetensors", {}), ("x.safetensors", {"title": "Wan2.1 I2V"}),
-    ("animate_2.safetensors", {"config": '{"transformer": {"model_type": "t2v"}}'}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "told"), IS_ANIMATE_2)
-def test_animate_2_is_refused_by_name(name, told):
-    checkpoint = headers(I2V_2_1, Path("models/diffusion_models", name), told)
-    assert identify(checkpoint).variant.key == "animate2"
-    with pytest.raises(
-        UnsupportedModelError, match=r"is Wan-Animate-2 \(character animation\).*none of the models"
-    ) as caught:
-        expect(checkpoint, "dit")
-    assert caught.value.info.variant.key == "animate2"
-
-
-@pytest.mark.parametrize(("name", "told"), IS_NOT)
-def test_its_likes_are_not(name, told):
-    assert expect(headers(I2V_2_1, Path("models/diffusion_models", name), told), "dit").config.family == "i2v"
-
-
-@pytest.mark.parametrize("name", [name for name, _ in IS_ANIMATE_2[:4]])
-def test_models_of_other_shape_are_never_animate_2(name):
-    for release in ("T2V-A14B", "I2V-A14B", "Animate-14B"):
-        network = WanAnimateModel if release == "Animate-14B" else WanModel
-        shapes = header(on_meta(network, DITS[release]))
-        assert expect(headers(shapes, Path(name)), "dit").config == DITS[release]
-
-
-def test_config_pipeline_and_metadata_of_a_file_tell_it_too(tmp_path):
-    folder = tmp_path / "release" / "transformer"
-    folder.mkdir(parents=True)
-    for told in ({"_class_name": "WanAnimate2Transformer3DModel"}, {"model_type": "animate2", "dim": 1}):
-        (folder / "config.json").write_text(json.dumps(told))
-        assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
-    (folder / "config.json").unlink()
-    assert identify(headers(I2V_2_1, folder)).variant is None
-    (folder.parent / "model_index.json").write_text(json.dumps({"_class_name": "WanAnimate2Pipeline"}))
-    assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
-    state = WanModel(replace(DITS["I2V-A14B"], image_dim=16)).state_dict()
-    quantised = {"blocks.0.ffn.0.comfy_quant": torch.tensor(list(b'{"format": "int8"}'), dtype=torch.uint8)}
-    save_file(
-        state | quantised,
-        tmp_path / "x.safetensors",
-        {"config": '{"transformer": {"model_type": "animate2"}}'},
-    )
-    checkpoint = open_model(tmp_path / "x.safetensors")
-    assert checkpoint.metadata["config"].startswith('{"transformer"')
-    with pytest.raises(
-        CheckpointError, match="is Wan-Animate-2"
-    ):  # though its format could not be read either
-        expect(checkpoint, "dit")
-    save_file(state | quantised, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="format is 'int8'"):
-        expect(open_model(tmp_path / "x.safetensors"), "dit")
-
-
-@pytest.mark.parametrize(
-    ("more", "channels", "says"),
-    [
-        ({"vace_patch_embedding.weight": (256, 96, 1, 2, 2)}, (16, 16), "Wan VACE"),
-        ({"control_adapter.conv.weight": (256, 1536, 2, 2)}, (32, 16), "Fun-Camera"),
-        ({"control_adapter.conv.weight": (256, 1536, 2, 2)}, (36, 16), "Fun-Camera"),
-        ({"ref_conv.weight": (256, 16, 2, 2)}, (52, 16), "Fun-Control"),
-        ({}, (48, 16), "Fun-Control"),
-        ({}, (52, 16), "Fun-A14B-Control"),
-        ({}, (100, 48), "Fun-5B-InP"),
-        ({}, (64, 16), "64 channels in and 16 out"),
-        ({"audio_proj.audio_proj_glob_1.layer.bias": (1,)}, (36, 16), "HuMo"),
-        ({"audio_proj.proj1.weight": (1,)}, (36, 16), "InfiniteTalk"),
-        ({"patch_embedding_pose.weight": (1,)}, (20, 16), "SCAIL"),
-        ({"patch_embedding_global.weight": (1,)}, (36, 16), "WanDancer"),
-        ({"blocks.0.cam_encoder.weight": (1,)}, (16, 16), "ReCamMaster"),
-    ],
-)
-def test_other_wan_models_are_named(more, channels, says):
-    shapes = header(on_meta(WanModel, replace(DIT, in_dim=channels[0], out_dim=channels[1]))) | more
-    with pytest.raises(CheckpointError, match=rf"x.safetensors is .*{says}.*none of the models"):
-        expect(headers(shapes), "dit")
-
-
-def test_parts_and_loras_are_named():
-    for name, says in (
-        ("controlnet_patch_embedding.weight", "Uni3C"),
-        ("audio_proj.proj1.weight", "audio blocks of MultiTalk"),
-        ("vace_patch_embedding.weight", "VACE blocks alone"),
-        ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", "a LoRA file"),
-    ):
-        with pytest.raises(CheckpointError, match=says):
-            expect(headers({name: (4, 4)}), "dit")
 
 
 _MEASURE = """

@@ -1,0 +1,124 @@
+"""Wan models that are not run here: refused by name, and the models that look like them are not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from only_headers import header, headers
+from safetensors.torch import save_file
+from tests_support import on_meta
+
+from demo.tiny_release import DIT, DITS
+from wan_models.checkpoints.detect import identify
+from wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError
+from wan_models.checkpoints.loading import expect
+from wan_models.checkpoints.reader import open_model
+from wan_models.config import DiTConfig
+from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.base import WanModel
+
+I2V_2_1 = header(on_meta(WanModel, DiTConfig(family="i2v", in_dim=36, image_dim=1280)))
+IS_ANIMATE_2 = [
+    ("Wan2.2-Animate-2-14B", {}), ("wan_animate_2_bf16.safetensors", {}),
+    ("wan_animate_2_distill_bf16.safetensors", {}),
+    ("Wan2.2_animate2_fp8.safetensors", {}), ("WanAnimate2-Q4_K.gguf", {}), ("wan animate v2.safetensors", {}),
+    ("wan/Wan2.2-Animate-2-14B/transformer/x.safetensors", {}), ("Wan2.2-Animate-2-14B-Diffusers/transformer", {}),
+    ("model.safetensors", {"config": '{"transformer": {"model_type": "animate2"}}'}),
+    ("i2v.safetensors", {"config": '{"model_type": "animate2"}'}),
+    ("model.safetensors", {"modelspec.title": "Wan2.2-Animate-2-14B"}),
+]  # fmt: skip
+IS_NOT = [
+    ("Wan2.1-I2V-14B-720P", {}), ("wan2.1_i2v_480p_14B_fp16.safetensors", {}), ("wan2.2-animate-14b.safetensors", {}),
+    ("Wan2_2-Animate-14B_v2.safetensors", {}), ("animate-2.5.safetensors", {}), ("animate_20.safetensors", {}),
+    ("Wan2.2-Animate-2-14B/wan2.1_i2v_480p.safetensors", {}), ("x.safetensors", {"title": "Wan2.1 I2V"}),
+    ("animate_2.safetensors", {"config": '{"transformer": {"model_type": "t2v"}}'}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "told"), IS_ANIMATE_2)
+def test_animate_2_is_refused_by_name(name, told):
+    checkpoint = headers(I2V_2_1, Path("models/diffusion_models", name), told)
+    assert identify(checkpoint).variant.key == "animate2"
+    with pytest.raises(
+        UnsupportedModelError, match=r"is Wan-Animate-2 \(character animation\).*none of the models"
+    ) as caught:
+        expect(checkpoint, "dit")
+    assert caught.value.info.variant.key == "animate2"
+
+
+@pytest.mark.parametrize(("name", "told"), IS_NOT)
+def test_its_likes_are_not(name, told):
+    assert expect(headers(I2V_2_1, Path("models/diffusion_models", name), told), "dit").config.family == "i2v"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in IS_ANIMATE_2[:4]])
+def test_models_of_other_shape_are_never_animate_2(name):
+    for release in ("T2V-A14B", "I2V-A14B", "Animate-14B"):
+        network = WanAnimateModel if release == "Animate-14B" else WanModel
+        shapes = header(on_meta(network, DITS[release]))
+        assert expect(headers(shapes, Path(name)), "dit").config == DITS[release]
+
+
+def test_config_pipeline_and_metadata_of_a_file_tell_it_too(tmp_path):
+    folder = tmp_path / "release" / "transformer"
+    folder.mkdir(parents=True)
+    for told in ({"_class_name": "WanAnimate2Transformer3DModel"}, {"model_type": "animate2", "dim": 1}):
+        (folder / "config.json").write_text(json.dumps(told))
+        assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
+    (folder / "config.json").unlink()
+    assert identify(headers(I2V_2_1, folder)).variant is None
+    (folder.parent / "model_index.json").write_text(json.dumps({"_class_name": "WanAnimate2Pipeline"}))
+    assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
+    state = WanModel(replace(DITS["I2V-A14B"], image_dim=16)).state_dict()
+    quantised = {"blocks.0.ffn.0.comfy_quant": torch.tensor(list(b'{"format": "int8"}'), dtype=torch.uint8)}
+    save_file(
+        state | quantised,
+        tmp_path / "x.safetensors",
+        {"config": '{"transformer": {"model_type": "animate2"}}'},
+    )
+    checkpoint = open_model(tmp_path / "x.safetensors")
+    assert checkpoint.metadata["config"].startswith('{"transformer"')
+    with pytest.raises(
+        CheckpointError, match="is Wan-Animate-2"
+    ):  # though its format could not be read either
+        expect(checkpoint, "dit")
+    save_file(state | quantised, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="format is 'int8'"):
+        expect(open_model(tmp_path / "x.safetensors"), "dit")
+
+
+@pytest.mark.parametrize(
+    ("more", "channels", "says"),
+    [
+        ({"vace_patch_embedding.weight": (256, 96, 1, 2, 2)}, (16, 16), "Wan VACE"),
+        ({"control_adapter.conv.weight": (256, 1536, 2, 2)}, (32, 16), "Fun-Camera"),
+        ({"control_adapter.conv.weight": (256, 1536, 2, 2)}, (36, 16), "Fun-Camera"),
+        ({"ref_conv.weight": (256, 16, 2, 2)}, (52, 16), "Fun-Control"),
+        ({}, (48, 16), "Fun-Control"),
+        ({}, (52, 16), "Fun-A14B-Control"),
+        ({}, (100, 48), "Fun-5B-InP"),
+        ({}, (64, 16), "64 channels in and 16 out"),
+        ({"audio_proj.audio_proj_glob_1.layer.bias": (1,)}, (36, 16), "HuMo"),
+        ({"audio_proj.proj1.weight": (1,)}, (36, 16), "InfiniteTalk"),
+        ({"patch_embedding_pose.weight": (1,)}, (20, 16), "SCAIL"),
+        ({"patch_embedding_global.weight": (1,)}, (36, 16), "WanDancer"),
+        ({"blocks.0.cam_encoder.weight": (1,)}, (16, 16), "ReCamMaster"),
+    ],
+)
+def test_other_wan_models_are_named(more, channels, says):
+    shapes = header(on_meta(WanModel, replace(DIT, in_dim=channels[0], out_dim=channels[1]))) | more
+    with pytest.raises(CheckpointError, match=rf"x.safetensors is .*{says}.*none of the models"):
+        expect(headers(shapes), "dit")
+
+
+def test_parts_and_loras_are_named():
+    for name, says in (
+        ("controlnet_patch_embedding.weight", "Uni3C"),
+        ("audio_proj.proj1.weight", "audio blocks of MultiTalk"),
+        ("vace_patch_embedding.weight", "VACE blocks alone"),
+        ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", "a LoRA file"),
+    ):
+        with pytest.raises(CheckpointError, match=says):
+            expect(headers({name: (4, 4)}), "dit")
