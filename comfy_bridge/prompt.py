@@ -61,7 +61,7 @@ class Answering:
 def extend(idea: Idea, model: str, server: Server, answering: Answering) -> str:
     """The longer prompt, by one of `models`.
 
-    Raises ValueError, ConnectionError, TimeoutError or ImportError with what is wrong and what to do."""
+    Raises ValueError, ConnectionError or TimeoutError with what is wrong and what to do."""
     question = idea.question()
     if model != ENDPOINT:
         return clean_answer(_answer_locally(model, question, answering))

@@ -1,6 +1,8 @@
 """An OpenAI-compatible server on this machine that answers as it is told: well, badly, or not at all."""
 
+import contextlib
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -68,3 +70,36 @@ class ChatServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class RawServer:
+    """Use as a context manager. Reads each question and writes `pieces` of bytes until the client has gone, with a
+    pause of some seconds after each. `sent` counts bytes."""
+
+    def __init__(self, pieces, pause=0.0):
+        self.sent = 0
+        self._pieces, self._pause, self._over = pieces, pause, threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}/v1"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self):
+        while not self._over.is_set():
+            with contextlib.suppress(OSError), self._server.accept()[0] as connection:
+                connection.recv(1 << 16)
+                for piece in self._pieces:
+                    connection.sendall(piece)
+                    self.sent += len(piece)
+                    if self._over.wait(self._pause):
+                        break
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._over.set()
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join(10)

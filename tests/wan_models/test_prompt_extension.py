@@ -1,19 +1,27 @@
 """Prompt extension: what is asked, what is taken from an answer, models in a folder, an endpoint that misbehaves."""
 
 import base64
+import contextlib
+import gzip
 import io
+import itertools
 import json
 import logging
 import socket
-import sys
 import threading
 import time
 import traceback
+import tracemalloc
+import zlib
+from urllib.parse import urlsplit
 
 import pytest
 import torch
-from chat_server import ChatServer, completion, refusal
+from chat_server import ChatServer, RawServer, completion, refusal
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from processes import wait_for
 from tiny_language import write_qwen, write_qwen_vl
 
 from wan_models.prompt import chat_endpoint
@@ -150,6 +158,37 @@ def test_nothing_left_is_an_error(answer):
     with pytest.raises(ValueError, match=r"gave no prompt\. Yours is as it was") as error:
         clean_answer(answer)
     assert ("max_tokens" in str(error.value)) == ("think" in answer)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<think>",
+        "</think>",
+        "<think></think>",
+        "Prompt: ",
+        "```",
+        "``` ",
+        "*",
+        " * ",
+        "“",
+        "new ",
+        "的",
+        "Sure: ",
+    ],
+)
+def test_no_answer_takes_long_to_clean(piece):
+    for text in (
+        piece * 300_000,
+        "```" + piece * 12_000 + "A cat",
+        piece * 12_000 + "\n" * 40_000 + "A cat.",
+    ):
+        started = time.monotonic()
+        with contextlib.suppress(ValueError):
+            clean_answer(text)
+        assert time.monotonic() - started < 5
+    with pytest.raises(ValueError, match=r"of 600001 characters and no prompt\. Yours is as it was"):
+        clean_answer("a cat " * 100_000 + "!")
 
 
 # --- a model in a folder ---
@@ -309,6 +348,13 @@ OWN = {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": "https://models.example
         ("https://api.openai.com/v1", {"OPENAI_API_KEY": "o", "DASHSCOPE_API_KEY": "d"}, "o"),
         ("", OWN, "w"),
         ("https://MODELS.example/v2/", OWN, "w"),
+        ("https://models.example.:443/v1", OWN, "w"),
+        ("https://api.openai.com:443/v1", {"OPENAI_API_KEY": "o"}, "o"),
+        (
+            "http://[0:0::1]:8000/v1",
+            {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": "http://[::1]:8000"},
+            "w",
+        ),
     ],
 )
 def test_a_key_goes_to_its_address(address, environment, expected):
@@ -324,6 +370,10 @@ def test_a_key_goes_to_its_address(address, environment, expected):
         "https://dashscope.aliyuncs.com:8443/v1",
         "https://models.example:444/v1",
         "http://127.0.0.1:8000/v1",
+        "http://models.example:443/v1",
+        "https://models.example.evil.example/v1",
+        "https://xn--models-example.evil.example/v1",
+        "https://[::1]/v1",
     ],
 )
 def test_no_key_goes_elsewhere(address):
@@ -342,12 +392,73 @@ def test_no_key_goes_elsewhere(address):
         ("http://[::1/v1", {}, "must be an address"),
         (f"https://me:{KEY}@a/v1", {}, "address alone"),
         (f"https://a/v1?key={KEY}", {}, "address alone"),
+        (f"https://{KEY}@a/v1", {}, "address alone"),
+        (f"https://@a/v1#{KEY}", {}, "address alone"),
+        ("https://a/v1?", {}, "address alone"),
+        ("https://api.openai.com\\@evil.example/v1", {}, r"none has \(U\+005C\)"),
+        ("https://a/v1\r\nX-Key: 1", {}, r"none has \(U\+000D\)"),
+        ("https://a\x00.example/v1", {}, r"none has \(U\+0000\)"),
+        ("https://a\t.example/v1", {}, r"none has \(U\+0009\)"),
+        ("https://a .example/v1", {}, "must be an address"),
+        ("https://a\u202e.example/v1", {}, r"none has \(U\+202E\)"),
+        ("https://a\ud800.example/v1", {}, r"none has \(U\+D800\)"),
+        ("https://a..example/v1", {}, "must be an address"),
+        ("https://./v1", {}, "must be an address"),
+        ("https://-a/v1", {}, "must be an address"),
+        (f"https://{'a' * 64}.example/v1", {}, "must be an address"),
+        ("https://[fe80::1::2]/v1", {}, "must be an address"),
+        ("https://a:70000/v1", {}, "must be an address"),
+        ("https://a%2eb/v1", {}, "must be an address"),
+        ("file:///etc/passwd", {}, "must be an address"),
+        ("", {"WAN_PROMPT_BASE_URL": "models"}, "WAN_PROMPT_BASE_URL must be an address"),
+        ("", {"DASHSCOPE_API_KEY": f"{KEY}\n{KEY}"}, "key in DASHSCOPE_API_KEY has characters"),
+        ("", {"DASHSCOPE_API_KEY": f"{KEY}\u200b"}, "key in DASHSCOPE_API_KEY has characters"),
     ],
 )
 def test_addresses_and_keys_that_are_missing(address, environment, message):
     with pytest.raises(ValueError, match=message) as error:
         endpoint(address, "m", environment)
     assert KEY not in str(error.value)
+
+
+@given(
+    st.text(max_size=40),
+    st.sampled_from(["", "https://api.openai.com", "http://[", "https://a@", "http://a:"]),
+)
+def test_any_text_is_an_address_or_explained(text, prefix):
+    message, where = "", None
+    try:
+        where = endpoint(prefix + text, "m", {"OPENAI_API_KEY": KEY, "DASHSCOPE_API_KEY": KEY})
+    except ValueError as error:
+        message = str(error)
+    if where is None:
+        assert message.startswith("base_url must be an address") and message.isprintable()
+    else:
+        asked = urlsplit(where.base_url)
+        assert asked.hostname and where.base_url.isascii() and where.base_url.isprintable()
+        own = asked.scheme == "https" and asked.hostname in ("api.openai.com", "dashscope.aliyuncs.com")
+        assert (where.key == KEY) == (own and asked.port is None)
+
+
+@pytest.mark.parametrize("address", ["https://api.openai.com/v1", "https://api.openai.com./v1"])
+def test_an_account_at_openai_is_told_there_alone(address):
+    account = {
+        "OPENAI_ORG_ID": "org-1",
+        "OPENAI_PROJECT_ID": "proj_1",
+        "OPENAI_CUSTOM_HEADERS": "X-Secret: 1",
+    }
+    where = endpoint(address, "m", account | {"OPENAI_API_KEY": KEY})
+    assert where.account == {"OpenAI-Organization": "org-1", "OpenAI-Project": "proj_1"}
+    odd = account | {"OPENAI_API_KEY": KEY, "OPENAI_ORG_ID": "org\r\nX-Key: 1"}
+    assert endpoint(address, "m", odd).account == {"OpenAI-Project": "proj_1"}
+    own = {"WAN_PROMPT_API_KEY": "w", "WAN_PROMPT_BASE_URL": address}
+    assert not endpoint(address, "m", account | own).account
+    for other in (
+        "http://127.0.0.1:1/v1",
+        "http://api.openai.com/v1",
+        "https://api.openai.com.evil.example/v1",
+    ):
+        assert not endpoint(other, "m", account | {"OPENAI_API_KEY": KEY}).account
 
 
 def test_the_model_must_be_named():
@@ -510,7 +621,185 @@ def test_waiting_can_be_ended():
     assert time.monotonic() - started < 2
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ImportError, match="pip install openai"):
-        answer(Endpoint("http://127.0.0.1:1/v1", "m"), question("T2V", "a cat"), 0)
+# --- an endpoint that wants more than to answer ---
+
+
+ACCOUNT = {
+    "OPENAI_ORG_ID": "org-secret",
+    "OPENAI_PROJECT_ID": "proj-secret",
+    "OPENAI_CUSTOM_HEADERS": "X-Mine: header-secret",
+    "OPENAI_API_KEY": "sk-secret",
+    "OPENAI_ADMIN_KEY": "admin-secret",
+    "DASHSCOPE_API_KEY": "dashscope-secret",
+}
+
+
+def test_nothing_of_the_environment_is_told(monkeypatch):
+    for name, value in ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    with ChatServer(completion("A cat surfs.")) as server:
+        where = endpoint(server.url, "model-1", ACCOUNT)
+        assert answer(where, question("T2V", "a cat"), 0) == "A cat surfs."
+    ((_, headers, body),) = server.asked
+    assert "secret" not in f"{headers.items()}{body}"
+    known = {
+        "Accept",
+        "Accept-Encoding",
+        "Authorization",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Host",
+    }
+    assert set(headers) <= known | {"User-Agent"}
+
+
+def redirect(status, target):
+    return status, b"", {"Location": target}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.0.0.1:{port}/v1/chat/completions",
+        "//localhost:{own}/v1",
+        "https://127.0.0.1:{own}/v1",
+        "http://user@127.0.0.1:{own}/v1",
+        "http://[::1]:{own}/v1",
+        "ftp://127.0.0.1:{own}/v1",
+        "file:///etc/hostname",
+        "http://[",
+        "",
+    ],
+)
+def test_a_question_is_not_sent_on_to_others(status, target):
+    with ChatServer(completion("A cat surfs.")) as other, ChatServer("close") as server:
+        own, port = (int(s.url.rsplit(":", 1)[1].split("/")[0]) for s in (server, other))
+        server.replies = [redirect(status, target.format(own=own, port=port))]
+        with pytest.raises(ValueError, match=f"{server.url} redirects .*base_url") as error:
+            ask(server, image=RED)
+    assert KEY not in str(error.value) and not other.asked and len(server.asked) <= 6
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("target", ["/v2/chat/completions/", "completions/"])
+def test_a_question_may_be_sent_on_within_its_server(status, target):
+    with ChatServer(redirect(status, target), completion("A cat surfs.")) as server:
+        assert ask(server) == "A cat surfs."
+    (_, _, body), (path, headers, again) = server.asked
+    assert path.endswith(target) and body == again and headers["Authorization"] == f"Bearer {KEY}"
+
+
+def test_redirects_end():
+    with ChatServer(redirect(307, "/again")) as server, pytest.raises(ValueError, match="more than 5 times"):
+        ask(server)
+    assert len(server.asked) == 6
+
+
+ZEROS = b"0" * (1 << 20)
+
+
+def repeated(head, piece):
+    """What a server writes: a head, and then a piece again and again."""
+    return itertools.chain([head], itertools.repeat(piece))
+
+
+ENDLESS = {
+    "no length": (b"\r\n", ZEROS),
+    "a length": (b"Content-Length: 999999999999\r\n\r\n", ZEROS),
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\n", b"100000\r\n" + ZEROS + b"\r\n"),
+    "one chunk": (b"Transfer-Encoding: chunked\r\n\r\nffffffffff\r\n", ZEROS),
+    "a header": (b"X-Long: ", ZEROS),
+    "headers": (b"", b"X-Many: 1\r\n" * 10_000),
+}
+
+
+def bomb(kind):
+    """40 MB in some kilobytes."""
+    body = json.dumps(completion("a cat " * 7_000_000)[1]).encode()
+    return (
+        200,
+        gzip.compress(body) if kind == "gzip" else zlib.compress(body),
+        {**JSON, "Content-Encoding": kind},
+    )
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_endless_answer_is_not_kept(name):
+    head, piece = ENDLESS[name]
+    tracemalloc.start()
+    try:
+        with (
+            RawServer(repeated(b"HTTP/1.1 200 OK\r\n" + head, piece)) as server,
+            pytest.raises(ConnectionError, match=server.url),
+        ):
+            ask(server, timeout=20)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32e6 and server.sent < 64e6
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate"])
+def test_a_packed_answer_is_unpacked_within_bounds(kind):
+    small, large = json.dumps(completion("A cat surfs.")[1]).encode(), bomb(kind)
+    packed = gzip.compress(small) if kind == "gzip" else zlib.compress(small)
+    with ChatServer((200, packed, {**JSON, "Content-Encoding": kind}), large) as server:
+        assert ask(server) == "A cat surfs."
+        tracemalloc.start()
+        try:
+            with pytest.raises(ConnectionError, match="is larger than 4 MB, which no prompt is"):
+                ask(server)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(large[1]) < 200_000 and peak < 32e6
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 2_000_000, b'{"a":' * 500_000, b"9" * 3_000_000, json.dumps(ZEROS.decode()).encode()]
+)
+def test_json_that_is_no_answer(body):
+    with ChatServer((200, body, JSON)) as server, pytest.raises(ConnectionError, match="no chat completion"):
+        ask(server)
+
+
+DRIPS = {
+    "head": (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b" "),
+    "trailer": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+@pytest.mark.parametrize("ends", ["time", "cancel"])
+def test_a_slow_answer_ends_with_the_time_or_cancel(name, ends):
+    class Cancelled(Exception):
+        pass
+
+    started = time.monotonic()
+
+    def on_progress(done, total):
+        if ends == "cancel" and time.monotonic() - started > 0.5:
+            raise Cancelled
+
+    expected, timeout = (Cancelled, 60) if ends == "cancel" else (TimeoutError, 1)
+    with RawServer(repeated(*DRIPS[name]), pause=0.05) as server:
+        with pytest.raises(expected):
+            ask(server, on_progress=on_progress, timeout=timeout)
+        assert time.monotonic() - started < 3
+        wait_for(lambda: not [t for t in threading.enumerate() if t.name == "prompt extension"])
+
+
+def test_what_a_server_says_is_shown_as_plain_text():
+    said = "no\x1b[31m\u202ered\nline"
+    with ChatServer(refusal(400, said)) as server, pytest.raises(ValueError, match=r"no.*red") as error:
+        ask(server)
+    assert str(error.value).isprintable()
+
+
+def test_half_a_character_is_no_part_of_a_prompt():
+    with ChatServer(completion("A cat \ud83d surfs.")) as server:
+        assert ask(server) == "A cat ? surfs."

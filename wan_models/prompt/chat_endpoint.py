@@ -3,22 +3,28 @@ question.
 
 Keys come from the environment and go only where they belong: the address comes from a file that may be somebody
 else's, which must not be able to send a key elsewhere. So each key has its own address, that of WAN_PROMPT_API_KEY
-being WAN_PROMPT_BASE_URL; other addresses are asked without a key, as servers on one's own machine are.
+being WAN_PROMPT_BASE_URL; other addresses are asked without a key, as servers on one's own machine are. What else the
+environment says of an account at OpenAI goes there alone.
 """
 
 import base64
 import io
+import json
+import re
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from http.client import HTTPException, IncompleteRead
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 
+from .address import Address, OddAddressError, parse_address
 from .extension import Question
+from .post import Call, RedirectError, Reply, TooLargeError
 
 OnProgress = Callable[[int, int], None]
 DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
@@ -29,7 +35,12 @@ KEYS = {
 }
 TIMEOUT = 180.0
 RETRIES = 3
-_NO_KEY = "none"  # the client wants one
+_ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+"""What goes with OPENAI_API_KEY, by variable."""
+_PASSING = (408, 409, 429)
+"""Status codes that a later try may not have, beside those of the server's own faults."""
+_LONGEST_PAUSE = 60.0
+_NO_KEY = "none"  # what servers without keys are told
 _POLL_SECONDS = 0.1
 
 
@@ -41,10 +52,12 @@ class Endpoint:
     model: str
     key: str = field(default=_NO_KEY, repr=False)
     variable: str = OWN_KEY
+    account: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers that go with the key."""
 
     @property
     def is_dashscope(self) -> bool:
-        return _origin(self.base_url) in KEYS["DASHSCOPE_API_KEY"]
+        return parse_address(self.base_url).origin in KEYS["DASHSCOPE_API_KEY"]
 
     def hide(self, text: str) -> str:
         """A text without the key."""
@@ -52,7 +65,8 @@ class Endpoint:
 
     def quote(self, said: object) -> str:
         """The beginning of what a server or library says, to be repeated in an error."""
-        return self.hide(str(said))[:300] or type(said).__name__
+        text = self.hide(str(said))[:300] or type(said).__name__
+        return "".join(c if c.isprintable() else " " for c in text)
 
 
 class MissingKeyError(ValueError):
@@ -69,43 +83,36 @@ def endpoint(base_url: str, model: str, environment: Mapping[str, str]) -> Endpo
     """The endpoint of an address; an empty one is WAN_PROMPT_BASE_URL, and DashScope where that is not set.
 
     Raises ValueError where address or model cannot be used, and MissingKeyError where a key is needed and not set."""
-    own = environment.get(OWN_ADDRESS, "").strip() or DASHSCOPE
-    base_url, model = base_url.strip().rstrip("/") or own.rstrip("/"), model.strip()
-    _check_address(base_url)
-    if not model:
+    own = _address(environment.get(OWN_ADDRESS, "").strip() or DASHSCOPE, OWN_ADDRESS)
+    address = _address(base_url.strip(), "base_url") if base_url.strip() else own
+    if not model.strip():
         raise ValueError("the endpoint's model is empty: write its name, such as qwen-plus")
-    origin = _origin(base_url)
-    variables = [OWN_KEY] if origin == _origin(own) else []
-    variables += [name for name, origins in KEYS.items() if origin in origins]
+    variables = [OWN_KEY] if address.origin == own.origin else []
+    variables += [name for name, origins in KEYS.items() if address.origin in origins]
     for variable in variables:
         key = environment.get(variable, "").strip()
+        if key and not (key.isascii() and key.isprintable()):
+            raise ValueError(f"the key in {variable} has characters that no key has: set the variable anew")
         if key:
-            return Endpoint(base_url, model, key, variable)
+            account = {
+                header: environment[name]
+                for name, header in _ACCOUNT.items()
+                if variable == "OPENAI_API_KEY"
+                and re.fullmatch(r"[\w-]+", environment.get(name, ""), re.ASCII)
+            }
+            return Endpoint(str(address), model.strip(), key, variable, account)
     if any(name in KEYS for name in variables):
-        raise MissingKeyError(base_url, variables)
-    return Endpoint(base_url, model)
+        raise MissingKeyError(str(address), variables)
+    return Endpoint(str(address), model.strip())
 
 
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
-
-
-def _check_address(url: str) -> None:
+def _address(url: str, name: str) -> Address:
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"base_url must be an address such as {DASHSCOPE} or http://127.0.0.1:8000/v1")
-    if (
-        parts.username or parts.password or parts.query or parts.fragment
-    ):  # it may hold a key: not repeated here
+        return parse_address(url.rstrip("/"))
+    except OddAddressError as error:
         raise ValueError(
-            "base_url must be an address alone, without a user, password or ?...: a key goes into the environment "
-            f"variable {OWN_KEY}, its address into {OWN_ADDRESS}"
-        )
+            f"{name} {error}. A key goes into the environment variable {OWN_KEY}, its address into {OWN_ADDRESS}"
+        ) from None
 
 
 def answer(
@@ -118,53 +125,97 @@ def answer(
 ) -> str:
     """The model's whole answer, thoughts included, within `timeout` seconds, retries among them.
 
-    on_progress(done, total) is called while waiting and may raise to end it. Raises ImportError with what to install,
-    ValueError where key, model or question are refused, TimeoutError, and ConnectionError for the server's own faults;
-    none of them shows the key."""
+    on_progress(done, total) is called while waiting and may raise to end it. Raises ValueError where key, model or
+    question are refused, or the server sends the question elsewhere; TimeoutError; and ConnectionError for the
+    server's own faults. None of them shows the key."""
+    body = {
+        "model": where.model,
+        "messages": _messages(asked),
+        "temperature": temperature,
+        "seed": seed % 2**31,  # DashScope's range
+    }
+    if where.is_dashscope:  # hybrid models there think by default, and then only answer in a stream
+        body["enable_thinking"] = False
+    call = Call(timeout)
     try:
-        import openai
-    except ImportError:
-        raise ImportError("asking an endpoint needs the openai package: pip install openai") from None
-    client: Any = openai.OpenAI(
-        base_url=where.base_url, api_key=where.key, timeout=timeout, max_retries=RETRIES
-    )
-    # hybrid models there think by default, and then only answer in a stream
-    extra = {"extra_body": {"enable_thinking": False}} if where.is_dashscope else {}
-
-    def ask() -> str:
-        reply = client.chat.completions.create(
-            model=where.model,
-            messages=_messages(asked),
-            temperature=temperature,
-            seed=seed % 2**31,  # DashScope's range
-            **extra,
-        )
-        return _text(reply)
-
-    try:
-        return where.hide(_within(ask, timeout, on_progress))
-    except (openai.APITimeoutError, TimeoutError):
-        failure: Exception = TimeoutError(
+        reply = _within(lambda: _post(call, where, json.dumps(body).encode()), timeout, on_progress)
+        if 200 <= reply.status < 300:
+            return where.hide(_text(json.loads(reply.body)))
+        failure: Exception = _refusal(where, reply)
+    except TimeoutError:
+        failure = TimeoutError(
             f"{where.base_url} did not answer within {timeout:g} s: the model may be too large for its machine, or the "
             "server hangs"
         )
-    except openai.APIConnectionError as error:
-        failure = ConnectionError(
-            f"no server answers at {where.base_url} ({where.quote(error.__cause__ or error)}): start it, or correct "
-            "base_url"
+    except RedirectError as error:
+        failure = ValueError(
+            f"{where.base_url} {error}. Questions are not sent on to another server: if you trust that one, write its "
+            "address into base_url"
         )
-    except openai.APIStatusError as error:
-        failure = _refusal(where, error.status_code, where.quote(error.message))
+    except TooLargeError as error:
+        failure = ConnectionError(
+            f"the answer of {where.base_url} {error}, which no prompt is: is it an OpenAI-compatible address?"
+        )
+    except OSError as error:
+        failure = ConnectionError(
+            f"no server answers at {where.base_url} ({where.quote(error)}): start it, or correct base_url"
+        )
     except _Refused as error:
         failure = ValueError(f"{where.model} refuses this prompt ({where.quote(error)}): word it differently")
-    except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        HTTPException,
+        zlib.error,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         failure = ConnectionError(
             f"{where.base_url} gave no chat completion ({where.quote(error)}): is it an OpenAI-compatible address, "
             "often one that ends in /v1?"
         )
     finally:
-        client.close()
-    raise failure  # outside the handlers: the library's own errors may repeat what was sent
+        call.end()
+    raise failure  # outside the handlers: the errors there may repeat what was sent
+
+
+def _post(call: Call, where: Endpoint, body: bytes) -> Reply:
+    """The server's reply, or what is wrong with its last one after the retries."""
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "wan22",
+        "Authorization": f"Bearer {where.key}",
+        **where.account,
+    }
+    address = parse_address(where.base_url)
+    for tries in range(RETRIES):
+        seconds = 0.5 * 2**tries
+        try:
+            reply = call.post(address, "/chat/completions", headers, body)
+            if not (reply.status in _PASSING or reply.status >= 500):
+                return reply
+            seconds = _asked_pause(reply) or seconds
+        except TimeoutError:
+            raise
+        except (OSError, IncompleteRead):
+            pass
+        call.pause(seconds)
+    return call.post(address, "/chat/completions", headers, body)
+
+
+def _asked_pause(reply: Reply) -> float:
+    """Seconds that a busy server asks to wait before the next try; 0 where it does not say."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(reply.headers.get(name, "")) / unit
+        except ValueError:
+            continue
+        if 0 < seconds <= _LONGEST_PAUSE:
+            return seconds
+    return 0.0
 
 
 class _Refused(Exception):
@@ -189,19 +240,21 @@ def _data_url(image: Image.Image) -> str:
 
 def _text(reply: Any) -> str:
     """What a chat completion says; an empty text is one too, and whoever cleans it refuses it."""
-    if not getattr(reply, "choices", None):
-        raise ValueError(f"but {reply!r}")
-    choice = reply.choices[0]
-    if choice.finish_reason == "content_filter" or getattr(choice.message, "refusal", None):
-        raise _Refused(getattr(choice.message, "refusal", None) or "content filter")
-    if not isinstance(choice.message.content, str | None):
-        raise ValueError(f"but {choice.message.content!r}")
-    return choice.message.content or ""
+    if not (isinstance(reply, dict) and reply.get("choices")):
+        raise ValueError(f"but {reply!r:.400}")
+    choice = reply["choices"][0]
+    message = choice["message"]
+    if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
+        raise _Refused(message.get("refusal") or "content filter")
+    text = message.get("content") or ""
+    if not isinstance(text, str):
+        raise ValueError(f"but {text!r:.400}")
+    return text.encode("utf-8", "replace").decode()  # JSON can hold halves of characters
 
 
-def _within(work: Callable[[], str], timeout: float, on_progress: OnProgress) -> str:
-    """The result of work in a thread, which is left to its own end where `on_progress` raises or time is up."""
-    future: Future[str] = Future()
+def _within(work: Callable[[], Reply], timeout: float, on_progress: OnProgress) -> Reply:
+    """The result of work in a thread, which is left to itself where `on_progress` raises or time is up."""
+    future: Future[Reply] = Future()
 
     def run() -> None:
         try:
@@ -218,8 +271,9 @@ def _within(work: Callable[[], str], timeout: float, on_progress: OnProgress) ->
     return future.result()
 
 
-def _refusal(where: Endpoint, status: int, said: str) -> Exception:
-    """The error of a status code."""
+def _refusal(where: Endpoint, reply: Reply) -> Exception:
+    """The error of a status code that is none of success."""
+    status, said = reply.status, where.quote(_explanation(reply.body))
     if status in (401, 403):
         sent = f"the key of {where.variable}" if where.key != _NO_KEY else "a question without a key"
         return ValueError(
@@ -240,3 +294,11 @@ def _refusal(where: Endpoint, status: int, said: str) -> Exception:
             f"{where.base_url} has a fault of its own ({status}, after {RETRIES} retries): {said}"
         )
     return ValueError(f"{where.base_url} refuses the question ({status}): {said}")
+
+
+def _explanation(body: bytes) -> str:
+    """What the body of an error says, in the form that OpenAI gives it or in another."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return body.decode("utf-8", "replace")

@@ -12,6 +12,8 @@ from PIL import Image
 TASKS = ("T2V", "I2V", "TI2V")
 """Video from text; from an image and text; from text and, where there is one, an image (TI2V-5B)."""
 LANGUAGES = ("auto", "zh", "en")
+MAX_CHARACTERS = 100_000
+"""Of an answer without its thoughts. Prompts have some hundreds."""
 MAX_PIXELS = 1280 * 28 * 28
 """Of the image that is shown: 1280 tokens of Qwen2.5-VL."""
 
@@ -176,22 +178,29 @@ _REMARK = re.compile(
     r"|(?:好的|当然)[^:：\n]{0,40}?|以下是?[^:：\n]{0,40}?提示词[^:：\n]{0,20})[:：]\s*",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"^```\w*\s*(.*?)\s*```$", re.DOTALL)
+_FENCE = "```"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "`": "`"}
 
 
 def clean_answer(answer: str) -> str:
     """The prompt that a model's answer holds: without what it thought, remarks before it, and quotes around it.
 
-    Raises ValueError where nothing is left."""
-    text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
+    Raises ValueError where nothing is left, or far too much."""
+    head, end, tail = answer.rpartition("</think>")
+    # without the tail every beginning has an end, and the search takes one walk through the text
+    text = re.sub(r"<think>.*?</think>", "", head + end, flags=re.DOTALL) + tail
     # thoughts may begin in the template, and be cut off before their end
     text = text.rpartition("</think>")[2].partition("<think>")[0].strip()
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(
+            f"the language model gave a text of {len(text)} characters and no prompt. Yours is as it was; try another "
+            "seed or model"
+        )
     before = None
     while text != before:
         before = text
-        fenced = _FENCE.match(text)
-        text = fenced[1] if fenced else text
+        if text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) >= 2 * len(_FENCE):
+            text = re.sub(r"^\w*", "", text[len(_FENCE) : -len(_FENCE)], count=1).strip()
         text = _HEADING.sub("", _REMARK.sub("", text, count=1), count=1).strip()
         text = _unquote(text)
     if not text:
