@@ -44,19 +44,32 @@ def modulated_norm(
         normed = per_segment(norm(x), shift.shape[1])
         return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
     normed = norm(x)
-    for i, part in enumerate(normed.split(lengths, dim=1)):
+    parts = normed.split(lengths, dim=1)
+    if torch.is_grad_enabled():
+        return torch.cat(
+            [torch.addcmul(shift[:, i], part, 1 + scale[:, i]) for i, part in enumerate(parts)], 1
+        )
+    for i, part in enumerate(parts):
         torch.addcmul(shift[:, i], part, 1 + scale[:, i], out=part)
     return normed
 
 
+def changeable(x: Tensor) -> Tensor:
+    """x itself where its memory may be changed; a copy in training, where gradients are computed from x as it was."""
+    return x.clone() if x.requires_grad and torch.is_grad_enabled() else x
+
+
 def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: Lengths = None) -> Tensor:
     """x + y * gate in x's own memory; x [B, L, C] float32, y [B, L, C] of any dtype, gate [B, S, 1, C]."""
+    x = changeable(x)
     if lengths is None:
         segments = gate.shape[1]
         per_segment(x, segments).addcmul_(per_segment(y.to(x.dtype), segments), gate)
         return x
-    for i, (part, change) in enumerate(zip(x.split(lengths, 1), y.split(lengths, 1), strict=True)):
-        part.addcmul_(change.to(x.dtype), gate[:, i])
+    start = 0
+    for i, change in enumerate(y.split(lengths, 1)):
+        x.narrow(1, start, lengths[i]).addcmul_(change.to(x.dtype), gate[:, i])
+        start += lengths[i]
     return x
 
 
@@ -184,7 +197,7 @@ class Block(nn.Module):
             return self.self_attn(y, rotary, attention)
 
         def add_context(x: Tensor) -> Tensor:
-            return x.add_(
+            return changeable(x).add_(
                 self.cross_attn(self.norm3(x).to(dtype), context, image, cross_attention or attention)
             )
 

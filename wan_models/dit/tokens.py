@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..attention import Attention
 from ..rope import RotaryTable
-from .layers import Lengths
+from .layers import Lengths, changeable
 
 Grid = tuple[int, int, int]
 """Latent frames, rows and columns of patches."""
@@ -59,6 +59,7 @@ class FrameSpan:
         """Adds strength * change, [B * F, cells, C] of the frames, to their tokens in `hidden`, in place."""
         change = rearrange(change, "(b t) n c -> b (t n) c", b=hidden.shape[0])
         own = change[:, self.before : self.before + self.tokens]
+        hidden = changeable(hidden)
         hidden[:, : self.tokens].add_(own, alpha=strength)
         return hidden
 

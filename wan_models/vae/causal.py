@@ -58,8 +58,8 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)
-        return (x * norm.reciprocal_().mul_(x.shape[1] ** 0.5)).mul_(self.gamma.to(x))
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+        return (x * (norm.reciprocal() * x.shape[1] ** 0.5)).mul_(self.gamma.to(x))
 
 
 class ResidualBlock(nn.Module):
