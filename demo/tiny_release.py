@@ -6,7 +6,7 @@ text width 4096). The video it makes is coloured noise: the weights are random.
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from demo.tiny_tokenizer import write_tokenizer
+from wan_models.checkpoints.release_folder import official_config
 from wan_models.config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 from wan_models.families import FAMILIES
 from wan_models.random_weights import random_state
@@ -49,11 +50,7 @@ def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> 
     """One expert as the official release has it: config.json and safetensors, in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
     state = random_state(lambda: FAMILIES[config.family].network_class(config), seed)
-    official = {k: v for k, v in asdict(config).items() if k in _OFFICIAL_KEYS}
-    if config.speech:
-        official["audio_inject_layers"] = list(config.speech.inject_layers)
-    official |= {"_class_name": "WanModel", "model_type": config.family}
-    (folder / "config.json").write_text(json.dumps(official, indent=2))
+    (folder / "config.json").write_text(json.dumps(official_config(config), indent=2))
     stem = "diffusion_pytorch_model"
     if shards == 1:
         save_file(state, folder / f"{stem}.safetensors")
@@ -67,19 +64,6 @@ def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> 
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": sum(w.nbytes for w in state.values())}, "weight_map": weight_map}
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
-
-
-_OFFICIAL_KEYS = (
-    "dim",
-    "eps",
-    "ffn_dim",
-    "freq_dim",
-    "in_dim",
-    "num_heads",
-    "num_layers",
-    "out_dim",
-    "text_len",
-)
 
 
 def write_listener(folder: Path, seed: int) -> None:

@@ -1,7 +1,9 @@
 """The models in a release's folder, the official one or that of diffusers, told by what is in the files."""
 
 from pathlib import Path
+from typing import Any
 
+from ..config import DiTConfig
 from ..files import visible_files
 from .detect import identify
 from .errors import KIND_NAMES, CheckpointError
@@ -63,3 +65,13 @@ class ReleaseFolder:
 
 def _holds_weights(folder: Path) -> bool:
     return any(file.suffix.lower() in SUFFIXES for file in visible_files(folder))
+
+
+def official_config(config: DiTConfig) -> dict[str, Any]:
+    """What a release's config.json says of a diffusion model."""
+    names = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
+    official: dict[str, Any] = {"_class_name": "WanModel", "model_type": config.family}
+    official |= {name: getattr(config, name) for name in names}
+    if config.speech:
+        official["audio_inject_layers"] = list(config.speech.inject_layers)
+    return official

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..checkpoints.patches import Patch, Patches
+from ..checkpoints.release_folder import official_config
 from ..config import DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 from ..models import Config, network_class
 from ..random_weights import random_state
@@ -95,11 +96,7 @@ def write_models(folder: Path) -> None:
 def write_dit(folder: Path, config: DiTConfig, seed: int, dtype: torch.dtype = torch.float32) -> None:
     """Checkpoint of a transformer with random weights of that dtype."""
     _write(folder, config, seed, dtype)
-    names = ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "freq_dim", "in_dim", "out_dim")
-    official = {name: getattr(config, name) for name in names}
-    if config.speech:
-        official["audio_inject_layers"] = list(config.speech.inject_layers)
-    (folder / "config.json").write_text(json.dumps(official))
+    (folder / "config.json").write_text(json.dumps(official_config(config)))
 
 
 def _write(folder: Path, config: Config, seed: int, dtype: torch.dtype = torch.float32) -> None:
