@@ -10,6 +10,7 @@ from torch import Tensor
 from ..registry import resolve
 from .errors import CheckpointError
 from .packing import Packing
+from .stamp import Stamp
 
 
 class WeightsFile(Protocol):
@@ -17,6 +18,8 @@ class WeightsFile(Protocol):
 
     format: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    stamp: Stamp
+    """The file as it was when it was opened. `read` raises CheckpointError once it has changed."""
 
     def __init__(self, path: Path) -> None: ...
 
@@ -49,6 +52,10 @@ FORMATS: tuple[type[WeightsFile], ...] = (
     resolve("checkpoints.gguf_file.GGUFFile"),
     resolve("checkpoints.torch_file.TorchFile"),
 )
+_MAX_TENSORS, _MAX_NAME = (
+    20_000,
+    300,
+)  # models and LoRAs have some thousands, with names of up to 100 characters
 SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
 
 
@@ -67,7 +74,12 @@ def open_file(path: Path) -> WeightsFile:
         raise CheckpointError(f"{path} is {problem}")
     kinds = [kind for kind in FORMATS if kind.recognises(head)]
     kinds += [kind for kind in FORMATS if suffix in kind.suffixes]
-    return kinds[0](path)
+    opened = kinds[0](path)
+    if len(opened.names) > _MAX_TENSORS or any(len(name) > _MAX_NAME for name in opened.names):
+        raise CheckpointError(
+            f"{path} is no model: it holds {len(opened.names):,} tensors, or names of more than {_MAX_NAME} characters"
+        )
+    return opened
 
 
 def _no_model(head: bytes) -> str | None:

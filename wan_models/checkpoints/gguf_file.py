@@ -1,4 +1,4 @@
-"""GGUF files: the header through the gguf package, tensors memory-mapped and packed as they are."""
+"""GGUF files: tensors memory-mapped and packed as they are."""
 
 import math
 from dataclasses import dataclass
@@ -6,47 +6,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import CheckpointError
 from .gguf_blocks import BLOCKS, dequantize, packed_width
+from .gguf_header import read_header
+from .stamp import MappedFile
 
 _PLAIN = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
 }  # fmt: skip
+# ggml's numbers of these kinds and of those in `gguf_blocks` (enum ggml_type)
+_KINDS = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K",
+    13: "Q5_K", 14: "Q6_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+    22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16",
+    34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
+}  # fmt: skip
 # tensors of more than four axes are stored flat by some converters, which note the real shape here
 _SHAPE_NOTE = "comfy.gguf.orig_shape."
-
-
-def _open(path: Path) -> Any:
-    """The gguf package's reader, except that it takes arrays of numbers and of strings as a whole: element by
-    element, the vocabulary of UMT5 takes it ten seconds."""
-    from gguf import GGUFReader, GGUFValueType
-
-    class Reader(GGUFReader):
-        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
-            if raw_type != GGUFValueType.ARRAY or self.byte_order == "S":
-                return super()._get_field_parts(orig_offs, raw_type)
-            kind, count = self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)
-            item, offset = GGUFValueType(kind[0]), orig_offs + 12
-            parts = [kind, count]
-            if item == GGUFValueType.STRING:
-                raw = memoryview(self.data)  # type: ignore[arg-type]
-                for _ in range(int(count[0])):
-                    end = offset + 8 + int.from_bytes(raw[offset : offset + 8], "little")
-                    parts.append(self.data[offset + 8 : end])
-                    offset = end
-            elif item in self.gguf_scalar_to_np:
-                parts.append(self._get(offset, self.gguf_scalar_to_np[item], int(count[0])))
-                offset += parts[-1].nbytes
-            else:
-                return super()._get_field_parts(orig_offs, raw_type)
-            return offset - orig_offs, parts, list(range(2, len(parts))), [GGUFValueType.ARRAY, item]
-
-    return Reader(path)
 
 
 @dataclass(frozen=True)
@@ -76,25 +56,47 @@ class GGUFFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = MappedFile(path)
+        self.stamp = self._file.stamp
         try:
-            self._reader = _open(path)
-        except ImportError:
-            raise CheckpointError(
-                f"{path.name} is a GGUF file, which needs a package: pip install gguf"
-            ) from None
-        except Exception as error:  # a broken header ends the reader in many ways
+            header = read_header(path)
+        except (ValueError, OSError) as error:
             raise CheckpointError(
                 f"{path} is damaged, cut short or no GGUF file ({error}): download it again"
             ) from None
-        self.tensors: dict[str, Any] = {}
-        for tensor in self._reader.tensors:
-            kind = tensor.tensor_type.name
+        self._fields, self.tensors = header.fields, header.tensors
+        if not self.tensors:
+            raise CheckpointError(f"{path} holds no tensors")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """CheckpointError where a tensor cannot be read, ends behind the file, or lies on another."""
+        ends = 0
+        for name, info in sorted(self.tensors.items(), key=lambda item: item[1].start):
+            kind, shape = self._kind(name), self._shape(name)
             if kind not in _PLAIN and kind not in BLOCKS:
                 raise CheckpointError(
-                    f"{path}: {tensor.name} is stored as {kind}, which cannot be read; get a file of type "
+                    f"{self.path}: {name} is stored as {kind}, which cannot be read; get a file of type "
                     f"{', '.join(BLOCKS)}, F16 or BF16"
                 )
-            self.tensors[tensor.name] = tensor
+            if math.prod(shape) != math.prod(info.shape):
+                raise CheckpointError(
+                    f"{self.path}: {name} has the shape {list(info.shape)}, and {_SHAPE_NOTE}{name} says {list(shape)}"
+                )
+            try:
+                size = self._nbytes(name)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{self.path}: {name} is damaged ({error}): download it again"
+                ) from None
+            if info.start + size > self._file.size:
+                missing = info.start + size - self._file.size
+                raise CheckpointError(
+                    f"{self.path} is cut short, {missing:,} bytes of {name} are missing: download it again"
+                )
+            if size and info.start < ends:
+                raise CheckpointError(f"{self.path}: {name} lies on another tensor: download it again")
+            ends = max(ends, info.start + size)
 
     @property
     def names(self) -> list[str]:
@@ -111,35 +113,44 @@ class GGUFFile:
     @property
     def architecture(self) -> str:
         """What the file says it holds: "wan", "t5encoder", "flux" ...; empty where it does not say."""
-        return self.field("general.architecture") or ""
+        return self.metadata.get("architecture", "")
 
     def field(self, key: str) -> Any:
         """A metadata field as plain Python values; None where there is none."""
-        field = self._reader.get_field(key)
-        return None if field is None else field.contents()
+        return self._fields.get(key)
 
     def packing(self, name: str) -> Blocks | None:
         """How a tensor is packed; None where it is plain."""
-        kind = self.tensors[name].tensor_type.name
+        kind = self._kind(name)
         return None if kind in _PLAIN else Blocks(kind, self._shape(name))
 
     def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
         """Shape and dtype of a plain tensor; a packed one counts as bytes."""
-        return self._shape(name), _PLAIN.get(self.tensors[name].tensor_type.name, torch.uint8)
+        return self._shape(name), _PLAIN.get(self._kind(name), torch.uint8)
+
+    def _kind(self, name: str) -> str:
+        number = self.tensors[name].kind
+        return _KINDS.get(number, f"kind {number} of ggml's")
 
     def _shape(self, name: str) -> tuple[int, ...]:
         noted = self.field(_SHAPE_NOTE + name)
-        return tuple(noted or reversed(self.tensors[name].shape.tolist()))
+        if noted is None:
+            return self.tensors[name].shape
+        if not isinstance(noted, list) or not all(type(size) is int and size >= 0 for size in noted):
+            raise CheckpointError(f"{self.path}: {_SHAPE_NOTE}{name} is no list of sizes")
+        return tuple(noted)
 
-    @cached_property
-    def _bytes(self) -> Tensor:
-        return torch.from_file(str(self.path), shared=False, size=self.path.stat().st_size, dtype=torch.uint8)
+    def _nbytes(self, name: str) -> int:
+        kind, shape = self._kind(name), self._shape(name)
+        if kind in _PLAIN:
+            return math.prod(shape) * _PLAIN[kind].itemsize
+        if not shape:
+            raise ValueError("a single value is no block")
+        return Blocks(kind, shape).nbytes
 
     def read(self, name: str) -> Tensor:
         """A plain tensor, or the packed one's rows of bytes [..., bytes per row]; memory-mapped."""
-        tensor = self.tensors[name]
-        start, kind = int(tensor.data_offset), tensor.tensor_type.name
-        raw = self._bytes[start : start + int(tensor.n_bytes)]
-        if kind in _PLAIN:
-            return raw.view(_PLAIN[kind]).view(self._shape(name))
-        return raw.view(*self._shape(name)[:-1], -1)
+        kind, shape = self._kind(name), self._shape(name)
+        dtype = _PLAIN.get(kind, torch.uint8)
+        raw = self._file.values(self.tensors[name].start, self._nbytes(name) // dtype.itemsize, dtype)
+        return raw.view(shape) if kind in _PLAIN else raw.view(*shape[:-1], packed_width(kind, shape[-1]))

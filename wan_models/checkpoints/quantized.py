@@ -1,9 +1,12 @@
 """The ways to store quantised weights with other tensors beside them. Another one is a file like `scaled_float8` and a
 line in `SCHEMES`."""
 
-import json
+import math
+
+import torch
 
 from ..registry import resolve
+from .json_text import parse
 from .packing import Dtypes, Packing, Read, Scheme, Shapes
 
 SCHEMES: tuple[Scheme, ...] = (
@@ -15,6 +18,7 @@ _NOTE = "comfy_quant"  # beside a weight in ComfyUI's files: JSON that says how 
 _NOT_NEEDED = ("scale_input", "input_scale")
 # tensors of repackaged files that are no weights: the sign of scaled fp8, and a whole tokenizer
 _MARKERS = ("scaled_fp8", "spiece_model")
+_MAX_NOTE = 2**16  # bytes
 _SIDE_TENSORS = {_NOTE, *_NOT_NEEDED, *(leaf for scheme in SCHEMES for leaf in scheme.side_tensors)}
 
 
@@ -22,7 +26,7 @@ def packings(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
     """Packings of the weights that are stored in one of `SCHEMES`, by name; read(name) gives a tensor of the file.
 
     Raises ValueError on weights that are quantised in another way."""
-    _check_notes(shapes, read)
+    _check_notes(shapes, dtypes, read)
     found: dict[str, Packing] = {}
     for scheme in SCHEMES:
         found |= scheme.find(shapes, dtypes, read)
@@ -39,25 +43,27 @@ def packings(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
     return found
 
 
-def _check_notes(shapes: Shapes, read: Read) -> None:
+def _check_notes(shapes: Shapes, dtypes: Dtypes, read: Read) -> None:
     """ValueError where a file says of a weight that it is stored in another way than `SCHEMES`."""
     readable = [name for scheme in SCHEMES for name in scheme.formats]
     for name in shapes:
         if name.rpartition(".")[2] != _NOTE:
             continue
-        noted = _noted_format(bytes(read(name).tolist()))
+        is_text = dtypes[name] == torch.uint8 and math.prod(shapes[name]) <= _MAX_NOTE
+        noted = _noted_format(read(name).numpy().tobytes()) if is_text else "unreadable"
         if noted not in readable:
             raise ValueError(
-                f"{name} says that the weight's format is {noted!r}; of such formats {' and '.join(readable)} can be "
-                "read. Get another version of the model"
+                f"{name} says that the weight's format is {noted[:80]!r}; of such formats {' and '.join(readable)} "
+                "can be read. Get another version of the model"
             )
 
 
 def _noted_format(note: bytes) -> str:
     try:
-        return json.loads(note)["format"]
+        noted = parse(note)["format"]
     except (ValueError, KeyError, TypeError):
         return "unreadable"
+    return noted if isinstance(noted, str) else "unreadable"
 
 
 def is_side_tensor(name: str) -> bool:

@@ -4,12 +4,12 @@ Understands the files of `formats`, sets of shards with an index or without, and
 `open_checkpoint` gives the file as it is, `open_model` under the names of this package's models.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from . import keys
 from .errors import CheckpointError
 from .formats import SUFFIXES, WeightsFile, open_file
 from .gguf_file import GGUFFile
+from .json_text import read_object
 from .packing import Packing
 from .quantized import is_side_tensor, packings
 from .safetensors_file import SafetensorsFile
+from .stamp import Stamp
 
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<suffix>\.[^.]+)")
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<suffix>\.[^.]+)")
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,16 @@ class Checkpoint(Mapping[str, Tensor]):
         own = self.path.is_dir()
         file = (self.path if own else self.path.parent) / "config.json"
         try:
-            return _read_json(file) if file.is_file() else {}
+            return read_object(file) if file.is_file() else {}
         except CheckpointError:
             if own:
                 raise
             return {}  # of something else, beside the file
+
+    @cached_property
+    def stamps(self) -> tuple[Stamp, ...]:
+        """The files that the tensors are in, as they were when they were opened."""
+        return tuple({entry.file.stamp: None for entry in self._entries.values()})
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -164,12 +171,24 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises CheckpointError where it is absent, broken or unsafe."""
     path = Path(path)
+    if "\0" in str(path):
+        raise CheckpointError(f"{str(path)!r} is no name of a file")
+    try:
+        path.lstat()
+        return _open(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except OSError as error:  # a name that is too long, a folder that may not be looked into, a failing disk
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _open(path: Path) -> Checkpoint:
     if path.is_dir():
         return _open_folder(path)
     if path.is_symlink() and not path.exists():
         raise CheckpointError(f"{path} is a link to {path.readlink()}, where there is nothing")
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
+        raise CheckpointError(f"{path} is neither a file nor a folder")
     if shard := shard_of(path.name):
         index = next((i for i in _indices(path.parent) if path.name in _weight_map(i).values()), None)
         entries = _indexed(index) if index else _joined(path.parent, _set_of(shard))
@@ -232,15 +251,13 @@ def _joined(folder: Path, which: tuple[str, str, str]) -> dict[str, _Entry]:
         if (shard := shard_of(file.name)) and _set_of(shard) == which
     }
     stem, count, suffix = which
-    missing = [
-        f"{stem}-{number:0{len(count)}}-of-{count}{suffix}"
-        for number in range(1, int(count) + 1)
-        if number not in shards
-    ]
-    if missing:
+    total = int(count)
+    if len(shards) < total or not all(1 <= number <= total for number in shards):
+        absent = (number for number in range(1, total + 1) if number not in shards)
+        missing = [f"{stem}-{number:0{len(count)}}-of-{count}{suffix}" for number in islice(absent, 9)]
         raise CheckpointError(
-            f"{folder} holds {len(shards)} of the {int(count)} files of {stem}; missing: {', '.join(missing)}. "
-            "Download the rest into it"
+            f"{folder} holds {len(shards)} of the {total} files of {stem}; missing: {', '.join(missing)}"
+            f"{' ...' if total - len(shards) > 9 else ''}. Download the rest into it"
         )
     return {
         name: entry
@@ -250,10 +267,27 @@ def _joined(folder: Path, which: tuple[str, str, str]) -> dict[str, _Entry]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    names = _read_json(index).get("weight_map")
+    """Names of tensors to those of their shards, files in the index's own folder."""
+    names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{index} has no weight_map: download it again")
+    for name, shard in names.items():
+        if not isinstance(shard, str):
+            raise CheckpointError(
+                f"{index} places {name[:200]} in something that is no file's name: download it again"
+            )
+    for shard in set(names.values()):
+        if not _is_file_name(shard):
+            raise CheckpointError(
+                f"{index} names {shard[:200]!r}, which is not a file of its own folder: not opened"
+            )
     return names
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text is a plain name of a file, on any system, and not a path to somewhere else."""
+    is_plain = text not in ("", ".", "..") and not any(sign in text for sign in "/\\:\0")
+    return is_plain and len(text.encode("utf-8")) <= 255
 
 
 def _indexed(index: Path) -> dict[str, _Entry]:
@@ -261,26 +295,12 @@ def _indexed(index: Path) -> dict[str, _Entry]:
     names = _weight_map(index)
     shards: dict[str, dict[str, _Entry]] = {}
     for shard in sorted(set(names.values())):
-        if Path(shard).name != shard:
-            raise CheckpointError(
-                f"{index} names {shard!r}, which is not a file of its own folder: not opened"
-            )
         if not (index.parent / shard).is_file():
             raise CheckpointError(f"{index} names {shard}, which is missing: download it into {index.parent}")
         shards[shard] = _entries(open_file(index.parent / shard))
     for name, shard in names.items():
         if name not in shards[shard]:
             raise CheckpointError(
-                f"{index} places {name} in {shard}, which does not have it: download both again"
+                f"{index} places {name[:200]} in {shard}, which does not have it: download both again"
             )
     return {name: shards[shard][name] for name, shard in names.items()}
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read as JSON ({error}): download it again") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file} is not a JSON object: download it again")
-    return data

@@ -1,6 +1,6 @@
 """Safetensors files: the header is read when a file is opened, tensors when they are asked for."""
 
-import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import CheckpointError, broken
+from .json_text import parse
 from .packing import Packing
+from .stamp import Stamp, fits
 
 _MAX_HEADER = 100_000_000  # bytes, by the format's own rule
 # dtypes by their names in the header
@@ -36,6 +38,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.stamp = Stamp.of(path)
         self.metadata: dict[str, str] = {}
         self.entries = self._read_header()
 
@@ -44,18 +47,20 @@ class SafetensorsFile:
         return list(self.entries)
 
     def _read_header(self) -> dict[str, Any]:
-        size = self.path.stat().st_size
+        size = self.stamp.size
         with self.path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
                 raise CheckpointError(f"{self.path} is {broken(size)}: download it again")
+            if length > _MAX_HEADER:
+                raise CheckpointError(f"{self.path} has a broken header: it claims {length:,} bytes for it")
             try:
-                header = json.loads(file.read(length))
+                header = parse(file.read(length))
                 metadata = header.pop("__metadata__", None)
-                end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+                end = max((_checked(name, entry) for name, entry in header.items()), default=0)
+            except (ValueError, AttributeError) as error:
                 raise CheckpointError(
-                    f"{self.path} has a broken header: it is no safetensors file, or damaged"
+                    f"{self.path} has a broken header ({error}): it is no safetensors file, or damaged"
                 ) from None
         if size < 8 + length + end:
             missing = 8 + length + end - size
@@ -64,24 +69,64 @@ class SafetensorsFile:
             )
         if not header:
             raise CheckpointError(f"{self.path} holds no tensors")
-        self.metadata = {k: str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
+        if problem := _misplaced(header, size - 8 - length):
+            raise CheckpointError(f"{self.path} is damaged, {problem}: download it again")
+        if isinstance(metadata, dict):  # of texts, by the format's own rule
+            self.metadata = {key: text for key, text in metadata.items() if isinstance(text, str)}
         return header
 
     def header(self, name: str) -> tuple[tuple[int, ...], torch.dtype]:
         entry = self.entries[name]
         if entry["dtype"] not in _DTYPES:
-            raise CheckpointError(f"{self.path}: {name} is of unknown type {entry['dtype']}")
+            raise CheckpointError(f"{self.path}: {name} is of unknown type {entry['dtype'][:80]}")
         return tuple(entry["shape"]), _DTYPES[entry["dtype"]]
 
     @cached_property
     def _file(self) -> Any:
+        self.stamp.check()
         try:
             return safe_open(self.path, framework="pt")
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.path} cannot be read ({error}): download it again") from error
 
     def read(self, name: str) -> Tensor:
-        return self._file.get_tensor(name)
+        self.header(name)
+        file = self._file
+        self.stamp.check()
+        try:
+            return file.get_tensor(name)
+        except (SafetensorError, AttributeError) as error:  # a dtype that this version does not know
+            raise CheckpointError(f"{self.path}: {name} cannot be read ({error})") from error
 
     def packing(self, name: str) -> Packing | None:
         return None
+
+
+def _checked(name: str, entry: Any) -> int:
+    """Where a tensor ends. Raises ValueError on what is no description of one, and on sizes that do not go together."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        raise ValueError(f"the dtype of {name[:200]} is missing")
+    for field in ("shape", "data_offsets"):
+        numbers = entry.get(field)
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+            raise ValueError(f"the {field} of {name[:200]} are no list of sizes")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"the data_offsets of {name[:200]} are no beginning and end")
+    if not fits(shape, 2**63):
+        raise ValueError(f"the shape of {name[:200]} is too large")
+    size = _DTYPES[entry["dtype"]].itemsize if entry["dtype"] in _DTYPES else None
+    if size is not None and math.prod(shape) * size != offsets[1] - offsets[0]:
+        raise ValueError(f"{name[:200]} has {offsets[1] - offsets[0]:,} bytes for the shape {shape}")
+    return offsets[1]
+
+
+def _misplaced(header: dict[str, Any], size: int) -> str | None:
+    """Why tensors do not lie one after another in `size` bytes, as the format has them; None where they do."""
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != end:
+            return f"{name[:200]} {'lies on another tensor' if start < end else 'does not follow another tensor'}"
+        end = stop
+    return f"{size - end:,} bytes follow its tensors" if end < size else None

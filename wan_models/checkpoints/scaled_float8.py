@@ -41,8 +41,8 @@ def _find(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, ScaledFloat8]
         weight = f"{module}.weight"
         if leaf not in _SCALES or dtypes.get(weight) not in FLOAT8:
             continue
-        scale = read(name).float()
-        if scale.numel() in (1, shapes[weight][0]):
+        if math.prod(shapes[name]) in (1, *shapes[weight][:1]):
+            scale = read(name).float()
             scale = scale.flatten() if scale.numel() > 1 else scale.reshape(())
             packings[weight] = ScaledFloat8(shapes[weight], scale)
     return packings

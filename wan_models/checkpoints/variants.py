@@ -4,7 +4,6 @@ A diffusion model of the Wan family is recognised by weights of its own, by its 
 weights of another model (Animate-2 has those of Wan2.1's image-to-video), by metadata, config and file names.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..families import FAMILIES
+from .errors import CheckpointError
+from .json_text import parse, read_object
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ _OTHER_I2V = re.compile(r"i2v|flf2v|image[-_ ]?to[-_ ]?video|fun[-_ ]|inp(aint)?
 def _says_animate_2(path: Path, metadata: Mapping[str, str], config: Mapping[str, Any]) -> bool:
     """What a file says of itself counts first, then its own name, then those of the folders around it."""
     try:
-        inner = json.loads(metadata.get("config", "{}"))
+        inner = parse(metadata.get("config", "{}").encode("utf-8"))
         inner = inner.get("transformer", inner)
+        inner = inner if isinstance(inner, Mapping) else {}
     except (ValueError, AttributeError):
         inner = {}
     for described in (inner, config):
@@ -133,7 +135,9 @@ def _pipelines(path: Path) -> list[str]:
     """Class names in the model_index.json of a diffusers release around a model's folder."""
     file = (path if path.is_dir() else path.parent).parent / "model_index.json"
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-        return [str(index.get("_class_name")), str(index.get("transformer"))]
-    except (OSError, ValueError, AttributeError):
+        index = read_object(file)
+    except CheckpointError:
         return []
+    transformer = index.get("transformer")  # its library and its class
+    names = [index.get("_class_name"), *(transformer if isinstance(transformer, list) else [transformer])]
+    return [name for name in names if isinstance(name, str)]

@@ -1,7 +1,9 @@
 """Prompts -> token ids, with the official cleaning. Prompt weights like (word:1.2) are literal text."""
 
 import html
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,19 @@ import ftfy
 import torch
 from torch import Tensor
 
+from ..checkpoints.json_text import read_object
 from ..checkpoints.reader import Checkpoint
 from ..files import walk_files
 
 _SPIECE = "spiece_model"  # the tensor in which repackaged encoders carry their tokenizer
+_MAX_BYTES = 32 * 2**20  # of a vocabulary; UMT5's has 4.5 MB
+_JSON = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+)
 FILES = "tokenizer.json (or spiece.model) and tokenizer_config.json"
 
 
@@ -44,15 +55,31 @@ def find_tokenizer(file: Checkpoint, places: Iterable[Path] = ()) -> "WanTokeniz
     """The tokenizer that belongs to an encoder's checkpoint as it is stored: the one inside it, else in a folder at or
     below its own, else in one at or below `places`. Raises TokenizerNotFoundError, and ValueError on a broken one."""
     if spiece := next((name for name in file if name.rpartition(".")[2] == _SPIECE), None):
-        return WanTokenizer.from_sentencepiece(bytes(file[spiece].tolist()))
-    if file.gguf and file.gguf.field("tokenizer.ggml.tokens"):
-        return WanTokenizer.from_gguf(file.gguf.field)
+        return _named(file.path, lambda: WanTokenizer.from_sentencepiece(_bytes_of(file, spiece)))
+    if (gguf := file.gguf) and gguf.field("tokenizer.ggml.tokens"):
+        return _named(file.path, lambda: WanTokenizer.from_gguf(gguf.field))
     folder = file.path if file.path.is_dir() else file.path.parent
     # in a diffusers folder the tokenizer lies beside the encoder's own folder
     for place in (folder, folder.parent / "tokenizer", *places):
         if found := find_folder(place):
             return WanTokenizer.from_folder(found)
     raise TokenizerNotFoundError(file.path, folder)
+
+
+def _named(path: Path, make: Callable[[], "WanTokenizer"]) -> "WanTokenizer":
+    """What `make` makes of a file; its ValueErrors name the file."""
+    try:
+        return make()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _bytes_of(file: Checkpoint, name: str) -> bytes:
+    """The bytes that a tensor holds. Raises ValueError where it cannot be a tokenizer."""
+    shape, dtype = file.shapes[name], file.dtypes[name]
+    if dtype not in (torch.uint8, torch.int8) or math.prod(shape) > _MAX_BYTES:
+        raise ValueError(f"{name} of shape {list(shape)} and type {dtype} is no tokenizer")
+    return file[name].numpy().tobytes()
 
 
 class WanTokenizer:
@@ -71,11 +98,23 @@ class WanTokenizer:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"no tokenizer folder {folder}: it must hold {FILES} of google/umt5-xxl")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except Exception as error:  # the library raises many kinds for missing and broken files
-            raise ValueError(f"{folder} holds no usable tokenizer ({error}); it must hold {FILES}") from error
-        return cls(lambda text: tokenizer(text, add_special_tokens=True)["input_ids"], text_len)
+        with _as_value_error(f"{folder} holds no usable tokenizer", f"; it must hold {FILES}"):
+            for file in (folder / name for name in _JSON):
+                if file.is_file():
+                    read_object(file)  # within bounds, which the library does not know
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+            return cls._tried(lambda text: tokenizer(text, add_special_tokens=True)["input_ids"], text_len)
+
+    @classmethod
+    def _tried(cls, encode: Callable[[str], list[int]], text_len: int) -> "WanTokenizer":
+        """With a word, which a broken vocabulary fails at. Raises ValueError where what comes out are no ids."""
+        made = cls(encode, text_len)
+        ids = encode("a cat")
+        if not 0 < len(ids) <= text_len or not all(0 <= number < 2**31 for number in ids):
+            raise ValueError("it makes no list of tokens of a word")
+        return made
 
     @classmethod
     def from_sentencepiece(cls, model: bytes, text_len: int = 512) -> "WanTokenizer":
@@ -87,28 +126,30 @@ class WanTokenizer:
                 "this text encoder file carries a SentencePiece tokenizer, which needs a package: "
                 "pip install sentencepiece"
             ) from None
-        try:
+        with _as_value_error("the tokenizer inside the text encoder file is broken"):
             processor = SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise ValueError(f"the tokenizer inside the text encoder file is broken ({error})") from None
-        return cls(lambda text: [*processor.encode(text), processor.eos_id()], text_len)
+            return cls._tried(lambda text: [*processor.encode(text), processor.eos_id()], text_len)
 
     @classmethod
     def from_gguf(cls, field: Callable[[str], Any], text_len: int = 512) -> "WanTokenizer":
         """The vocabulary in a GGUF file's metadata, read through `field(name)`."""
         from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-        pieces = list(zip(field("tokenizer.ggml.tokens"), field("tokenizer.ggml.scores"), strict=True))
-        kinds = field("tokenizer.ggml.token_type") or []
-        unknown, end = (field(f"tokenizer.ggml.{name}_token_id") for name in ("unknown", "eos"))
-        has_bytes = _BYTE_TOKEN in kinds
-        tokenizer = Tokenizer(models.Unigram(pieces, unk_id=_or(unknown, 2), byte_fallback=has_bytes))
-        steps: list[Any] = [normalizers.Replace(Regex(" {2,}"), " ")]
-        if charsmap := field("tokenizer.ggml.precompiled_charsmap"):
-            steps.insert(0, normalizers.Precompiled(bytes(value & 255 for value in charsmap)))
-        tokenizer.normalizer = normalizers.Sequence(steps)
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        return cls(lambda text: [*tokenizer.encode(text).ids, _or(end, 1)], text_len)
+        tokens = _listed(field, "tokens", str)
+        scores = _listed(field, "scores", float)
+        kinds = _listed(field, "token_type", int)
+        unknown, end = (_number(field, f"{name}_token_id", len(tokens)) for name in ("unknown", "eos"))
+        if len(scores) != len(tokens) or sum(map(len, tokens)) > _MAX_BYTES // 4:
+            raise ValueError(f"its tokenizer has {len(tokens):,} tokens and {len(scores):,} scores")
+        with _as_value_error("its tokenizer is broken"):
+            pieces, has_bytes = list(zip(tokens, scores, strict=True)), _BYTE_TOKEN in kinds
+            tokenizer = Tokenizer(models.Unigram(pieces, unk_id=_or(unknown, 2), byte_fallback=has_bytes))
+            steps: list[Any] = [normalizers.Replace(Regex(" {2,}"), " ")]
+            if charsmap := _listed(field, "precompiled_charsmap", int):
+                steps.insert(0, normalizers.Precompiled(bytes(value & 255 for value in charsmap)))
+            tokenizer.normalizer = normalizers.Sequence(steps)
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+            return cls._tried(lambda text: [*tokenizer.encode(text).ids, _or(end, 1)], text_len)
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Prompts -> ids and mask, int64 [B, text_len]; longer prompts are cut, the end token kept."""
@@ -124,6 +165,37 @@ class WanTokenizer:
 
 
 _BYTE_TOKEN = 6  # in GGUF's list of token types
+
+
+@contextmanager
+def _as_value_error(problem: str, what_to_do: str = "") -> Iterator[None]:
+    """Ends whatever a library raises on a broken vocabulary as a ValueError that begins with the problem."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what ends a thread of the tokenizers library is no Exception
+        why = (str(error) or type(error).__name__)[:500]
+        raise ValueError(f"{problem} ({why}){what_to_do}") from None
+
+
+def _listed(field: Callable[[str], Any], name: str, kind: type) -> list[Any]:
+    """A list of GGUF's metadata; [] where there is none. Raises ValueError on one of other things, or not finite."""
+    values = field(f"tokenizer.ggml.{name}")
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise ValueError(f"its tokenizer.ggml.{name} is no list of the right kind")
+    if kind is float and not all(map(math.isfinite, values)):
+        raise ValueError(f"its tokenizer.ggml.{name} are not all numbers")
+    return values
+
+
+def _number(field: Callable[[str], Any], name: str, end: int) -> int | None:
+    value = field(f"tokenizer.ggml.{name}")
+    if value is not None and not (type(value) is int and 0 <= value < end):
+        raise ValueError(f"its tokenizer.ggml.{name} is no token")
+    return value
 
 
 def _or(value: int | None, default: int) -> int:
