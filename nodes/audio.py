@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..comfy_bridge import folders
 from ..comfy_bridge.media import audio as bridge
+from ..comfy_bridge.models import loaded_files
 from .schema import schema
 from .settings import seed_input
 
@@ -27,6 +28,10 @@ class WanAudioEncoderLoader(io.ComfyNode):
             ],
             outputs=[io.AudioEncoder.Output()],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, audio_encoder_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(audio_encoder_name, "audio_encoders")
 
     @classmethod
     def execute(cls, audio_encoder_name: str) -> io.NodeOutput:

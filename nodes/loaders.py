@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import folders
-from ..comfy_bridge.models import autoencoder, diffusion, model_info, text_encoder, vision
+from ..comfy_bridge.models import autoencoder, diffusion, loaded_files, model_info, text_encoder, vision
 from ..comfy_bridge.multi_gpu import text_encoder as shared_text_encoder
 from ..comfy_bridge.multi_gpu import vae as shared_vae
 from .schema import schema, size_inputs
@@ -36,6 +36,10 @@ class WanDiTLoader(io.ComfyNode):
             ],
             outputs=[io.Model.Output()],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(model_name, "diffusion_models")
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
@@ -81,6 +85,10 @@ class WanT5Loader(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, t5_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(t5_name, "text_encoders")
+
+    @classmethod
     def execute(cls, t5_name: str, weight_dtype: str = "default", device: str = "default") -> io.NodeOutput:
         path = folders.resolve(t5_name, "text_encoders")
         if device == "multi gpu":
@@ -124,6 +132,10 @@ class WanVAELoader(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, vae_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(vae_name, "vae")
+
+    @classmethod
     def execute(cls, vae_name: str, weight_dtype: str = "fp32", device: str = "default") -> io.NodeOutput:
         load = shared_vae.load_vae if device == "multi gpu" else autoencoder.load_vae
         return io.NodeOutput(load(folders.resolve(vae_name, "vae"), weight_dtype))
@@ -149,6 +161,10 @@ class WanCLIPVisionLoader(io.ComfyNode):
             ],
             outputs=[io.ClipVision.Output()],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, clip_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(clip_name, "clip_vision")
 
     @classmethod
     def execute(cls, clip_name: str) -> io.NodeOutput:
@@ -180,6 +196,10 @@ class WanModelInfo(io.ComfyNode):
             ],
             outputs=[io.String.Output(display_name="report")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, file_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(file_name, *cls.CATEGORIES)
 
     @classmethod
     def execute(cls, file_name: str, width: int, height: int, frames: int) -> io.NodeOutput:

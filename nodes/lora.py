@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import folders
-from ..comfy_bridge.models import lora
+from ..comfy_bridge.models import loaded_files, lora
 from .schema import schema
 
 
@@ -46,6 +46,10 @@ class WanLoRA(io.ComfyNode):
                 io.String.Output(display_name="report"),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str, **_: object) -> str:
+        return loaded_files.fingerprint(lora_name, "loras")
 
     @classmethod
     def execute(

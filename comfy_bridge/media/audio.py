@@ -10,6 +10,7 @@ import torch
 
 from ...wan_models.audio import speech_synthesis
 from ...wan_models.audio.wav2vec import SAMPLE_RATE, Wav2Vec, check_seconds, mono, resample
+from ...wan_models.checkpoints.stamp import check_mapped
 from .. import compat, folders
 from ..host_types import Audio
 from ..progress import progress
@@ -35,6 +36,7 @@ class WanAudioEncoder:
 
         Raises ValueError on sound that is empty, too short or too long."""
         sound = mono(audio, sample_rate)
+        check_mapped(self.wav2vec.stamps)
         comfy.model_management.load_model_gpu(self.patcher)
         layers = [
             hidden.cpu() for hidden in self.wav2vec.encode(sound.to(self.patcher.load_device), progress())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
+from ...wan_models.checkpoints.stamp import Stamp, check_mapped
 from ...wan_models.config import VAEConfig
 from ...wan_models.models import build_network, open_as
 from ...wan_models.vae.base import VideoVAE
@@ -85,6 +86,12 @@ class WanVAE(comfy.sd.VAE):
         self.output_device = comfy.model_management.intermediate_device()
         offload_device = comfy.model_management.vae_offload_device()
         self.patcher = compat.make_patcher(network, self.device, offload_device)
+        self.stamps: tuple[Stamp, ...] = ()
+
+    def throw_exception_if_invalid(self) -> None:
+        """Called by the host before it loads the weights for an encode or decode."""
+        super().throw_exception_if_invalid()
+        check_mapped(self.stamps)
 
 
 def _peak_bytes(network: VideoVAE, pixels: int, dtype: torch.dtype) -> int:
@@ -103,6 +110,7 @@ def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:
     network = build_network(info.config, ops, stored, NETWORKS[info.config.version])
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))
+    vae.stamps = checkpoint.stamps
     compat.archive_dtypes(network)
     vae.model_size()
     return vae

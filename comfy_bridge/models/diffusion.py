@@ -18,6 +18,7 @@ from .. import compat
 from .families import FAMILIES
 from .foreign_patches import warn_of_unused
 from .hints import loader_hints
+from .loaded_files import watch
 from .packed import PackedPatcher, ops, set_unpacked_dtype, workspace_bytes
 
 DTYPES = {
@@ -99,6 +100,7 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
 
     convert = (lambda name, weight: to_stored(network, name, weight, stored)) if model.is_converted else None
     load_into(network, checkpoint, convert, keep_packed)
+    watch(patcher, checkpoint.stamps)
     model.workspace_bytes = workspace_bytes(network)
     # at the end of every run, and where the host lets go of the model
     for moment in (

@@ -7,6 +7,7 @@ import comfy.conds
 import comfy.model_base
 from torch import Tensor
 
+from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.content import tracked
 from ...wan_models.memory import activation_bytes
 from ...wan_models.sampling.schedule import timestep_of
@@ -24,6 +25,7 @@ class _Official:
         self.diffusion_model = network
         self.source = source
         self.checkpoint_files = files_of(source)  # as they were when they were read
+        self.stamps: tuple[Stamp, ...] = ()  # of those whose bytes are mapped
         self.workspace_bytes = 0
         self.is_converted = False  # whether the weights are in another dtype than in the file
 

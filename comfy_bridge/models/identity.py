@@ -4,7 +4,6 @@ Each part is named as a user would, so that a refusal can say what differs. A pa
 while they sample (a running average in a guidance patch) is known again after the run: see `settle`.
 """
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -19,7 +18,7 @@ from comfy.ldm.modules import attention
 from torch import Tensor, nn
 
 from ...wan_models.checkpoints.formats import SUFFIXES
-from ...wan_models.checkpoints.reader import shard_of
+from ...wan_models.checkpoints.reader import read_weight_map, shard_of
 from .fingerprint import Walk, hash_of, name_of
 from .lora import ATTACHMENT
 
@@ -35,6 +34,8 @@ _NO_PIXEL_CALLS = {
 _METHODS = {"forward", "extra_conds", "apply_model", "_apply_model", "concat_cond"}
 _DTYPES_OF_NETWORKS = {"dtype", "compute_dtype", "manual_cast_dtype"}
 _ARCHIVED = "_comfy_model_dtype"  # names end so under which newer hosts note the dtypes of weights
+LOOKS_AT_FILES = "wan_files"
+"""Key of a wrapper that changes no pixel, see `loaded_files`."""
 _COPIES = {"multigpu_clones", "ignore_multigpu"}  # of the same model, on other devices
 _WEIGHTS: "WeakKeyDictionary[nn.Module, bytes]" = WeakKeyDictionary()
 _settled: dict[str, str] = {}
@@ -122,9 +123,8 @@ def files_of(path: str | Path) -> list[tuple[str, int, int]]:
         found = {file for file in path.iterdir() if file.suffix.lower() in SUFFIXES}
         notes = list(path.glob("*.safetensors.index.json"))
         for note in notes:  # other models may lie beside the shards that an index names
-            with suppress(OSError, ValueError, LookupError, AttributeError, TypeError):
-                shards = json.loads(note.read_text(encoding="utf-8"))["weight_map"].values()
-                found = {path / str(shard) for shard in shards}
+            with suppress(ValueError):
+                found = {path / shard for shard in read_weight_map(note).values()}
         found |= {*notes, path / "config.json"}
     stats = [(file, file.stat()) for file in sorted(found) if file.exists()]
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
@@ -214,9 +214,10 @@ def _options(patcher: Any, walk: Walk) -> list[bytes]:
         if kind not in _NO_PIXEL_CALLS
     }
     wrappers = {
-        kind: {key: found for key, found in by_key.items() if found}
+        kind: {key: found for key, found in by_key.items() if found and key != LOOKS_AT_FILES}
         for kind, by_key in getattr(patcher, "wrappers", {}).items()
     }
+    wrappers = {kind: found for kind, found in wrappers.items() if found}
     attached = {key: value for key, value in getattr(patcher, "attachments", {}).items() if key != ATTACHMENT}
     given = (
         ("the options of the model: ", options),

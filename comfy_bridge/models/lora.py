@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ...wan_models.checkpoints.errors import CheckpointError
 from ...wan_models.checkpoints.lora import LoRAMatch, looks_like, match
 from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
+from ...wan_models.checkpoints.stamp import Stamp
 
 ATTACHMENT = "wan_loras"
-"""Under this key a MODEL remembers the names of the LoRA files on it."""
+"""Under this key a MODEL remembers the LoRA files on it: their names, and what they were when they were read."""
 _PREFIX = "diffusion_model."
 
 
@@ -104,6 +105,8 @@ def _matched(file: Checkpoint, model: Any, expert: str) -> LoRAMatch:
         raise CheckpointError(f"{file.path.name} cannot be used: {'; '.join(found.faults[:3])}{more}")
     source = getattr(model.model, "source", None)
     this = f"this model ({source.name})" if source else "this model"
+    if not found.names and found.unusable:
+        raise CheckpointError(f"{file.path.name} cannot be used: {found.reasons}. Download it again")
     if not found.names:
         raise CheckpointError(
             f"{file.path.name} fits no weight of {this}; it looks like a LoRA for {looks_like(file)}. Its first keys: "
@@ -162,10 +165,20 @@ def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) ->
             value = patcher.get_model_object(key).detach().as_subclass(Tensor)
             changed = value.float().cpu() + strength * file[name].float()
             patcher.add_object_patch(key, nn.Parameter(changed, requires_grad=False))
-    patcher.set_attachments(ATTACHMENT, (*loras_of(model), file.path.name))
+    applied = (*_applied(model), (file.path.name, file.stamps))
+    patcher.set_attachments(ATTACHMENT, applied)
     return patcher
+
+
+def _applied(model: Any) -> tuple[tuple[str, tuple[Stamp, ...]], ...]:
+    return model.get_attachment(ATTACHMENT) or ()
 
 
 def loras_of(model: Any) -> tuple[str, ...]:
     """Names of the LoRA files that WanLoRA has put on a MODEL."""
-    return model.get_attachment(ATTACHMENT) or ()
+    return tuple(name for name, _ in _applied(model))
+
+
+def stamps_of(model: Any) -> tuple[Stamp, ...]:
+    """Of those files."""
+    return tuple(stamp for _, stamps in _applied(model) for stamp in stamps)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.checkpoints.reader import Checkpoint
+from ...wan_models.checkpoints.stamp import Stamp, check_mapped
 from ...wan_models.config import T5Config
 from ...wan_models.models import build_network, open_text_encoder
 from ...wan_models.text.tokenizer import WanTokenizer, clean
@@ -56,6 +57,7 @@ class HostUMT5(UMT5Encoder):
     execution_device: torch.device | None = None
     remote: RemoteEncoder | None = None
     """Slot for what computes elsewhere; the network then stays on the meta device."""
+    stamps: tuple[Stamp, ...] = ()
 
     @property
     def dtypes(self) -> set[torch.dtype]:
@@ -65,7 +67,9 @@ class HostUMT5(UMT5Encoder):
         self.execution_device = options.get("execution_device", self.execution_device)
 
     def reset_clip_options(self) -> None:
-        """Nothing to reset: layers to stop at and projections are options of CLIP models, not of this one."""
+        """Called by the host before it loads the weights for a prompt, with nothing to reset: layers to stop at and
+        projections are options of CLIP models, not of this one."""
+        check_mapped(self.stamps)
 
     def encode_token_weights(self, tokens: dict) -> tuple[Tensor, None]:
         """Token lists -> ([B, text_len, dim], no pooled output); rows past the text are zero."""
@@ -132,6 +136,7 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
     load_into(network, checkpoint, convert, keep_packed=as_in_file)
     if has_packed(network):
         clip.patcher = packed_patcher(clip.patcher)
+    network.stamps = checkpoint.stamps
     network.execution_device = clip.patcher.load_device
     compat.archive_dtypes(network)
     return clip

@@ -6,6 +6,7 @@ import comfy.clip_vision
 import comfy.model_management
 from torch import Tensor
 
+from ...wan_models.checkpoints.stamp import Stamp, check_mapped
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import centre_square
 from ...wan_models.models import build_network, open_as
@@ -21,6 +22,7 @@ class WanClipVision:
     def __init__(self, tower: VisionTransformer) -> None:
         self.tower = tower
         self.image_size = tower.config.image_size
+        self.stamps: tuple[Stamp, ...] = ()
         self.patcher = compat.make_patcher(
             tower,
             comfy.model_management.text_encoder_device(),
@@ -29,6 +31,7 @@ class WanClipVision:
 
     def encode_image(self, image: Tensor, crop: bool = True) -> comfy.clip_vision.Output:
         """IMAGE [B, H, W, C] -> CLIP_VISION_OUTPUT. crop: the centre square, else the whole picture, stretched."""
+        check_mapped(self.stamps)
         comfy.model_management.load_model_gpu(self.patcher)
         pictures = rgb(image).to(self.patcher.load_device).float()
         pictures = preprocess(centre_square(pictures) if crop else pictures, self.image_size)
@@ -53,5 +56,6 @@ def load_clip_vision(path: str | Path) -> WanClipVision:
     vision = WanClipVision(tower)
     load_tower(tower, checkpoint)
     tower.to(dtype)
+    vision.stamps = checkpoint.stamps
     compat.archive_dtypes(tower)
     return vision

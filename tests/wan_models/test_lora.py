@@ -125,8 +125,11 @@ def test_wrappers_and_processors_within_a_name(wrapped, ends):
         assert {module for module, _ in found.names.values()} == {"blocks.1.self_attn.q"} and len(
             found.names
         ) == 2
-    last = match({"blocks.0.attn2.processor.to_out_lora.down.weight": DOWN}, WEIGHTS)
-    assert set(last.names.values()) == {("blocks.0.cross_attn.o", "lora_down.weight")}
+    pair = {f"blocks.0.attn2.processor.to_out_lora.{e}.weight": s for e, s in (("down", DOWN), ("up", UP))}
+    assert set(match(pair, WEIGHTS).names.values()) == {
+        ("blocks.0.cross_attn.o", "lora_down.weight"),
+        ("blocks.0.cross_attn.o", "lora_up.weight"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,37 @@ def test_what_cannot_be_used_is_named(names, says):
     found = match(
         {f"diffusion_model.blocks.0.self_attn.{name}": shape for name, shape in names.items()}, WEIGHTS
     )
-    assert any(re.search(says, fault) for fault in found.faults), found
+    assert any(re.search(says, fault) for fault in (*found.faults, *found.unusable.values())), found
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ({"lora_A.weight": (4, 96)}, "LoRA of blocks.1.ffn.2 is incomplete, .* only .*lora_A"),
+        ({"lora_B.weight": UP, "alpha": ()}, "LoRA of blocks.1.ffn.2 is incomplete, .* only .*lora_B"),
+        ({"lora_A.weight": (4, 96), "lora_B.weight": (64, 8)}, r"blocks.1.ffn.2 .* lora_up.weight \[64, 8\]"),
+        ({"lora_A.weight": (96,), "lora_B.weight": (64,)}, "blocks.1.ffn.2 .* do not go together"),
+        ({"lora_A.weight": (4, 96), "lora_B.weight": UP, "lora_mid.weight": (4, 5)}, "do not go together"),
+        ({"lora_A.weight": (4, 96), "lora_B.weight": UP, "alpha": (2,)}, r"blocks.1.ffn.2 .* alpha \[2\]"),
+        ({"lora_A.weight": (4, 96), "lora_B.weight": UP, "dora_scale": (3,)}, r"lengths \[3\]"),
+        ({"dora_scale": (64, 1)}, "no change that .*blocks.1.ffn.2.dora_scale goes with"),
+        ({"hada_w1_a": UP, "hada_w1_b": (5, 96), "hada_w2_a": UP, "hada_w2_b": (4, 96)}, "LoHa of blocks.1.ffn.2"),
+        ({"hada_w1_a": (), "hada_w1_b": (), "hada_w2_a": (), "hada_w2_b": ()}, "LoHa of blocks.1.ffn.2"),
+        ({"hada_w1_a": UP, "hada_w1_b": (4, 96), "hada_w2_a": UP}, "LoHa of blocks.1.ffn.2 is incomplete"),
+        ({"lokr_w1": (4,), "lokr_w2": (16, 24)}, "LoKr of blocks.1.ffn.2"),
+        ({"lokr_w1": (4, 4), "lokr_w2_a": (16, 3), "lokr_w2_b": (2, 24)}, "LoKr of blocks.1.ffn.2"),
+        ({"oft_blocks": (8,)}, "OFT of blocks.1.ffn.2"),
+        ({"oft_blocks": (8, 8, 9)}, "OFT of blocks.1.ffn.2"),
+        ({"a1.weight": (4,), "a2.weight": UP, "b1.weight": UP, "b2.weight": UP}, "GLoRA of blocks.1.ffn.2"),
+    ],
+)  # fmt: skip
+def test_broken_layers_are_left_out_named_and_counted(broken, says):
+    good = named("diffusion_model.blocks.0.self_attn.q", "lora") | {"blocks.1.ffn.2.diff_b": (64,)}
+    found = match(good | {f"diffusion_model.blocks.1.ffn.2.{end}": s for end, s in broken.items()}, WEIGHTS)
+    assert set(found.names) == set(good)
+    assert len(found.unusable) == len(broken) and not (found.faults or found.misfits or found.unmatched)
+    assert found.report.startswith(f"4 of {4 + len(broken)} keys applied; {len(broken)} key")
+    assert re.search(says, found.report)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ The convolutions at its beginning, which need most memory, run in windows that o
 result is that of one piece.
 """
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..checkpoints.json_text import read_object
 from ..checkpoints.reader import Checkpoint, CheckpointError, open_model
 
 SAMPLE_RATE = 16000
@@ -64,12 +64,14 @@ def resample(sound: Tensor, rate: int, wanted: int) -> Tensor:
 
 
 class Wav2Vec:
-    """The encoder behind a file or folder; `network` is transformers' model, for the caller to place on a device."""
+    """The encoder behind a file or folder; `network` is transformers' model, for the caller to place on a device;
+    stamps: of the files that its weights are mapped from."""
 
     def __init__(self, path: str | Path) -> None:
         checkpoint = open_model(path)
         self.network = _build(checkpoint)
-        self.normalizes = _preprocessor(checkpoint).get("do_normalize", True)
+        self.stamps = checkpoint.stamps
+        self.normalizes = _normalizes(checkpoint)
 
     @torch.no_grad()
     def encode(self, sound: Tensor, on_window: Callable[[int, int], None] | None = None) -> list[Tensor]:
@@ -137,9 +139,20 @@ def _build(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.path} is no wav2vec2 model: load wav2vec2-large-xlsr-53-english, the folder of the official "
             "S2V release or the file for models/audio_encoders"
         )
-    config = Wav2Vec2Config(**(checkpoint.config or _LARGE))
-    with torch.device("meta"):
-        network = Wav2Vec2Model(config)
+    stated = checkpoint.config or _LARGE
+    layers = {name.split(".")[2] for name in state if name.startswith("encoder.layers.")}
+    if stated.get("num_hidden_layers", len(layers)) != len(layers):
+        raise CheckpointError(
+            f"{checkpoint.path} has {len(layers)} layers, and its config.json says otherwise (num_hidden_layers): "
+            "download both again"
+        )
+    try:
+        with torch.device("meta"):
+            network = Wav2Vec2Model(Wav2Vec2Config(**stated))
+    except Exception as error:  # of many kinds, on values that are not meant
+        raise CheckpointError(
+            f"{checkpoint.path} has a config.json that makes no network ({str(error)[:300]}): download it again"
+        ) from None
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in state]
     if missing:
@@ -165,7 +178,11 @@ def _name(name: str) -> str:
     return name
 
 
-def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
+def _normalizes(checkpoint: Checkpoint) -> bool:
+    """Whether sound is normalised, as the preprocessor_config.json beside the model says."""
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     file = folder / "preprocessor_config.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    stated = read_object(file).get("do_normalize", True) if file.is_file() else True
+    if not isinstance(stated, bool):
+        raise CheckpointError(f"{file}: do_normalize must be true or false")
+    return stated

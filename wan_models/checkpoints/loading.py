@@ -20,7 +20,16 @@ def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
         raise WrongModelError(checkpoint.path, info, kind)
     if checkpoint.fault:
         raise CheckpointError(checkpoint.fault)
+    if not (info.packed or info.dtype.is_floating_point):
+        raise CheckpointError(
+            f"{checkpoint.path} is {info.description}, and most of its weights are stored as {_name(info.dtype)}, "
+            "which cannot be read as weights: get another version"
+        )
     return info
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 # layers of a transformer whose matrices are stored in the precision that was chosen
@@ -73,6 +82,13 @@ def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) 
             f"{name} {list(shapes[name])} instead of {list(shape)}"
             for name, shape in expected.items()
             if name in shapes and shapes[name] != shape
+        ],
+        "are no floating-point numbers": [
+            f"{name} ({_name(checkpoint.dtypes[name])})"
+            for name in expected
+            if name in shapes
+            and checkpoint.packing(name) is None
+            and not checkpoint.dtypes[name].is_floating_point
         ],
     }
     problems = [

@@ -3,10 +3,10 @@
 Names are read by `lora_names`; modules may have official or diffusers names, dotted or underscored.
 """
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from . import lora_sizes
 from .keys import SCHEMES, to_foreign
 from .lora_names import Reading, experts_of, read, unread
 
@@ -24,6 +24,8 @@ _KINDS: dict[str, list[tuple[str, ...]]] = {
     "difference": [("diff",)],
     "replacement": [("set_weight",)],
 }
+
+_ALONE = ("diff_b", "diff_m")  # of a bias and of a modulation, beside any change of the weight
 
 # parts of other models' names, and those models
 _OTHERS = {
@@ -46,11 +48,13 @@ class LoRAMatch:
     """What a LoRA file does to a model.
 
     names: tensor in the file -> (module of the model, what it is). unmatched: tensors that fit no weight.
+    unusable: tensors of changes that are incomplete or do not go together -> why, with the name of the layer.
     others: tensors for the other expert. misfits: why weights that were found cannot take their tensors.
     faults: what is wrong with the file itself, or not to be read."""
 
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
+    unusable: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -59,7 +63,7 @@ class LoRAMatch:
     @property
     def report(self) -> str:
         """One line: n of m keys applied, and which were not."""
-        total = len(self.names) + len(self.unmatched)
+        total = len(self.names) + len(self.unmatched) + len(self.unusable)
         line = f"{len(self.names)} of {total} keys applied"
         if self.others:
             line += (
@@ -70,7 +74,23 @@ class LoRAMatch:
         if self.unmatched:
             some = ", ".join(self.unmatched[:3]) + (" ..." if len(self.unmatched) > 3 else "")
             line += f"; not applied: {some}{_why(self.unmatched)}"
+        if self.unusable:
+            keys = "1 key" if len(self.unusable) == 1 else f"{len(self.unusable)} keys"
+            line += f"; {keys} cannot be applied: {self.reasons}"
         return line
+
+    @property
+    def reasons(self) -> str:
+        """Why what is unusable is, each layer once."""
+        reasons = list(dict.fromkeys(self.unusable.values()))
+        more = f" (and {len(reasons) - 3} layers more)" if len(reasons) > 3 else ""
+        return "; ".join(reasons[:3]) + more
+
+    def leave(self, names: Iterable[str], reason: str) -> None:
+        """Takes tensors out of what is applied."""
+        for name in names:
+            del self.names[name]
+            self.unusable[name] = reason
 
 
 def match(
@@ -175,31 +195,35 @@ def _check_kinds(
         groups.setdefault(module, {})[what] = name
     for module, names in groups.items():
         has = {kind: _complete(lists, names) for kind, lists in _KINDS.items() if _touches(lists, names)}
+        own = {what: name for what, name in names.items() if what not in _ALONE}
         if not has:
-            if names.keys() == {"alpha"}:
-                found.unmatched.append(names["alpha"])
-                del found.names[names["alpha"]]
-            elif not names.keys() & {"diff_b", "diff_m"}:
-                found.faults.append(f"there is no change that {', '.join(names.values())} goes with")
+            if own.keys() == {"alpha"}:
+                found.unmatched.append(own["alpha"])
+                del found.names[own["alpha"]]
+            elif own:
+                found.leave(own.values(), f"there is no change that {', '.join(own.values())} goes with")
             continue
         if len(has) > 1:
             found.faults.append(f"{module} is changed in two ways at once, by {' and '.join(has)}")
             continue
         ((kind, complete),) = has.items()
         if not complete:
-            found.faults.append(
-                f"the {kind} of {module} is incomplete, the file has only {', '.join(names.values())}"
+            found.leave(
+                own.values(),
+                f"the {kind} of {module} is incomplete, the file has only {', '.join(own.values())}",
             )
             continue
         if f"{module}.weight" not in weights and kind != "difference":
             found.misfits.append(
                 f"{next(iter(names.values()))} changes a weight that the model does not have"
             )
-        elif kind in _SIZES:
-            weight, made = weights[f"{module}.weight"], {what: shapes[name] for what, name in names.items()}
-            if not _SIZES[kind](made, weight):
-                sizes = ", ".join(f"{name} {list(shapes[name])}" for name in names.values())
-                found.misfits.append(f"{sizes} do not make up the model's {list(weight)}")
+            continue
+        weight, made = weights.get(f"{module}.weight", ()), {what: shapes[name] for what, name in own.items()}
+        if problem := lora_sizes.disagreement(kind, made, weight):
+            found.leave(own.values(), f"the {kind} of {module} cannot be used, {problem}")
+        elif not lora_sizes.fits(kind, made, weight):
+            sizes = ", ".join(f"{name} {list(shapes[name])}" for name in own.values())
+            found.misfits.append(f"{sizes} do not make up the model's {list(weight)}")
         if kind == "OFT" and "rescale" in names and len(shapes[names["oft_blocks"]]) == 3:
             found.faults.append("it is OFT with learnt scales (rescale), which cannot be read here")
 
@@ -210,39 +234,6 @@ def _touches(lists: list[tuple[str, ...]], names: Collection[str]) -> bool:
 
 def _complete(lists: list[tuple[str, ...]], names: Collection[str]) -> bool:
     return any(all(what in names for what in one) for one in lists)
-
-
-_Shapes = Mapping[str, tuple[int, ...]]
-
-
-def _loha_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
-    if "hada_t1" in parts or "hada_t2" in parts:  # the factors of a convolution: ranks first
-        return "hada_t1" in parts and "hada_t2" in parts and parts["hada_w1_a"][-1] == weight[0]
-    pairs = [(parts[f"hada_w{i}_a"], parts[f"hada_w{i}_b"]) for i in (1, 2)]
-    return all(a[0] == weight[0] and b[1] == math.prod(weight[1:]) for a, b in pairs)
-
-
-def _lokr_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
-    def size(i: int) -> int:
-        if f"lokr_w{i}" in parts:
-            return math.prod(parts[f"lokr_w{i}"])
-        a, b, core = parts[f"lokr_w{i}_a"], parts[f"lokr_w{i}_b"], parts.get(f"lokr_t{i}")
-        return a[0] * b[1] if core is None else a[1] * b[1] * math.prod(core[2:])
-
-    return size(1) * size(2) == math.prod(weight)
-
-
-def _oft_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
-    blocks = parts["oft_blocks"]
-    return len(blocks) in (3, 4) and blocks[-3] * blocks[-2] == weight[0]
-
-
-def _glora_fits(parts: _Shapes, weight: tuple[int, ...]) -> bool:
-    sides = {*parts["b1.weight"], *parts["b2.weight"]}
-    return weight[0] in sides and math.prod(weight[1:]) in sides
-
-
-_SIZES = {"LoHa": _loha_fits, "LoKr": _lokr_fits, "OFT": _oft_fits, "GLoRA": _glora_fits}
 
 
 def _why(unmatched: list[str]) -> str:

@@ -190,7 +190,7 @@ def _open(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path} is neither a file nor a folder")
     if shard := shard_of(path.name):
-        index = next((i for i in _indices(path.parent) if path.name in _weight_map(i).values()), None)
+        index = next((i for i in _indices(path.parent) if path.name in read_weight_map(i).values()), None)
         entries = _indexed(index) if index else _joined(path.parent, _set_of(shard))
         return Checkpoint(path, entries, "sharded " + next(iter(entries.values())).file.format)
     file = open_file(path)
@@ -266,7 +266,7 @@ def _joined(folder: Path, which: tuple[str, str, str]) -> dict[str, _Entry]:
     }
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def read_weight_map(index: Path) -> dict[str, str]:
     """Names of tensors to those of their shards, files in the index's own folder."""
     names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
@@ -292,7 +292,7 @@ def _is_file_name(text: str) -> bool:
 
 def _indexed(index: Path) -> dict[str, _Entry]:
     """The tensors of a set of shards with an index file."""
-    names = _weight_map(index)
+    names = read_weight_map(index)
     shards: dict[str, dict[str, _Entry]] = {}
     for shard in sorted(set(names.values())):
         if not (index.parent / shard).is_file():

@@ -56,9 +56,11 @@ class SafetensorsFile:
                 raise CheckpointError(f"{self.path} has a broken header: it claims {length:,} bytes for it")
             try:
                 header = parse(file.read(length))
+                if not isinstance(header, dict):
+                    raise ValueError("it is no object")
                 metadata = header.pop("__metadata__", None)
                 end = max((_checked(name, entry) for name, entry in header.items()), default=0)
-            except (ValueError, AttributeError) as error:
+            except ValueError as error:
                 raise CheckpointError(
                     f"{self.path} has a broken header ({error}): it is no safetensors file, or damaged"
                 ) from None

@@ -7,7 +7,7 @@ read from it.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,12 @@ class Stamp:
             f"{self.path} was changed after it was opened{sizes}. Wait until it is whole, and queue the prompt again: "
             "the file is then loaded anew"
         )
+
+
+def check_mapped(stamps: Iterable[Stamp]) -> None:
+    """`Stamp.check_mapped` of several files."""
+    for stamp in stamps:
+        stamp.check_mapped()
 
 
 class MappedFile:

@@ -57,7 +57,7 @@ class TorchFile:
             ) from None
         except CheckpointError:
             raise
-        except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, EOFError, MemoryError) as error:
+        except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise CheckpointError(
                 f"{path} is {broken(self._file.size)} ({_first_line(error)}): download it again"
             ) from None
@@ -166,6 +166,8 @@ def _start_of(file: Any, record: zipfile.ZipInfo) -> int:
     if len(header) < 30 or not header.startswith(_ZIP):
         raise ValueError("a record of it is not where it should be")
     name, extra = (int.from_bytes(header[place : place + 2], "little") for place in (26, 28))
+    if file.read(name) != record.orig_filename.encode("utf-8" if record.flag_bits & 0x800 else "cp437"):
+        raise ValueError("a record of it lies in the place of another")
     return record.header_offset + 30 + name + extra
 
 
