@@ -1,6 +1,7 @@
-"""A small tokenizer folder in the layout of google/umt5-xxl, for the demo and the tests."""
+"""A small tokenizer folder in the layout of google/umt5-xxl, for the demo, the tests and the miniatures."""
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 from wan_models.config import NEGATIVE_PROMPT
@@ -16,14 +17,17 @@ WORDS = (
 SPECIAL = ["<pad>", "</s>", "<s>", "<unk>"]  # ids 0 to 3, as in umt5
 
 
-def write_tokenizer(folder: Path) -> int:
-    """Writes the folder (made where absent) and returns the number of tokens."""
+def write_tokenizer(folder: Path, words: str = WORDS, phrases: Sequence[str] = ()) -> int:
+    """Writes the folder (made where absent) and returns the number of tokens.
+
+    words: with blanks between them, tokens at a word's beginning. phrases: tokens anywhere: Chinese has no blanks."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    characters = sorted(set(string.printable.strip() + NEGATIVE_PROMPT))
+    characters = sorted({*string.printable.strip(), *NEGATIVE_PROMPT} - {*phrases})
     pieces = [(token, 0.0) for token in SPECIAL]
-    pieces += [("▁" + word, -4.0) for word in WORDS.split()]  # likelier than their letters one by one
+    pieces += [("▁" + word, -4.0) for word in words.split()]  # likelier than their letters one by one
+    pieces += [(phrase, -4.0) for phrase in phrases]
     pieces += [("▁", -6.0), *((character, -8.0) for character in characters)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -20,7 +20,7 @@ from devhost.setup_host import HOST, install_host
 
 repair_torchvision()
 
-SLOW_FOLDERS = ("browser", "client", "demo", "host")
+SLOW_FOLDERS = ("browser", "client", "demo", "host", "quality")
 
 
 def pytest_configure(config):

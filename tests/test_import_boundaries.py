@@ -30,7 +30,8 @@ BESIDE = {
     "devhost": (set(), set()),
     "client": (set(), {"devhost", "wan_models"}),
     "demo": (set(), {"devhost", "wan_models"}),
-    "bench": (HOST, {"devhost", "wan_models"}),
+    "training": (set(), {"demo", "wan_models"}),
+    "bench": (HOST, {"devhost", "training", "wan_models"}),
     "generate.py": (set(), {"client"}),
 }
 """Run by themselves with the repository on sys.path: other rooms are imported by their names."""

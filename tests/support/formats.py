@@ -2,15 +2,14 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
-import gguf
 import numpy as np
-import torch
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
 
+from training import copies
+from training.copies import quantized
 from wan_models.checkpoints.gguf_blocks import BLOCKS
 from wan_models.checkpoints.keys import to_foreign
 
@@ -21,14 +20,10 @@ _K_SCALES = {
 }  # fmt: skip
 
 
-def is_matrix(name, weight):
-    return weight.dim() == 2 and "norm" not in name and "pos_embedding" not in name
-
-
 def packed(weight, kind):
     """Blocks of a weight, uint8 [rows, bytes]; of the K formats, which nobody packs in Python, random ones."""
     if kind not in _K_SCALES:
-        return quantize(weight.float().numpy(), GGMLQuantizationType[kind])
+        return quantized(weight, kind)
     rows, columns = weight.shape
     chance = np.random.default_rng(rows * columns)
     raw = chance.integers(0, 256, (rows, columns // BLOCKS[kind].values, BLOCKS[kind].bytes), dtype=np.uint8)
@@ -38,60 +33,8 @@ def packed(weight, kind):
     return raw.reshape(rows, -1)
 
 
-def write_gguf(path: Path, state, kind, architecture="wan", fields=()):
-    """A GGUF file with matrices packed as `kind` and the rest as F32; returns the weights that it holds."""
-    writer = gguf.GGUFWriter(path, architecture)
-    for add, *arguments in fields:
-        getattr(writer, add)(*arguments)
-    left = {}
-    for name, weight in state.items():
-        values = weight.float().contiguous().numpy()
-        if (
-            kind not in ("F32", "F16")
-            and is_matrix(name, weight)
-            and weight.shape[1] % BLOCKS[kind].values == 0
-        ):
-            raw = packed(weight, kind)
-            writer.add_tensor(name, raw, raw_dtype=GGMLQuantizationType[kind])
-            values = dequantize(raw, GGMLQuantizationType[kind])
-        else:
-            if kind == "F16" and is_matrix(name, weight):
-                values = values.astype(np.float16)
-            if values.ndim > 4:  # as converters do
-                writer.add_array(f"comfy.gguf.orig_shape.{name}", list(values.shape))
-                writer.add_tensor(name, values.reshape(values.shape[0], -1))
-            else:
-                writer.add_tensor(name, values)
-        left[name] = torch.from_numpy(np.asarray(values, dtype=np.float32)).reshape(weight.shape).clone()
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return left
-
-
-def write_scaled_fp8(path: Path, state, dtype=torch.float8_e4m3fn, style="older", prefix="", extra=None):
-    """Scaled fp8 as the host's repackaged files have it; returns the weights that it holds."""
-    out, left = dict(extra or {}), {}
-    for name, weight in state.items():
-        if not is_matrix(name, weight):
-            out[prefix + name] = left[name] = weight.float().contiguous()
-            continue
-        scale = weight.float().abs().amax() / torch.finfo(dtype).max
-        out[prefix + name] = (weight.float() / scale).to(dtype)
-        left[name] = out[prefix + name].float() * scale
-        module = prefix + name.removesuffix(".weight")
-        if style == "older":
-            out[f"{module}.scale_weight"] = scale
-            out[f"{module}.scale_input"] = torch.tensor(1.0)
-        else:
-            described = json.dumps({"format": str(dtype).removeprefix("torch.")}).encode()
-            out[f"{module}.comfy_quant"] = torch.tensor(list(described), dtype=torch.uint8)
-            out[f"{module}.weight_scale"] = scale
-    if style == "older":
-        out[f"{prefix}scaled_fp8"] = torch.empty(2, dtype=dtype)
-    save_file(out, path)
-    return left
+write_gguf = partial(copies.write_gguf, pack=packed)
+write_scaled_fp8 = copies.write_scaled_fp8
 
 
 def write_diffusers(folder: Path, scheme, state, config=None):

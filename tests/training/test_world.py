@@ -1,0 +1,121 @@
+"""The drawn world: what is drawn is what is measured, and captions say it."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from training.videos import anything, objects
+from training.world.faces import SAMPLE_RATE, Face, loudness, voice
+from training.world.figures import Figure
+from training.world.measure import look, obeyed, psnr
+from training.world.objects import BACKGROUNDS, COLOURS, SHAPES, Objects, is_held_out
+from training.world.words import DIRECTIONS, WORDS, caption, some_facts, vocabulary
+
+ALL = [(kind, motion) for kind in SHAPES for motion in DIRECTIONS]
+
+
+@pytest.mark.parametrize(("kind", "motion"), ALL)
+def test_what_is_drawn_is_seen(kind, motion, seed):
+    rng = random.Random(seed)
+    colour = rng.choice(list(COLOURS))
+    facts = {
+        "kind": kind, "motion": motion, "colour": colour, "speed": rng.choice(["slow", "fast"]),
+        "background": rng.choice([name for name in BACKGROUNDS if name != colour]),
+        "size": rng.choice(["small", "large"]),
+    }  # fmt: skip
+    video = Objects.of_facts(facts, rng).frames(17, 96, 96)
+    assert video.shape == (17, 96, 96, 3) and video.min() >= 0 and video.max() <= 1
+    seen = look(video)
+    assert obeyed(seen, facts, ("kind", "colour", "background", "motion")), (seen, facts)
+    assert abs(max(seen.travel, key=abs)) == pytest.approx(
+        {"slow": 0.25, "fast": 0.52}[facts["speed"]], abs=0.06
+    )
+
+
+def test_noise_and_empty_pictures_show_nothing(seed):
+    assert look(torch.full((5, 32, 32, 3), 0.5)).kind == ""
+    noise = look(torch.rand(9, 96, 96, 3))
+    assert not noise.motion
+
+
+def test_held_out_facts_are_never_drawn():
+    seen = [Objects.draw(random.Random(i)).facts for i in range(400)]
+    assert not any(is_held_out(facts) for facts in seen)
+    share = sum(
+        is_held_out({"kind": kind, "colour": colour, "motion": motion})
+        for kind, motion in ALL
+        for colour in COLOURS
+    ) / (len(ALL) * len(COLOURS))
+    assert 0.1 < share < 0.2
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_captions_tell_the_facts(language, seed):
+    rng = random.Random(seed)
+    for draw in (Objects.draw, lambda r: Face.draw(r, 3), Figure.draw):
+        facts = draw(rng).facts
+        text = caption(facts, rng, language)
+        for aspect, value in facts.items():
+            assert WORDS[aspect][value][language == "zh"].lower() in text.lower()
+    part = some_facts(facts, rng)
+    assert set(part.items()) <= set(facts.items())
+
+
+def test_all_words_of_captions_are_in_the_vocabulary(seed):
+    english, chinese = vocabulary()
+    rng = random.Random(seed)
+    for _ in range(200):
+        facts = some_facts(Objects.draw(rng).facts, rng)
+        assert set(re.findall(r"\w+", caption(facts, rng, "en"))) <= {
+            *english,
+            *(word.capitalize() for word in english),
+        }
+        left = caption(facts, rng, "zh")
+        for word in sorted(chinese, key=len, reverse=True):
+            left = left.replace(word, "")
+        assert left == ""
+
+
+def test_the_same_number_is_the_same_video():
+    for draw in (objects, anything):
+        (one, facts), (other, same) = draw(5, 5, 32, 32), draw(5, 5, 32, 32)
+        assert torch.equal(one, other) and facts == same
+        assert not torch.equal(one, draw(6, 5, 32, 32)[0])
+
+
+def test_mouth_opens_with_the_voice(seed):
+    rng = random.Random(seed)
+    opening = loudness(rng, 48)
+    sound = voice(opening, rng)
+    assert len(sound) == 48 * SAMPLE_RATE // 16 and np.abs(sound).max() <= 1
+    heard = np.sqrt((sound.reshape(48, -1) ** 2).mean(axis=1))
+    assert np.corrcoef(heard, opening)[0, 1] > 0.9
+    face = Face.of_facts(
+        {"kind": "face", "colour": "red", "background": "blue", "motion": "talk"}, rng, opening
+    )
+    video = face.frames(48, 96, 96)
+    dark = (video.amax(dim=-1) < 0.3).flatten(1).sum(dim=1).numpy()
+    assert np.corrcoef(dark, opening)[0, 1] > 0.9
+    assert torch.equal(face.frames(4, 96, 96, first=20), video[20:24])
+
+
+def test_figure_is_where_its_joints_are(seed):
+    figure = Figure.draw(random.Random(seed))
+    masks = figure.masks(9, 96, 96)
+    poses = figure.poses(9, 96, 96)
+    for i in range(9):
+        for x, y in figure.joints(i / 8, 96, 96)[:14]:
+            around = masks[i, max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3]
+            assert not around.numel() or around.max() == 1
+    assert (poses.amax(-1) > 0.1).float().mean() < 0.12  # a skeleton is thin
+    outside = (masks == 0)[..., None]
+    difference = (figure.frames(9, 96, 96) - figure.backgrounds(9, 96, 96)) * outside
+    assert difference.abs().max() <= 0.02  # the last of a smooth edge
+    assert figure.faces(3).shape == (3, 64, 64, 3)
+
+
+def test_psnr():
+    assert psnr(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20, abs=1e-4)

@@ -1,0 +1,172 @@
+"""Training of diffusion models: flow matching (arXiv 2210.02747) at the official shift, each in its noise range."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from wan_models.config import NEGATIVE_PROMPT, DiTConfig
+from wan_models.dit.base import WanModel
+from wan_models.families import Release
+from wan_models.models import build_network
+from wan_models.random_weights import random_state
+from wan_models.text.encoder import TextEncoder
+
+from .clips import Clips
+from .loop import Schedule, train
+from .world.words import Facts, caption, some_facts
+
+_UNTOLD, _WRONG = 0.1, 0.15
+"""Shares of videos with an empty or with the negative caption, and with that of another video. People's captions are
+wrong now and then too: this is what guidance is for."""
+
+
+@dataclass(frozen=True)
+class NoiseRange:
+    """Noise levels from `low` to `high`, drawn as dense as a schedule of this shift has them."""
+
+    low: float
+    high: float
+    shift: float
+
+    @classmethod
+    def of_experts(cls, release: Release) -> tuple["NoiseRange", "NoiseRange"]:
+        """Of the high-noise and of the low-noise expert."""
+        boundary = release.boundary
+        assert boundary is not None
+        return cls(boundary, 1.0, release.shift), cls(0.0, boundary, release.shift)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Noise levels [count], spread evenly over the range's part of a schedule."""
+        low, high = (s / (self.shift - (self.shift - 1) * s) for s in (self.low, self.high))
+        even = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        uniform = low + (high - low) * even[torch.randperm(count, generator=generator)]
+        return self.shift * uniform / (1 + (self.shift - 1) * uniform)
+
+
+class TextRows:
+    """Captions as a model sees them, without the cost of their padding: all rows of it are alike, so cross-attention
+    counts one of them as many times as it is there."""
+
+    def __init__(self, encoder: TextEncoder, text_len: int) -> None:
+        self._encoder, self._text_len = encoder, text_len
+        self.rows, self._bias = 0, torch.empty(0)
+
+    @torch.no_grad()
+    def __call__(self, captions: list[str]) -> Tensor:
+        """Captions -> features [B, rows, C], the last row of each zero; to be attended to by `attention`."""
+        ids, mask = self._encoder.tokenizer(captions)
+        self.rows = int(mask.sum(dim=1).max()) + 1
+        ids, mask = ids[:, : self.rows], mask[:, : self.rows]
+        lengths = mask.sum(dim=1, keepdim=True)
+        times = (self._text_len - lengths) / (self.rows - lengths)
+        self._bias = torch.where(mask > 0, 0.0, times.log())[:, None, None]
+        return self._encoder.network(ids, mask) * mask[..., None]
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        """An `Attention` for a batch whose captions were the last ones."""
+        bias = self._bias.to(q.dtype) if k.shape[1] == self.rows else None
+        q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (q, k, v))
+        return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h l d -> b l (h d)")
+
+
+def captions_for(facts: Sequence[Facts], rng: random.Random, everything: Sequence[Facts]) -> list[str]:
+    """A caption for each video: a right one mostly."""
+    nothing = rng.choice(["", "", "", NEGATIVE_PROMPT])
+
+    def one(true: Facts) -> str:
+        chance = rng.random()
+        if chance < _UNTOLD:
+            return nothing
+        told = rng.choice(everything) if chance < _UNTOLD + _WRONG else true
+        return caption(some_facts(told, rng), rng)
+
+    return [one(true) for true in facts]
+
+
+def make_expert(
+    name: str,
+    start: WanModel,
+    clips: Clips,
+    encoder: TextEncoder,
+    noise: NoiseRange,
+    schedule: Schedule,
+    folder: Path,
+    begun: float = 0.0,
+) -> WanModel:
+    """A trained diffusion model, with the weights of `start` to begin with.
+
+    begun: share of the videos whose first latent frame is given, at timestep 0 (TI2V-5B)."""
+    model, config = start, start.config
+    model.compute_dtype = torch.bfloat16
+    model.requires_grad_(True)
+    text = TextRows(encoder, config.text_len)
+    batch = 32
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
+        rows = torch.randint(len(clips.latents), (batch,), generator=generator)
+        latents = clips.latents[rows].float()
+        sigma = noise.draw(batch, generator)
+        drawn = torch.randn(latents.shape, generator=generator)
+        level = sigma.view(-1, 1, 1, 1, 1)
+        noisy = torch.lerp(latents, drawn, level)
+        if clips.y is not None:
+            noisy = torch.cat([noisy, clips.y[rows].float()], dim=1)
+        t = (sigma * 1000)[:, None].repeat(1, latents.shape[2])
+        is_begun = torch.rand(batch, generator=generator) < begun
+        t[is_begun, 0] = 0
+        noisy[is_begun, :, 0] = latents[is_begun, :, 0]
+        context = text(captions_for([clips.facts[row] for row in rows], rng, clips.facts))
+        model.config = replace(config, text_len=text.rows)  # padding is counted, not computed
+        velocity = model(noisy, t, context, attention=text.attention)
+        error = (velocity - (drawn - latents)) ** 2
+        return error[:, :, 1:].mean() if begun else error.mean()
+
+    train(name, model, loss, schedule, folder)
+    model.config = config
+    return model.requires_grad_(False)
+
+
+def fresh(config: DiTConfig, seed: int) -> WanModel:
+    """A model with weights to learn from: as the official code starts, so that its velocity is zero at first."""
+    model = build_network(config).to_empty(device="cpu")
+    model.load_state_dict(random_state(lambda: type(model)(config), seed))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1.0)
+            elif "modulation" in name:
+                parameter.normal_(std=config.dim**-0.5, generator=generator)
+            elif name.startswith(("time_embedding", "text_embedding")):
+                parameter.normal_(std=0.02 if "time" in name else config.text_dim**-0.5, generator=generator)
+            elif parameter.dim() > 1:
+                fan = parameter[0].numel() + parameter.shape[0]
+                parameter.uniform_(-math.sqrt(6 / fan), math.sqrt(6 / fan), generator=generator)
+        nn.init.zeros_(model.head.head.weight)
+    return model
+
+
+def begun_as(model: WanModel, config: DiTConfig, seed: int) -> WanModel:
+    """A model that begins with the weights of another one, where both have them; channels that only it takes in beside
+    the latents count for nothing at first."""
+    made = fresh(config, seed)
+    state, known = made.state_dict(), model.state_dict()
+    for name, weight in known.items():
+        if name in state and state[name].shape == weight.shape:
+            state[name] = weight
+    if config.out_dim == model.config.out_dim and config.in_dim > model.config.in_dim:
+        wide = torch.zeros_like(state["patch_embedding.weight"])
+        wide[:, : model.config.in_dim] = known["patch_embedding.weight"]
+        state["patch_embedding.weight"] = wide
+    made.load_state_dict(state)
+    return made

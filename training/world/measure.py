@@ -1,0 +1,99 @@
+"""What is to be seen in a video of an object, by image analysis alone: no network looks at it."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .canvas import Canvas, Colour
+from .objects import BACKGROUNDS, COLOURS, SHAPES, draw_shape
+
+_DIFFERENT = 0.28
+"""Distance of a pixel's colour from the background's, from which it belongs to the object."""
+_TEMPLATE = 32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a video shows; `kind`, `colour` and `motion` are empty where no object is there.
+
+    travel: way of the object between the first and the last fifth of the video, as shares of width and height."""
+
+    kind: str
+    colour: str
+    background: str
+    motion: str
+    travel: tuple[float, float]
+
+
+def look(video: Tensor) -> Seen:
+    """What is in a video [T, H, W, 3] in 0..1."""
+    rim = torch.cat([video[:, :2].flatten(0, 2), video[:, -2:].flatten(0, 2), video[:, :, :2].flatten(0, 2)])
+    background = rim.median(dim=0).values
+    masks = (video - background).norm(dim=-1) > _DIFFERENT
+    seen = [i for i, mask in enumerate(masks) if mask.float().mean() > 0.005]
+    name = _nearest(background, BACKGROUNDS)
+    if not seen:
+        return Seen("", "", name, "", (0.0, 0.0))
+    colour = _nearest(video[masks].median(dim=0).values, COLOURS)
+    votes = [_shape(masks[i]) for i in seen]
+    kind = max(set(votes), key=votes.count)
+    part = max(1, len(seen) // 5)
+    first = torch.stack([_centre(masks[i]) for i in seen[:part]]).mean(dim=0)
+    last = torch.stack([_centre(masks[i]) for i in seen[-part:]]).mean(dim=0)
+    across, down = (last - first).tolist()
+    if max(abs(across), abs(down)) < 0.1:
+        motion = ""
+    elif abs(across) > abs(down):
+        motion = "right" if across > 0 else "left"
+    else:
+        motion = "down" if down > 0 else "up"
+    return Seen(kind, colour, name, motion, (across, down))
+
+
+def obeyed(
+    seen: Seen, facts: dict[str, str], aspects: tuple[str, ...] = ("kind", "colour", "motion")
+) -> bool:
+    """Whether a video shows the facts of these aspects."""
+    return all(getattr(seen, aspect) == facts[aspect] for aspect in aspects)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures or videos in 0..1."""
+    return float(-10 * torch.log10(F.mse_loss(a.float(), b.float()).clamp_min(1e-12)))
+
+
+def _nearest(colour: Tensor, palette: dict[str, Colour]) -> str:
+    return min(palette, key=lambda name: float((colour - torch.tensor(palette[name])).norm()))
+
+
+def _centre(mask: Tensor) -> Tensor:
+    """Of a mask [H, W], as shares of width and height."""
+    rows, columns = mask.nonzero().float().mean(dim=0)
+    return torch.stack([columns / mask.shape[1], rows / mask.shape[0]])
+
+
+def _cropped(mask: Tensor) -> Tensor:
+    """What a mask [H, W] holds, fitted into a square of `_TEMPLATE`."""
+    rows, columns = mask.nonzero(as_tuple=True)
+    part = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].float()[None, None]
+    return F.interpolate(part, (_TEMPLATE, _TEMPLATE), mode="bilinear")[0, 0] > 0.5
+
+
+@cache
+def _templates() -> dict[str, Tensor]:
+    shapes = {}
+    for kind in SHAPES:
+        canvas = Canvas(96, 96, (0.0, 0.0, 0.0))
+        draw_shape(canvas, kind, (48.0, 48.0), 24.0, (1.0, 1.0, 1.0))
+        shapes[kind] = _cropped(canvas.pixels().mean(dim=-1) > 0.5)
+    return shapes
+
+
+def _shape(mask: Tensor) -> str:
+    """The shape that fits a mask best."""
+    crop = _cropped(mask)
+    fit = {kind: ((crop & shape).sum() / (crop | shape).sum()).item() for kind, shape in _templates().items()}
+    return max(fit, key=lambda kind: fit[kind])

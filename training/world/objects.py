@@ -1,0 +1,102 @@
+"""Objects that cross the picture: a shape of one colour before a plain background."""
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .canvas import Canvas, Colour, Point, shaded
+from .words import DIRECTIONS, WORDS, Facts
+
+COLOURS: dict[str, Colour] = {
+    "red": (0.86, 0.10, 0.12), "orange": (0.97, 0.52, 0.08), "yellow": (0.96, 0.90, 0.16), "green": (0.12, 0.62, 0.20),
+    "blue": (0.12, 0.25, 0.85), "purple": (0.58, 0.18, 0.72),
+}  # fmt: skip
+BACKGROUNDS: dict[str, Colour] = {
+    "black": (0.06, 0.06, 0.07), "white": (0.94, 0.94, 0.93), "grey": (0.52, 0.52, 0.53), "green": (0.45, 0.75, 0.45),
+    "blue": (0.50, 0.68, 0.93),
+}  # fmt: skip
+SHAPES = ("ball", "square", "triangle", "star")
+_TRAVEL = {"slow": 0.3, "fast": 0.62}
+"""Way of an object in a video, as a share of the picture."""
+_RADIUS = {"small": 0.11, "large": 0.18}
+_STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+
+
+def is_held_out(facts: Facts) -> bool:
+    """Whether these facts together are kept from training: a seventh of all kinds, colours and motions, for tests."""
+    at = SHAPES.index(facts["kind"]), list(COLOURS).index(facts["colour"]), DIRECTIONS.index(facts["motion"])
+    return (at[0] + 2 * at[1] + 3 * at[2]) % 7 == 0
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A video of an object that crosses the picture.
+
+    facts: all aspects. start: centre in the middle of the way, as shares of width and height."""
+
+    facts: Facts
+    middle: Point
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> "Objects":
+        """One by chance, of those that are not held out."""
+        colour = rng.choice(list(COLOURS))
+        facts = {
+            "kind": rng.choice(SHAPES),
+            "colour": colour,
+            "background": rng.choice([name for name in BACKGROUNDS if name != colour]),
+            "motion": rng.choice(DIRECTIONS),
+            "speed": rng.choice(list(WORDS["speed"])),
+            "size": rng.choice(list(WORDS["size"])),
+        }
+        return cls.draw(rng) if is_held_out(facts) else cls.of_facts(facts, rng)
+
+    @classmethod
+    def of_facts(cls, facts: Facts, rng: random.Random) -> "Objects":
+        """A video that all these facts are true of; where the object is, is left to chance."""
+        radius, travel = _RADIUS[facts["size"]], _TRAVEL[facts["speed"]]
+        along, across = max(0.02, 0.48 - radius - travel / 2), max(0.02, 0.46 - radius)
+        shift = {True: rng.uniform(-along, along), False: rng.uniform(-across, across)}
+        is_across = facts["motion"] in ("left", "right")
+        return cls(facts, (0.5 + shift[is_across], 0.5 + shift[not is_across]))
+
+    def frames(self, count: int, width: int, height: int) -> Tensor:
+        """[count, height, width, 3] in 0..1."""
+        return torch.stack(list(self._frames(count, width, height)))
+
+    def _frames(self, count: int, width: int, height: int) -> Iterator[Tensor]:
+        facts = self.facts
+        across, down = _STEPS[facts["motion"]]
+        for i in range(count):
+            way = _TRAVEL[facts["speed"]] * (i / max(1, count - 1) - 0.5)
+            centre = (self.middle[0] + across * way) * width, (self.middle[1] + down * way) * height
+            canvas = Canvas(width, height, BACKGROUNDS[facts["background"]])
+            draw_shape(
+                canvas,
+                facts["kind"],
+                centre,
+                _RADIUS[facts["size"]] * min(width, height),
+                COLOURS[facts["colour"]],
+            )
+            yield canvas.pixels()
+
+
+def draw_shape(canvas: Canvas, kind: str, centre: Point, radius: float, colour: Colour) -> None:
+    """One of `SHAPES` that reaches about `radius` pixels from its centre."""
+    x, y = centre
+    if kind == "ball":
+        canvas.ellipse(centre, (radius, radius), colour)
+        light = radius * 0.35
+        canvas.ellipse((x - light, y - light), (radius * 0.22, radius * 0.22), shaded(colour, 1.6))
+        return
+    corners = {"square": 4, "triangle": 3, "star": 10}[kind]
+    points = []
+    for i in range(corners):
+        angle = 2 * math.pi * (i + 0.5 * (kind == "square")) / corners - math.pi / 2
+        reach = radius * {"square": 1.22, "triangle": 1.2, "star": (1.25, 0.52)[i % 2]}[kind]
+        points.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
+    canvas.polygon(points, colour)
