@@ -1,5 +1,6 @@
 """Choosing frames, against the official choice; reading them and sound, against what was written and a plain decode."""
 
+import gc
 import itertools
 import re
 import struct
@@ -174,6 +175,37 @@ def test_a_start_late_in_a_file_decodes_few_frames(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "decode", counted)
     assert len(list(read_frames(index, [190, 191]))) == 2
     assert len(decoded) < 30
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_frames_are_those_that_decord_gives_in_order(tmp_path, group):
+    """decord is what the official preprocessing reads with; docs/numerics.md has where it is wrong. Levels are equal,
+    too, where chroma has no fields."""
+    decord = pytest.importorskip("decord")
+    codec, options, endings = GROUPS[group]
+    path = tmp_path / f"clip.{endings.split()[0]}"
+    write_coded(path, codec, options)
+    reader, index = decord.VideoReader(str(path)), read_index(path)
+    theirs = np.stack([reader.next().asnumpy() for _ in range(len(reader))]).astype(int)
+    assert len(theirs) == len(index.times)
+    for fps, start in ((0, 0.0), (12.5, 0.4), (10, 0.16)):
+        chosen = index.choose(fps, start)
+        for number, frame in zip(chosen, read_frames(index, chosen), strict=True):
+            apart = np.abs(theirs - frame).mean((1, 2, 3))
+            assert apart.argmin() == number and (apart[number] == 0 or group == "interlaced")
+
+
+def test_frames_that_were_read_leave_memory_at_once(tmp_path):
+    write_coded(tmp_path / "clip.mp4", "libx264", {"g": "8"}, frames=200)
+    frames = read_frames(read_index(tmp_path / "clip.mp4"), list(range(200)))
+    gc.collect()
+    gc.disable()  # it would find, now and then, what is only kept by referring to itself
+    try:
+        assert len(list(itertools.islice(frames, 150))) == 150
+        kept = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 75  # as many as a decoder's threads hold, at most
 
 
 def damage(path, number, ending):
