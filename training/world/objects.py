@@ -32,6 +32,25 @@ def is_held_out(facts: Facts) -> bool:
     return (at[0] + 2 * at[1] + 3 * at[2]) % 7 == 0
 
 
+def held_out(rng: random.Random) -> Facts:
+    """All facts of a video that is held out."""
+    while not is_held_out(facts := _any_facts(rng)):
+        pass
+    return facts
+
+
+def _any_facts(rng: random.Random) -> dict[str, str]:
+    colour = rng.choice(list(COLOURS))
+    return {
+        "kind": rng.choice(SHAPES),
+        "colour": colour,
+        "background": rng.choice([name for name in BACKGROUNDS if name != colour]),
+        "motion": rng.choice(DIRECTIONS),
+        "speed": rng.choice(list(WORDS["speed"])),
+        "size": rng.choice(list(WORDS["size"])),
+    }
+
+
 @dataclass(frozen=True)
 class Objects:
     """A video of an object that crosses the picture.
@@ -44,16 +63,9 @@ class Objects:
     @classmethod
     def draw(cls, rng: random.Random) -> "Objects":
         """One by chance, of those that are not held out."""
-        colour = rng.choice(list(COLOURS))
-        facts = {
-            "kind": rng.choice(SHAPES),
-            "colour": colour,
-            "background": rng.choice([name for name in BACKGROUNDS if name != colour]),
-            "motion": rng.choice(DIRECTIONS),
-            "speed": rng.choice(list(WORDS["speed"])),
-            "size": rng.choice(list(WORDS["size"])),
-        }
-        return cls.draw(rng) if is_held_out(facts) else cls.of_facts(facts, rng)
+        while is_held_out(facts := _any_facts(rng)):
+            pass
+        return cls.of_facts(facts, rng)
 
     @classmethod
     def of_facts(cls, facts: Facts, rng: random.Random) -> "Objects":

@@ -1,0 +1,65 @@
+"""The trained miniatures, placed as releases are, and the example workflows that they run in."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from devhost.host import ROOT, Host
+
+MINIATURE = ROOT / "miniature"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A demo: an example workflow, the release that it loads, a prompt, and inputs of nodes, by their class, that fit
+    the miniature's small world."""
+
+    workflow: str
+    release: str
+    prompt: str
+    inputs: dict[str, dict[str, Any]]
+
+
+TASKS = {
+    "t2v": Task(
+        "t2v_a14b", "T2V-A14B", "A red ball moves to the right before a blue background.",
+        {"WanEmptyLatent": {"width": 96, "height": 96, "frames": 17}},
+    ),
+}  # fmt: skip
+
+
+def place_miniature(release: str, folder: Path) -> None:
+    """Puts a trained miniature together in `folder`, as the release of that name is downloaded."""
+    for part in ("shared", release):
+        shutil.copytree(MINIATURE / part, folder, dirs_exist_ok=True)
+
+
+def prompt_of(task: Task, prompt: str) -> dict[str, Any]:
+    """The API prompt of a task."""
+    graph = json.loads(
+        (ROOT / "example_workflows" / "api" / f"{task.workflow}.json").read_text(encoding="utf-8")
+    )
+    for node in graph.values():
+        node["inputs"] |= task.inputs.get(node["class_type"], {})
+        if node["class_type"] == "WanT5Encode":
+            node["inputs"]["positive"] = prompt
+    return graph
+
+
+def frames_of(host: Host, graph: Mapping[str, Any]) -> Tensor:
+    """The frames [T, H, W, 3] in 0..1 that an API prompt makes, before they are encoded as a video."""
+    kept = {
+        name: node for name, node in graph.items() if node["class_type"] not in ("CreateVideo", "SaveVideo")
+    }
+    (images,) = (node["inputs"]["images"] for node in graph.values() if node["class_type"] == "CreateVideo")
+    kept["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "frames"}}
+    files = host.outputs(host.run(kept))
+    return torch.stack([torch.from_numpy(np.array(Image.open(file))) for file in files]).float() / 255
