@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,8 @@ from processes import wait_for
 
 from wan_models.distributed.group import Group, GroupError
 from wan_models.distributed.jobs import Jobs
+from wan_models.distributed.local_ray import import_ray, use_token
 from wan_models.distributed.mesh import Layout
-from wan_models.distributed.ray_cluster import import_ray
 from wan_models.distributed.weights import LoadedModel, Recipe
 from wan_models.tools.small_models import CONFIGS, inputs_of, lora_of, write_models
 
@@ -262,6 +263,48 @@ def test_a_cancel_at_any_moment_leaves_both_sides_with_the_same_books(monkeypatc
     assert len(books.inputs) <= 4
 
 
+def test_nothing_listens_to_other_machines(shared):
+    """Ray, its helpers, the workers, torch's store, gloo, and this process itself."""
+    shared.start()
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    assert {place["pid"] for place in shared.places} <= {process.pid for process in processes}
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+        or (connection.laddr and connection.type == socket.SOCK_DGRAM)
+    ]
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening} and len(listening) > 6
+    foreign = [one for one in listening if not ip_address(one[1].removeprefix("::ffff:")).is_loopback]
+    assert not foreign
+
+
+def test_only_the_users_own_processes_are_let_in(shared):
+    shared.start()
+    folder = Path(shared._cluster._ray.folder)
+    assert folder.stat().st_mode & 0o077 == 0
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    assert token.stat().st_mode & 0o077 == 0 and len(token.read_text()) >= 32
+    stranger = "import sys; from ray._raylet import GcsClient as C; print('in', C(sys.argv[1]).internal_kv_keys(b''))"
+    address = import_ray().get_runtime_context().gcs_address
+    for mode, secret, knows in (
+        ("token", token.read_text(), True),
+        ("token", "0" * 64, False),
+        ("disabled", "", False),
+    ):
+        environment = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secret}
+        done = subprocess.run(
+            [sys.executable, "-c", stranger, address],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ("in" in done.stdout.split()) == knows, done.stderr[-3000:]
+        assert knows or "Authentication" in done.stderr
+
+
 def test_one_process_that_fails_is_named_with_its_traceback(shared, models):
     key = shared.load(recipe(models))
     given = inputs_of(CONFIGS["t2v"], 3)
@@ -332,6 +375,45 @@ def test_more_gpus_than_there_are(monkeypatch):
         Group(2).start()
 
 
+def test_a_ray_without_tokens_is_refused(monkeypatch):
+    for version in ("2.9.3", "2.51.2", "1.13.0"):
+        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__=version, is_initialized=bool))
+        with pytest.raises(ValueError, match=rf"ray {version} lets .* run code.*pip install 'ray>=2\.52'"):
+            Group(2).start()
+    for version in ("2.52.0", "2.60.0", "3.0.0.dev0"):
+        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__=version, is_initialized=bool))
+        assert import_ray().__version__ == version
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "ray._raylet", raising=False)
+    return tmp_path
+
+
+def test_the_token_is_made_for_the_user_alone(home):
+    token = home / ".ray" / "auth_token"
+    use_token(is_own=False)
+    assert not token.exists() and "RAY_AUTH_MODE" not in os.environ
+    use_token(is_own=True)
+    made = token.read_text()
+    assert token.stat().st_mode & 0o777 == 0o600 and token.parent.stat().st_mode & 0o777 == 0o700
+    assert len(made) >= 32 and os.environ["RAY_AUTH_MODE"] == "token"
+    token.chmod(0o644)  # as Ray writes it
+    del os.environ["RAY_AUTH_MODE"]
+    use_token(is_own=True)
+    assert token.stat().st_mode & 0o777 == 0o600 and token.read_text() == made
+
+
+def test_a_token_that_cannot_be_written(home):
+    (home / ".ray").write_text("in the way")
+    with pytest.raises(ValueError, match=r"could not be written to .*auth_token .*RAY_AUTH_TOKEN"):
+        use_token(is_own=True)
+
+
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match="pip install 'ray"):
@@ -347,6 +429,7 @@ def test_a_cluster_that_is_not_there():
 
 _MEMBER = """
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from wan_models.distributed.group import Group
 from wan_models.distributed.mesh import Layout
@@ -413,7 +496,7 @@ import sys, time, psutil
 from wan_models.distributed.group import Group
 group = Group(2)
 group.start()
-print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
+print(group._cluster._ray.folder, *[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
 if sys.argv[1] == "close":
     group.close()
     print("closed", flush=True)
@@ -431,7 +514,9 @@ def test_no_process_is_left(how, tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    processes = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
+    folder, *pids = owner.stdout.readline().split()
+    assert Path(folder).is_dir()
+    processes = [psutil.Process(int(pid)) for pid in pids]
     assert len(processes) > 4
     if how == "kill":
         owner.kill()
@@ -440,3 +525,4 @@ def test_no_process_is_left(how, tmp_path):
     owner.wait(60)
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive
+    wait_for(lambda: not Path(folder).exists())

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checkpoints.patches import Patch
 from .mesh import Layout
+from .store import listening_store
 from .weights import Recipe
 from .worker import Worker
 
@@ -100,8 +101,7 @@ class Actor:
         import ray.util
 
         host = ray.util.get_node_ip_address()
-        # the system picks a free port, and the store has it from then on
-        self._store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        self._store = listening_store(host)
         return host, self._store.port
 
     def connect(self, host: str, port: int) -> dict[str, Any]:

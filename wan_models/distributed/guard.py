@@ -1,21 +1,27 @@
-"""Guard of a group's processes: kills what is left of them when their owner is gone, however it went.
+"""Guard of a group's processes: kills what is left of them, and removes their files, when their owner is gone,
+however it went.
 
 Ray ends most of its processes by itself, some of its helpers only after a minute. The guard is a small process of its
 own, this file run as `python guard.py`, which reads their ids from its standard input and waits for that to end.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 
 
 class Guard:
-    """A running guard over processes, by their ids; it does its work when this process closes it or ends."""
+    """A running guard over processes, by their ids, and their folder, if they have one of their own. It does its work
+    when this process closes it or ends."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
+    def __init__(self, pids: Iterable[int], folder: str = "") -> None:
         # in a session of its own: Ctrl-C in the owner's terminal is not for it
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, __file__, *filter(None, [folder])],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(map(str, pids)) + "\n")
@@ -44,6 +50,9 @@ def main() -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+    psutil.wait_procs(processes, timeout=5)
+    for folder in sys.argv[1:]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import Any
 
 from .actor import BLAME, Outcome, pack, unpack
-from .ray_cluster import first_line, import_ray
+from .local_ray import import_ray
+from .ray_cluster import first_line
 from .watchdog import Watchdog
 
 # how long the others are given to tell what they saw when one process has failed

@@ -2,36 +2,24 @@
 
 import importlib
 import os
+import shutil
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .guard import Guard
+from .local_ray import import_ray, on_loopback, private_folder, use_token
 
-INSTALL = "pip install 'ray>=2.9'"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OBJECT_STORE_BYTES = 4 << 30
 # where there is no GPU and no number was asked for
 _CPU_PROCESSES = 2
-
-
-def import_ray() -> Any:
-    """The package ray. ValueError, with what to install, where it is not there."""
-    # Ray asks for tokens by default, and looks for the user's own only where told to before its import
-    has_token = (Path.home() / ".ray" / "auth_token").exists()
-    if has_token or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise ValueError(
-            f"working on several GPUs needs the package ray. Install it with: {INSTALL}"
-        ) from None
 
 
 def first_line(error: BaseException) -> str:
@@ -72,7 +60,8 @@ class RayCluster:
 
         if self.address or self._ray is None:
             return
-        self._guard = Guard([*(child.pid for child in psutil.Process().children(recursive=True)), *pids])
+        ray = [child.pid for child in psutil.Process().children(recursive=True)]
+        self._guard = Guard([*ray, *pids], self._ray.folder)
 
     def stop(self, actors: Iterable[Any]) -> None:
         """Ends the actors, and Ray where it was started here."""
@@ -90,6 +79,7 @@ class RayCluster:
     def _start_ray(self, ray: Any, requested: int, check_cancelled: Callable[[], None]) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        use_token(is_own=not self.address)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address:
             check_reachable(self.address)
@@ -104,7 +94,7 @@ class RayCluster:
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "_node_ip_address": "127.0.0.1",
             }
-        self._ray = _RayThread(ray, options)
+        self._ray = _RayThread(ray, options, "" if self.address else private_folder())
         self._ray.start()
         while not self._ray.has_started.wait(0.1):
             check_cancelled()
@@ -147,21 +137,26 @@ class _RayThread(threading.Thread):
     """Ray from `ray.init` to `ray.shutdown`: Linux ends Ray's processes with the thread that started them, so this one
     lives as long as they."""
 
-    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+    def __init__(self, ray: Any, options: dict[str, Any], folder: str) -> None:
         super().__init__(daemon=True, name="ray")
-        self._ray, self._options = ray, options
+        self._ray, self._options = ray, options | ({"_temp_dir": f"{folder}/ray"} if folder else {})
+        self.folder = folder
+        """Of the files of a Ray that is started here."""
         self._is_over = threading.Event()
         self.has_started = threading.Event()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
-            self._ray.init(**self._options)
+            with on_loopback() if self.folder else nullcontext():
+                self._ray.init(**self._options)
         except BaseException as error:
             self.failure = error
         self.has_started.set()
         self._is_over.wait()
         self._ray.shutdown()
+        if self.folder and self.failure is None:  # the error of a failure names files there
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def end(self) -> None:
         """Shuts Ray down; where it is just being started, as soon as it is, without waiting for that."""

@@ -29,6 +29,7 @@ from ..checkpoints.patches import Patches
 from ..checkpoints.reader import open_model
 from ..config import DiTConfig
 from ..distributed.mesh import Layout
+from ..distributed.store import listening_store
 from ..distributed.weights import LoadedModel, Recipe
 from ..distributed.worker import Worker
 from .small_models import CONFIGS, VAES, inputs_of, lora_of, write_dit, write_models
@@ -226,7 +227,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         _write_all(Path(folder), options)
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store = listening_store("127.0.0.1")
         _say(f"{options.world} processes on {torch.cuda.device_count() or 'no'} GPUs, seed {options.seed}")
         arguments = (options.world, store.port, folder, options)
         torch.multiprocessing.spawn(_process, arguments, nprocs=options.world)
