@@ -73,9 +73,14 @@ class ClipRun:
         self._parts: identity.Parts = {}
         if sampling.checkpoint_folder:
             self._parts = self._identity()
-            self._store = ClipStore(sampling.checkpoint_folder, self._parts)
-        self.done = self._store.load()[: plan.clips] if self._store else []
-        self._check_room()
+            needed = plan.frames * plan.width * plan.height * _FRAME_BYTES
+            self._store = ClipStore(sampling.checkpoint_folder, self._parts, needed)
+        try:
+            self.done = self._store.load()[: plan.clips] if self._store else []
+            self._check_room()
+        except BaseException:
+            self.close()
+            raise
         self._show = preview.callback(model, sampling.settings.steps * plan.clips)
         self._started = time.monotonic()
 
@@ -150,8 +155,14 @@ class ClipRun:
         finally:
             if self._store:
                 self._settle()
+            self.close()
         assert video is not None
         return video[:filled]
+
+    def close(self) -> None:
+        """Leaves the checkpoint folder to other runs."""
+        if self._store:
+            self._store.close()
 
     def _settle(self) -> None:
         try:

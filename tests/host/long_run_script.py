@@ -7,7 +7,10 @@ written: by name, the message of each refusal, or what came of it.
 import errno
 import io
 import json
+import logging
+import resource
 import runpy
+import subprocess
 import sys
 import tempfile
 from importlib import import_module
@@ -31,6 +34,17 @@ audio, conditioning, clip_run, clip_store, settings, identity = (
 )  # fmt: skip
 OUTPUT = Path(tempfile.mkdtemp())
 folder_paths.set_output_directory(str(OUTPUT))
+DAMAGED = {
+    "a broken note": b'{"format": 2, "par',
+    "an empty note": b"",
+    "zeros for a note": bytes(300),
+    "no text in the note": b"\xff\xfe\xfd",
+    "another note": b"[]",
+    "a note without parts": b'{"format": 2}',
+    "a note of nothing": b'{"format": 2, "parts": null}',
+    "an endless note": b"[" * 100_000,
+    "no note": None,
+}
 PARTS = {"seed": "5", "audio": "a" * 64}
 
 
@@ -125,11 +139,19 @@ def folders():
     note("run", json.dumps({"run": "c" * 64, "settings": "x"}))
     out["an old note"] = said(store)
     note("run", "{")
-    out["a broken note"] = said(store)
-    note("run", "[]")
-    out["another note"] = said(store)
-    (OUTPUT / "run" / "run.json").unlink()
-    out["no note"] = said(store)
+    (OUTPUT / "old clips").mkdir()
+    for name, text in DAMAGED.items():
+        plain = OUTPUT / "old clips" / "clip_0000.safetensors"
+        clip_store.save_file({"frames": frames}, plain)  # as an older version of the nodes wrote them
+        for folder in ("run", "old clips"):
+            (OUTPUT / folder / "run.json").unlink(missing_ok=True)
+            if text is not None:
+                (OUTPUT / folder / "run.json").write_bytes(text)
+        out[f"{name}, other seed"] = said(store, seed="6")
+        out[name] = said(store)
+        out[f"{name}, read again"] = said(store, seed="6")
+        out[f"{name}, old clips"] = said(store, "old clips")
+    out["recovered"] = len(store().load())
     store("taken over").save(1, frames)
     (OUTPUT / "taken over" / "clip_0001.safetensors").unlink()
     out["no clip"] = said(store, "taken over", seed="6")
@@ -154,6 +176,68 @@ def folders():
     for code in (errno.EACCES, errno.EROFS, errno.ENOSPC):
         with failing(clip_store.tempfile, "NamedTemporaryFile", OSError(code, "x")):
             out[f"a note with {errno.errorcode[code]}"] = said(store, "new")
+    return out
+
+
+def locks():
+    """What a second run in a folder is told, by a run of this process and of another, and when those are over."""
+    out = {}
+    first = store("both")
+    first.save(0, torch.rand(3, 4, 4, 3))
+    out["a second run"] = said(store, "both")
+    out["the first run"] = len(first.load())
+    first.close()
+    out["after it"] = said(store, "both")
+    loop = [store("both")]
+    loop.append(loop)
+    del loop  # as the frames of an error are: nobody's, and not cleared away yet
+    out["after a failed run"] = said(store, "both")
+    holder = "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.flock(file, fcntl.LOCK_EX);"
+    holder += "file.truncate(0); file.write('process 7 on pluto'); file.flush();"
+    holder += "print('locked', flush=True); sys.stdin.read()"
+    lock = OUTPUT / "both" / "run.lock"
+    other = subprocess.Popen(
+        [sys.executable, "-c", holder, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    other.stdout.readline()
+    out["another process"] = said(store, "both")
+    other.kill()
+    other.wait()
+    out["file left"] = lock.read_text()
+    out["killed"] = said(store, "both")
+    with failing(clip_run, "check_room", ValueError("no room")):
+        out["no room"] = said(clips, "no room")
+    out["after no room"] = said(clips, "no room")
+    return out
+
+
+def limited():
+    """A run where the system lets no file become as large as a clip, and one where that ends."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    parts = [torch.full((3, 48, 64, 3), float(n)) for n in range(3)]
+    lines, out = [], {}
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    for name, ends_before in (("once", 2), ("ever", 9)):
+
+        def made_under_limits(ends_before=ends_before):
+            for index, part in enumerate(parts):
+                soft = limit[0] if index >= ends_before else 20_000
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, limit[1]))
+                yield part
+
+        lines.clear()
+        made = clips(f"limited {name}", frames=9, clips=3)
+        video = made.collect(made_under_limits())
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        left = clips(f"limited {name}", frames=9, clips=3)
+        left.close()
+        out[name] = {
+            "whole": torch.equal(video, torch.cat(parts)), "report": made.report("made"), "found": len(left.done),
+            "files": sorted(file.name for file in left._store.folder.iterdir()), "log": lines[:1],
+        }  # fmt: skip
+    logging.getLogger().removeHandler(handler)
     return out
 
 
@@ -213,20 +297,21 @@ def lost():
     for what, times in (("once", 1), ("ever", 99)):
         left = [times]
 
-        def full(real, tensors, path, left=left):
+        def full(real, tensors, path, left=left, **options):
             if "clip_0001" in str(path) and left[0]:
                 left[0] -= 1
                 Path(path).write_bytes(b"part")
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return real(tensors, path)
+            return real(tensors, path, **options)
 
         made = clips(what, frames=11, clips=4)
         with failing(clip_store, "save_file", instead=full):
             video = made.collect(iter(parts))
+        kept = sorted(file.name for file in (OUTPUT / what).iterdir())
         again = clips(what, frames=11, clips=4)
         out[what] = {
             "whole": torch.equal(video, torch.cat(parts)[:11]), "report": made.report("made"),
-            "kept": sorted(file.name for file in (OUTPUT / what).iterdir()), "found": len(again.done),
+            "kept": kept, "found": len(again.done),
         }  # fmt: skip
     return out
 
@@ -239,7 +324,7 @@ with (
     real, sys.stdout = sys.stdout, io.StringIO()
     found = {
         "sounds": {what: said(audio.check_sound, given) for what, given in SOUNDS.items()}, "films": films(),
-        "folders": folders(), "rooms": rooms(), "lost": lost(),
+        "folders": folders(), "locks": locks(), "limited": limited(), "rooms": rooms(), "lost": lost(),
     }  # fmt: skip
     sys.stdout = real
     sys.stdout.write(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))

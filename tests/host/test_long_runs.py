@@ -39,7 +39,10 @@ SAID = {
         "a part more": r"what differs is more \(none then, 1 now\)",
         "first clip lost": "what differs is seed",
         "an old note": "an older version of these nodes.*choose another name, or delete",
-        "a broken note|another note|no note": "no run.json that says of which run",
+        "(a broken|an empty|an endless|another|no|zeros for a|no text in the) note": "no refusal",
+        "a note (without parts|of nothing)": "no refusal",
+        ".*, other seed|.*, read again": r"what differs is seed \(5 then, 6 now\): set that back",
+        ".*, old clips": "no run.json that says of which run",
         "named 'file'": "cannot be used, there is a file of that name",
         "named 'file/below'": "cannot be used, a part of its path is a file",
         "named 'x+'": "cannot be used, its name is too long",
@@ -48,6 +51,13 @@ SAID = {
         "a note with EACCES": "ComfyUI may not write there",
         "a note with EROFS": "its disk is read-only",
         "a note with ENOSPC": "its disk is full",
+    },
+    "locks": {
+        "a second run": r"'both' is in use by another run \(process \d+ on .+\): wait until that has ended, or choose",
+        "another process": r"in use by another run \(process 7 on pluto\)",
+        "after it|after a failed run|killed|after no room": "no refusal",
+        "file left": "process 7 on pluto",
+        "no room": "no room",
     },
     "rooms": {
         "fits": "no refusal",
@@ -77,6 +87,21 @@ def test_what_would_fail_late_is_said_before(found, part):
 
 def test_a_half_written_clip_is_made_again(found):
     assert found["folders"]["half written"] == 1
+
+
+def test_a_damaged_note_is_made_anew_from_the_clips(found):
+    assert found["folders"]["recovered"] == 1 and found["locks"]["the first run"] == 1
+
+
+def test_what_the_system_lets_nobody_write_does_not_end_the_run(found):
+    once, ever = found["limited"]["once"], found["limited"]["ever"]
+    assert once["whole"] and once["found"] == 3 and once["report"] == "made"
+    assert ever["whole"] and ever["found"] == 0 and ever["files"] == ["run.json"]
+    assert ever["report"] == "made; 3 clips could not be kept in checkpoint_folder (the log says why)"
+    for run in (once, ever):
+        (line,) = run["log"]
+        assert "clip 1, of 0.1 MiB, could not be kept in OUTPUT/limited" in line
+        assert "the system lets no file there become as large (" in line and "are free)" in line
 
 
 def test_every_sound_goes_into_a_film_of_the_host(found):
