@@ -30,7 +30,7 @@ BESIDE = {
     "devhost": (set(), set()),
     "client": (set(), {"devhost", "wan_models"}),
     "demo": (set(), {"devhost", "wan_models"}),
-    "training": (set(), {"demo", "wan_models"}),
+    "training": (set(), {"demo", "devhost", "wan_models"}),
     "bench": (HOST, {"demo", "devhost", "training", "wan_models"}),
     "generate.py": (set(), {"client"}),
 }

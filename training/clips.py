@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from wan_models.dit.tokens import Inputs
 from wan_models.images.conditioning import known_frames, mask_channels
 from wan_models.models import load_vae
 
@@ -21,6 +23,17 @@ _WITH_END = 3
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Clips to learn from in one step: latents [B, C, F, h, w], what is true of each, conditioning channels
+    [B, C_y, F, h, w], and the inputs of families that have them."""
+
+    latents: Tensor
+    facts: Sequence[Facts]
+    y: Tensor | None = None
+    inputs: Inputs | None = None
+
+
+@dataclass(frozen=True)
 class Clips:
     """Normalised latents [N, C, F, h, w] in half precision, the facts of each video, and the conditioning channels
     [N, C_y, F, h, w] of an image-to-video model."""
@@ -29,17 +42,26 @@ class Clips:
     facts: Sequence[Facts]
     y: Tensor | None = None
 
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """Some of them by chance."""
+        rows = torch.randint(len(self.latents), (count,), generator=generator)
+        y = None if self.y is None else self.y[rows].float()
+        return Batch(self.latents[rows].float(), [self.facts[row] for row in rows], y)
 
-def make_clips(make: Callable[[range], Clips], numbers: range, file: Path) -> Clips:
-    """The clips of these numbers, kept in `file`."""
+
+def make_clips(make: Callable[[range], Any], numbers: range, file: Path, kind: type = Clips) -> Any:
+    """The clips of these numbers, kept in `file`; kind: their class, a dataclass of tensors and lists."""
     if not file.exists():
-        parts = spread(make, numbers)
-        latents = torch.cat([part.latents for part in parts])
-        given = [part.y for part in parts if part.y is not None]
-        y = torch.cat(given) if given else None
-        facts = [facts for part in parts for facts in part.facts]
-        torch.save({"latents": latents, "facts": facts, "y": y}, file)
-    return Clips(**torch.load(file, weights_only=True))
+        parts = [vars(part) for part in spread(make, numbers)]
+        whole: dict[str, Any] = {}
+        for name, first in parts[0].items():
+            values = [part[name] for part in parts]
+            if isinstance(first, list):
+                whole[name] = [value for part in values for value in part]
+            else:
+                whole[name] = first if first is None else torch.cat(values)
+        torch.save(whole, file)
+    return kind(**torch.load(file, weights_only=True))
 
 
 def text_clips(vae_file: Path, numbers: range) -> Clips:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +16,24 @@ from wan_models.config import NEGATIVE_PROMPT, DiTConfig
 from wan_models.dit.base import WanModel
 from wan_models.families import Release
 from wan_models.models import build_network
+from wan_models.pipelines.base import grid_of
 from wan_models.random_weights import random_state
 from wan_models.text.encoder import TextEncoder
 
-from .clips import Clips
+from .clips import Batch
 from .loop import Schedule, train
 from .world.words import Facts, caption, some_facts
 
+_BATCH = 32
 _UNTOLD, _WRONG = 0.1, 0.15
 """Shares of videos with an empty or with the negative caption, and with that of another video. People's captions are
 wrong now and then too: this is what guidance is for."""
+
+
+class Draws(Protocol):
+    """Clips to learn from."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class TextRows:
         return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h l d -> b l (h d)")
 
 
-def captions_for(facts: Sequence[Facts], rng: random.Random, everything: Sequence[Facts]) -> list[str]:
+def captions_for(facts: Sequence[Facts], rng: random.Random) -> list[str]:
     """A caption for each video: a right one mostly."""
     nothing = rng.choice(["", "", "", NEGATIVE_PROMPT])
 
@@ -84,7 +93,7 @@ def captions_for(facts: Sequence[Facts], rng: random.Random, everything: Sequenc
         chance = rng.random()
         if chance < _UNTOLD:
             return nothing
-        told = rng.choice(everything) if chance < _UNTOLD + _WRONG else true
+        told = rng.choice(facts) if chance < _UNTOLD + _WRONG else true
         return caption(some_facts(told, rng), rng)
 
     return [one(true) for true in facts]
@@ -93,7 +102,7 @@ def captions_for(facts: Sequence[Facts], rng: random.Random, everything: Sequenc
 def make_expert(
     name: str,
     start: WanModel,
-    clips: Clips,
+    clips: Draws,
     encoder: TextEncoder,
     noise: NoiseRange,
     schedule: Schedule,
@@ -107,25 +116,21 @@ def make_expert(
     model.compute_dtype = torch.bfloat16
     model.requires_grad_(True)
     text = TextRows(encoder, config.text_len)
-    batch = 32
 
     def loss(generator: torch.Generator) -> Tensor:
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
-        rows = torch.randint(len(clips.latents), (batch,), generator=generator)
-        latents = clips.latents[rows].float()
-        sigma = noise.draw(batch, generator)
+        clip = clips.draw(_BATCH, generator)
+        latents, sigma = clip.latents, noise.draw(_BATCH, generator)
         drawn = torch.randn(latents.shape, generator=generator)
-        level = sigma.view(-1, 1, 1, 1, 1)
-        noisy = torch.lerp(latents, drawn, level)
-        if clips.y is not None:
-            noisy = torch.cat([noisy, clips.y[rows].float()], dim=1)
+        noisy = torch.lerp(latents, drawn, sigma.view(-1, 1, 1, 1, 1))
         t = (sigma * 1000)[:, None].repeat(1, latents.shape[2])
-        is_begun = torch.rand(batch, generator=generator) < begun
-        t[is_begun, 0] = 0
-        noisy[is_begun, :, 0] = latents[is_begun, :, 0]
-        context = text(captions_for([clips.facts[row] for row in rows], rng, clips.facts))
+        is_begun = torch.rand(_BATCH, generator=generator) < begun
+        t[is_begun, 0], noisy[is_begun, :, 0] = 0, latents[is_begun, :, 0]
+        x = noisy if clip.y is None else torch.cat([noisy, clip.y], dim=1)
+        context = text(captions_for(clip.facts, rng))
         model.config = replace(config, text_len=text.rows)  # padding is counted, not computed
-        velocity = model(noisy, t, context, attention=text.attention)
+        conditions = None if clip.inputs is None else model.prepare(clip.inputs, grid_of(latents))
+        velocity = model(x, t if begun else t[:, 0], context, conditions=conditions, attention=text.attention)
         error = (velocity - (drawn - latents)) ** 2
         return error[:, :, 1:].mean() if begun else error.mean()
 

@@ -1,9 +1,10 @@
 """Shapes of the miniatures: official architectures, each as small as its part of the world allows."""
 
 from dataclasses import replace
+from typing import Any
 
 from wan_models import config
-from wan_models.config import DiTConfig, T5Config, VAEConfig
+from wan_models.config import DiTConfig, SpeechConfig, T5Config, VAEConfig
 
 WIDTH = HEIGHT = 96
 FRAMES = 17
@@ -22,3 +23,10 @@ def text_encoder(vocabulary: int) -> T5Config:
 
 T2V = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=3, text_dim=TEXT_DIM)
 I2V = replace(T2V, family="i2v", in_dim=36)
+TI2V = replace(T2V, family="ti2v", in_dim=48, out_dim=48)
+S2V = replace(T2V, family="s2v", speech=SpeechConfig(audio_dim=64, audio_layers=3, inject_layers=(0, 2)))
+LISTENER: dict[str, Any] = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
+    "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True,
+    "vocab_size": 33, "feat_extract_norm": "layer", "do_stable_layer_norm": True,
+}  # fmt: skip
