@@ -50,7 +50,9 @@ def open_text_encoder(
     file = open_checkpoint(path)
     checkpoint = file.for_model()
     info = expect(checkpoint, "t5")  # a file of something else has no tokenizer either
-    return checkpoint, info, find_tokenizer(file, places)
+    tokenizer = find_tokenizer(file, places)
+    tokenizer.vocab_size = info.config.vocab_size
+    return checkpoint, info, tokenizer
 
 
 def network_class(config: Config) -> type[nn.Module]:

@@ -75,9 +75,11 @@ def open_file(path: Path) -> WeightsFile:
     kinds = [kind for kind in FORMATS if kind.recognises(head)]
     kinds += [kind for kind in FORMATS if suffix in kind.suffixes]
     opened = kinds[0](path)
-    if len(opened.names) > _MAX_TENSORS or any(len(name) > _MAX_NAME for name in opened.names):
+    names = opened.names
+    if len(names) > _MAX_TENSORS or any(len(n) > _MAX_NAME or not n.isprintable() for n in names):
         raise CheckpointError(
-            f"{path} is no model: it holds {len(opened.names):,} tensors, or names of more than {_MAX_NAME} characters"
+            f"{path} is no model: it holds {len(names):,} tensors, or names of more than {_MAX_NAME} characters or "
+            "with such as are never written"
         )
     return opened
 

@@ -111,13 +111,13 @@ _REBUILD: dict[str, Callable[..., Any]] = {
 }
 # harmless, and of no use here
 _OTHERS = {
-    "_codecs encode", "builtins set", "__builtin__ set", "builtins frozenset", "builtins bytearray",
-    "__builtin__ bytearray", "builtins complex", "__builtin__ complex", "builtins list", "builtins dict",
-    "torch device", "torch Tensor", "torch._tensor Tensor", "torch.serialization _get_layout",
-    "torch._utils _rebuild_qtensor", "torch._utils _rebuild_sparse_tensor",
-    "torch._utils _rebuild_meta_tensor_no_storage", "torch._utils _rebuild_nested_tensor",
-    "torch._utils _rebuild_wrapper_subclass", "torch._utils _rebuild_device_tensor_from_numpy",
-    "torch._utils _rebuild_device_tensor_from_cpu_tensor", "torch.nn.parameter Buffer",
+    "_codecs encode", "torch device", "torch Tensor", "torch._tensor Tensor", "torch.nn.parameter Buffer",
+    "torch.serialization _get_layout",
+    *(f"{module} {name}" for module in ("builtins", "__builtin__")
+      for name in ("set", "frozenset", "bytearray", "complex", "list", "dict")),
+    *(f"torch._utils _rebuild_{name}" for name in (
+        "qtensor", "sparse_tensor", "meta_tensor_no_storage", "nested_tensor", "wrapper_subclass",
+        "device_tensor_from_numpy", "device_tensor_from_cpu_tensor")),
 }  # fmt: skip
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _STORAGES = {

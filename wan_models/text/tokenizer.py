@@ -89,6 +89,8 @@ class WanTokenizer:
         """encode: text -> ids, the end token last."""
         self._encode = encode
         self.text_len = text_len
+        self.vocab_size: int | None = None
+        """Rows of the encoder's table, where it is known. Other ids would stop a GPU for good."""
 
     @classmethod
     def from_folder(cls, folder: str | Path, text_len: int = 512) -> "WanTokenizer":
@@ -102,6 +104,8 @@ class WanTokenizer:
             for file in (folder / name for name in _JSON):
                 if file.is_file():
                     read_object(file)  # within bounds, which the library does not know
+            if (spiece := folder / "spiece.model").is_file() and spiece.stat().st_size > _MAX_BYTES:
+                raise ValueError("spiece.model is too large")
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
             )
@@ -152,7 +156,8 @@ class WanTokenizer:
             return cls._tried(lambda text: [*tokenizer.encode(text).ids, _or(end, 1)], text_len)
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Prompts -> ids and mask, int64 [B, text_len]; longer prompts are cut, the end token kept."""
+        """Prompts -> ids and mask, int64 [B, text_len]; longer prompts are cut, the end token kept. Raises ValueError
+        where the tokenizer is another encoder's."""
         ids = torch.zeros(len(texts), self.text_len, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
@@ -161,6 +166,11 @@ class WanTokenizer:
                 tokens = [*tokens[: self.text_len - 1], tokens[-1]]
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
+        if self.vocab_size is not None and int(ids.max()) >= self.vocab_size:
+            raise ValueError(
+                f"the tokenizer makes the token {int(ids.max())}, and the text encoder has {self.vocab_size}: they do "
+                "not belong together. Use the google/umt5-xxl folder of the official release"
+            )
         return ids, mask
 
 
