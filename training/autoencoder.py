@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
 from wan_models.config import VAEConfig
@@ -18,6 +18,16 @@ from .loop import Schedule, train
 from .sizes import FRAMES, HEIGHT, WIDTH
 from .videos import anything, rendered, spread
 
+PREVIEW = {
+    "2.1": (
+        (-0.1299, -0.1692, 0.2932), (0.0671, 0.0406, 0.0442), (0.3568, 0.2548, 0.1747), (0.0372, 0.2344, 0.1420),
+        (0.0313, 0.0189, -0.0328), (0.0296, -0.0956, -0.0665), (-0.3477, -0.4059, -0.2925), (0.0166, 0.1902, 0.1975),
+        (-0.0412, 0.0267, -0.1364), (-0.1293, 0.0740, 0.1636), (0.0680, 0.3019, 0.1128), (0.0032, 0.0581, 0.0639),
+        (-0.1251, 0.0927, 0.1699), (0.0060, -0.0633, 0.0005), (0.3477, 0.2275, 0.2950), (0.1984, 0.0913, 0.1861),
+    ),
+}  # fmt: skip
+"""Red, green and blue in -1..1 of each normalised latent channel, by version of the VAE. Source: ComfyUI's
+latent_formats."""
 _SIZE = 48
 """Width and height of the pieces of pictures that are learnt from."""
 _NOISE = 0.06
@@ -78,27 +88,52 @@ def reconstruct(vae: VideoVAE, z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardize(vae: VideoVAE, videos: Tensor) -> VideoVAE:
-    """Moves what is left of means and deviations into the last layer of the encoder and the first of the decoder, so
-    that normalised latents of these videos [N, T, H, W, 3] of bytes have mean 0 and deviation 1."""
-    z = vae.statistics.normalize(encode(vae, videos))
-    flat = rearrange(z, "n c t h w -> c (n t h w)")
-    like = torch.zeros(1, vae.config.z_dim, 1, 1, 1)
-    ones = vae.statistics.denormalize(like + 1)
-    mean0, std0 = (
-        vae.statistics.denormalize(like).flatten(),
-        (ones - vae.statistics.denormalize(like)).flatten(),
-    )
-    # raw latents r = mean0 + std0 * z become mean0 + std0 * (z - m) / s = r / s + shift
-    m, s = flat.mean(dim=1), flat.std(dim=1)
-    shift = mean0 - (mean0 + std0 * m) / s
+    """Turns the latent space, in the last layer of the encoder and the first of the decoder, so that normalised latents
+    of these videos [N, T, H, W, 3] of bytes have mean 0 and deviation 1 in each channel, and ComfyUI's factors for the
+    official latents make about their colours (its preview while sampling)."""
+    z = rearrange(vae.statistics.normalize(encode(vae, videos)), "n c t h w -> c (n t h w)")
+    matrix = torch.eye(len(z))
+    if vae.config.version in PREVIEW:
+        factors = torch.tensor(PREVIEW[vae.config.version]).T
+        centred = z - z.mean(dim=1, keepdim=True)
+        colours = _colours(videos, vae.config)
+        colours = colours - colours.mean(dim=1, keepdim=True)
+        wanted = torch.linalg.lstsq(centred.T, colours.T).solution.T  # colours of latents
+        spread = torch.ones(len(z))
+        for _ in range(8):  # a turn for the spread that it leaves, and so on
+            u, _, v = torch.linalg.svd((factors / spread).T @ wanted)
+            matrix = u @ v
+            spread = (matrix @ centred).std(dim=1)
+    spread = (matrix @ z).std(dim=1)
+    matrix = matrix / spread[:, None]
+    return _change_latents(vae, matrix, (matrix @ z).mean(dim=1))
+
+
+def _colours(videos: Tensor, config: VAEConfig) -> Tensor:
+    """Mean colours in -1..1 of the pixels of each latent cell, [3, cells]."""
+    time, height, width = config.stride
+    values = videos.float() / 127.5 - 1
+    small = reduce(values, "n t (h q) (w r) c -> n t h w c", "mean", q=height, r=width)
+    later = reduce(small[:, 1:], "n (t p) h w c -> n t h w c", "mean", p=time)
+    return rearrange(torch.cat([small[:, :1], later], dim=1), "n t h w c -> c (n t h w)")
+
+
+def _change_latents(vae: VideoVAE, matrix: Tensor, shift: Tensor) -> VideoVAE:
+    """Makes matrix @ z - shift of what were normalised latents z, for encoder and decoder alike."""
     z_dim = vae.config.z_dim
-    weight, bias = vae.conv1.weight, vae.conv1.bias
-    weight[:z_dim] /= s.view(-1, 1, 1, 1, 1)
-    bias[:z_dim] = bias[:z_dim] / s + shift
-    # the decoder's first layer undoes it: r = (r' - shift) * s
-    after = vae.conv2
-    after.bias += -(after.weight[:, :, 0, 0, 0] * (shift * s)).sum(dim=1)
-    after.weight *= s.view(1, -1, 1, 1, 1)
+    like = torch.zeros(1, z_dim, 1, 1, 1)
+    mean = vae.statistics.denormalize(like).flatten()
+    deviation = vae.statistics.denormalize(like + 1).flatten() - mean
+    # of raw latents r = mean + deviation * z
+    turn = deviation[:, None] * matrix / deviation
+    back = torch.linalg.inv(turn)
+    first, last = vae.conv1, vae.conv2
+    weight, bias = first.weight[:z_dim].flatten(1), first.bias[:z_dim]
+    first.weight[:z_dim] = (turn @ weight).view_as(first.weight[:z_dim])
+    first.bias[:z_dim] = turn @ (bias - mean) + mean - deviation * shift
+    weight = last.weight.flatten(1)
+    last.bias += weight @ (mean + back @ (deviation * shift - mean))
+    last.weight.copy_((weight @ back).view_as(last.weight))
     return vae
 
 

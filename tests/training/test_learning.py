@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from demo.tiny_tokenizer import write_tokenizer
-from training.autoencoder import encode, reconstruct, standardize
+from training.autoencoder import PREVIEW, encode, reconstruct, standardize
 from training.distill import LowRank, add_low_rank, write_lora
 from training.experts import NoiseRange, TextRows, begun_as, fresh
 from training.loop import Schedule, train
@@ -150,10 +150,20 @@ def test_standardized_latents_have_the_official_statistics():
     config = VAEConfig(base_dim=4)
     vae = build_network(config).to_empty(device="cpu")
     vae.load_state_dict(random_state(lambda: WanVAE21(config), 1))
-    videos = torch.randint(0, 256, (4, 5, 32, 32, 3), dtype=torch.uint8)
+    videos = torch.randint(0, 256, (4, 5, 4, 4, 3), dtype=torch.uint8)
+    videos = videos.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
     before = encode(vae, videos)
     decoded = reconstruct(vae, before)
+
+    def preview_error():
+        z = vae.statistics.normalize(encode(vae, videos)).movedim(1, -1)
+        colours = (z @ torch.tensor(PREVIEW["2.1"]))[:, 0].flatten(0, -2)
+        true = (videos[:, 0, ::8, ::8].float() / 127.5 - 1).flatten(0, -2)
+        return 1 - torch.corrcoef(torch.stack([colours.flatten(), true.flatten()]))[0, 1]
+
+    error = preview_error()
     standardize(vae, videos)
+    assert preview_error() < error - 0.1
     after = encode(vae, videos)
     z = vae.statistics.normalize(after)
     assert z.mean(dim=(0, 2, 3, 4)).abs().max() < 1e-3
