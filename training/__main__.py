@@ -65,8 +65,8 @@ class Trainer:
 
     def t2v(self) -> None:
         """The two experts of T2V-A14B."""
-        make_clips(partial(text_clips, self.vae_file), range(10000, 13000), self.work / "text.pt")
-        self._experts("T2V-A14B", self.work / "text.pt", 2200)
+        make_clips(partial(text_clips, self.vae_file), range(10000, 12500), self.work / "text.pt")
+        self._experts("T2V-A14B", self.work / "text.pt", 1900)
 
     def i2v(self) -> None:
         """The two experts of I2V-A14B, which begin as those of T2V-A14B."""

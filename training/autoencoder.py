@@ -88,25 +88,24 @@ def reconstruct(vae: VideoVAE, z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardize(vae: VideoVAE, videos: Tensor) -> VideoVAE:
-    """Turns the latent space, in the last layer of the encoder and the first of the decoder, so that normalised latents
-    of these videos [N, T, H, W, 3] of bytes have mean 0 and deviation 1 in each channel, and ComfyUI's factors for the
-    official latents make about their colours (its preview while sampling)."""
+    """Turns the latent space, in the last layer of the encoder and the first of the decoder: normalised latents of
+    these videos [N, T, H, W, 3] of bytes then have mean 0 and a deviation near 1 in each channel, and the colours that
+    ComfyUI's preview gives to the official latents."""
     z = rearrange(vae.statistics.normalize(encode(vae, videos)), "n c t h w -> c (n t h w)")
     matrix = torch.eye(len(z))
     if vae.config.version in PREVIEW:
         factors = torch.tensor(PREVIEW[vae.config.version]).T
-        centred = z - z.mean(dim=1, keepdim=True)
         colours = _colours(videos, vae.config)
-        colours = colours - colours.mean(dim=1, keepdim=True)
-        wanted = torch.linalg.lstsq(centred.T, colours.T).solution.T  # colours of latents
-        spread = torch.ones(len(z))
-        for _ in range(8):  # a turn for the spread that it leaves, and so on
-            u, _, v = torch.linalg.svd((factors / spread).T @ wanted)
-            matrix = u @ v
-            spread = (matrix @ centred).std(dim=1)
-    spread = (matrix @ z).std(dim=1)
-    matrix = matrix / spread[:, None]
+        centred, tones = (x - x.mean(dim=1, keepdim=True) for x in (z, colours))
+        wanted = torch.linalg.lstsq(centred.T, tones.T).solution.T  # colours of latents, [3, C]
+        # what has colour goes where the factors see it, the rest where they do not
+        matrix = torch.linalg.pinv(factors) @ wanted + _unseen(factors).T @ _unseen(wanted)
     return _change_latents(vae, matrix, (matrix @ z).mean(dim=1))
+
+
+def _unseen(rows: Tensor) -> Tensor:
+    """An orthonormal basis [C - n, C] of what n rows [n, C] do not see."""
+    return torch.linalg.svd(rows)[2][len(rows) :]
 
 
 def _colours(videos: Tensor, config: VAEConfig) -> Tensor:
