@@ -1,0 +1,184 @@
+"""What networks cost at real sizes, counted without running them: FLOPs, bytes moved, most memory beside the weights.
+
+Prints a table, ours beside the host's and diffusers'. `--write` puts it into docs/performance.md, and keeps our numbers
+where tests/bench/test_accounting.py holds later ones against them.
+"""
+
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from bench.counting import Cost, Counter, empty
+from wan_models import rope
+from wan_models.attention import sdpa
+from wan_models.config import VAE_2_2, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.models import build_network
+
+ROOT = Path(__file__).resolve().parents[1]
+NUMBERS = ROOT / "bench" / "accounting.json"
+PAGE = ROOT / "docs" / "performance.md"
+
+DTYPE = torch.bfloat16
+MODELS = {
+    "T2V-A14B": DiTConfig(),
+    "I2V-A14B": DiTConfig("i2v", in_dim=36),
+    "TI2V-5B": DiTConfig("ti2v", dim=3072, ffn_dim=14336, num_heads=24, num_layers=30, in_dim=48, out_dim=48),
+    "S2V-14B": DiTConfig("s2v", speech=SpeechConfig()),
+    "Animate-14B": DiTConfig("animate", in_dim=36, image_dim=1280, face=FaceConfig()),
+}
+VAES = {"VAE 2.1": VAEConfig(), "VAE 2.2": VAE_2_2}
+TEXT_ENCODER = "UMT5-XXL"
+# height, width and frames
+SIZES = {"480p": (480, 832, 81), "720p": (720, 1280, 81), "704p": (704, 1280, 121)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task of a network at a size: "block" and "forward" of transformers, "decode" and "encode" of autoencoders."""
+
+    network: str
+    task: str
+    size: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.task} {self.size}"
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Latent frames, height and width."""
+        height, width, frames = SIZES[self.size]
+        stride = 16 if self.network in ("TI2V-5B", "VAE 2.2") else 8
+        return (frames + 3) // 4, height // stride, width // stride
+
+
+def cases() -> list[Case]:
+    """Everything that is counted."""
+
+    def sized(name: str, *tasks: str) -> list[Case]:
+        sizes = ("704p",) if name in ("TI2V-5B", "VAE 2.2") else ("480p", "720p")
+        return [Case(name, task, size) for size in sizes for task in tasks]
+
+    transformers = [case for name in MODELS for case in sized(name, "block", "forward")]
+    autoencoders = [case for name in VAES for case in sized(name, "decode", "encode")]
+    return [*transformers, Case(TEXT_ENCODER, "encode", "512 tokens"), *autoencoders]
+
+
+def count(run) -> Cost:
+    """What a call costs."""
+    rope.clear()  # tables that a forward makes belong to it
+    with torch.inference_mode(), Counter() as counter:
+        run()
+    rope.clear()
+    return counter.cost
+
+
+def ours(case: Case) -> Cost:
+    """What our network costs."""
+    if case.network in MODELS:
+        return transformer(case.network, case.latent)[case.task]
+    if case.network in VAES:
+        return autoencoder(case)
+    network = build_network(T5Config(), dtype=DTYPE)
+    ids = torch.empty(1, 512, dtype=torch.int64, device="meta")
+    return count(lambda: network(ids, ids))
+
+
+@cache
+def transformer(name: str, latent: tuple[int, int, int]) -> dict[str, Cost]:
+    """Of a whole forward and of its first block; the memory is that of the forward."""
+    config = MODELS[name]
+    network = build_network(config, dtype=DTYPE)
+    x, context = empty(1, config.in_dim, *latent), empty(1, config.text_len, config.text_dim)
+    # TI2V-5B is given the timestep of each latent frame
+    t = torch.empty(1, latent[0] if config.family == "ti2v" else 1, device="meta")
+    block = Cost()
+
+    def run_block(index, module, x, **inputs):
+        before = replace(counter.cost)
+        x = module(x, **inputs)
+        if index == 0:
+            block.flops, block.moved = (
+                counter.cost.flops - before.flops,
+                counter.cost.moved - before.moved,
+            )
+        return x
+
+    rope.clear()
+    with torch.inference_mode(), Counter() as counter:
+        conditions, image = _conditions(config, network, latent)
+        network(x, t, context, image=image, conditions=conditions, attention=sdpa, run_block=run_block)
+    rope.clear()
+    block.peak = counter.cost.peak
+    return {"forward": counter.cost, "block": block}
+
+
+def _conditions(config, network, latent):
+    """What a clip with all inputs of the family is conditioned on, made as before its first step, and CLIP features."""
+    frames = latent[0]
+    if config.speech:
+        speech = config.speech
+        audio = empty(1, speech.audio_layers, speech.audio_dim, 4 * frames)
+        inputs = network.inputs_class(
+            reference=empty(1, config.out_dim, 1, *latent[1:]),
+            motion=empty(1, config.out_dim, 19, *latent[1:]),
+            audio=audio,
+        )
+        # whether a pose is empty depends on its values, which are not there
+        return replace(network.prepare(inputs, latent), pose=empty(1, config.out_dim, *latent)), None
+    if config.face:
+        inputs = network.inputs_class(
+            pose=empty(1, config.out_dim, frames - 1, *latent[1:]),
+            faces=empty(1, 3, 4 * (frames - 2) + 1, config.face.size, config.face.size),
+        )
+        return network.prepare(inputs, latent), empty(1, 257, config.image_dim)
+    return None, None
+
+
+def autoencoder(case: Case) -> Cost:
+    config = VAES[case.network]
+    network = build_network(config, dtype=DTYPE)
+    height, width, frames = SIZES[case.size]
+    if case.task == "decode":
+        z = empty(1, config.z_dim, *case.latent)
+        return count(lambda: network.decode(z))
+    video = empty(1, 3, frames, height, width)
+    return count(lambda: network.encode(video))
+
+
+def table(rows: list[list[str]]) -> str:
+    """A table of Markdown, the first row its head; all columns but the first to the right."""
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+
+
+def main() -> None:
+    from bench.accounting_peers import peers
+
+    others = ["ComfyUI", "diffusers"]
+    rows = [["", "PFLOP", "GB moved: ours", *others, "GB at most: ours", *others]]
+    numbers = {}
+    for case in cases():
+        cost, theirs = ours(case), peers(case)
+        numbers[case.name] = asdict(cost)
+        moved = [cost.moved, *(other and other.moved for other in theirs)]
+        peak = [cost.peak, *(other and other.peak for other in theirs)]
+        figures = [f"{cost.flops / 1e15:.3f}"]
+        figures += [f"{n / 1e9:,.0f}" if n else "" for n in moved] + [
+            f"{n / 1e9:.2f}" if n else "" for n in peak
+        ]
+        rows.append([case.name, *figures])
+    print(text := table(rows))
+    if "--write" in sys.argv:
+        NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n")
+        page = PAGE.read_text()
+        PAGE.write_text(re.sub(r"\n\|  \|.*?\n\n", lambda _: f"\n{text}\n\n", page, count=1, flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main()

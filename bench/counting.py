@@ -1,0 +1,113 @@
+"""Counts what tensor operations cost without running them, on tensors of the meta device: these have no values.
+
+One call to torch is taken for one kernel, as attention, norms and products are on a GPU: it reads its inputs once and
+writes its outputs once. Views cost nothing. In inference mode, torch hands its calls over before it takes them apart.
+"""
+
+import math
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_ATTENTION = ("scaled_dot_product_attention",)
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
+_PRODUCTS = ("linear", "matmul", "mm", "bmm")
+
+
+def empty(*shape, dtype=torch.bfloat16):
+    """A tensor without values."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@dataclass
+class Cost:
+    """flops: of products, convolutions and attention. moved: bytes read and written. peak: most bytes alive at a time
+    of tensors that were made while counting; weights and inputs are not among them."""
+
+    flops: int = 0
+    moved: int = 0
+    peak: int = 0
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations inside a `with` block into `cost`."""
+
+    def __init__(self):
+        super().__init__()
+        self.cost, self.live, self.known = Cost(), 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::").lstrip("_")
+        out = func(*args, **kwargs)
+        read, made = _tensors((args, kwargs)), _tensors(out)
+        before = {_storage_id(t) for t in read}
+        fresh = [t for t in made if _storage_id(t) not in before]
+        for tensor in fresh:
+            self._track(tensor)
+        if func._schema.is_mutable:
+            self.cost.moved += sum(map(_bytes, [*read, *_written(func, args, kwargs)]))
+        elif fresh and "empty" not in func.name():
+            self.cost.moved += sum(map(_bytes, [*read, *fresh]))
+        if name in _CONVOLUTIONS and not _as_convolutions_take(args[0]):
+            self.cost.moved += 2 * _bytes(args[0])  # copied first
+            self.cost.peak = max(self.cost.peak, self.live + _bytes(args[0]))
+        self.cost.flops += _flops(name, args, out)
+        return out
+
+    def _track(self, tensor):
+        storage, size = tensor.untyped_storage(), tensor.untyped_storage().nbytes()
+        if _storage_id(tensor) in self.known:
+            return
+        self.known.add(_storage_id(tensor))
+        self.live += size
+        self.cost.peak = max(self.cost.peak, self.live)
+        weakref.finalize(storage, self._free, _storage_id(tensor), size)
+
+    def _free(self, key, size):
+        self.known.discard(key)
+        self.live -= size
+
+
+def _tensors(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _written(func, args, kwargs):
+    """The tensors among the arguments that the operation changes."""
+    given = zip(func._schema.arguments, args, strict=False)
+    named = {a.name: a for a in func._schema.arguments}
+    pairs = [*given, *((named[name], value) for name, value in kwargs.items())]
+    return [t for a, t in pairs if a.alias_info and a.alias_info.is_write and isinstance(t, Tensor)]
+
+
+def _storage_id(tensor):
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensor):
+    """Of the values of a tensor, those that are repeated by a stride of zero counted once."""
+    sizes = (n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
+    return math.prod(sizes) * tensor.element_size() if tensor.numel() else 0
+
+
+def _as_convolutions_take(x):
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim(), torch.contiguous_format)
+    return x.is_contiguous() or x.is_contiguous(memory_format=last)
+
+
+def _flops(name, args, out):
+    if name in _ATTENTION:
+        q, k, v = args[:3]
+        return 2 * math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+    if name in _CONVOLUTIONS:
+        return 2 * out.numel() * math.prod(args[1].shape[1:])
+    if name in _PRODUCTS:
+        return 2 * out.numel() * args[0].shape[-1]
+    if name in ("addmm", "baddbmm"):
+        return 2 * out.numel() * args[1].shape[-1]
+    return 0

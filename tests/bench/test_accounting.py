@@ -1,0 +1,66 @@
+"""What networks cost at real sizes does not grow. `python -m bench.accounting --write` keeps new numbers."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.accounting import NUMBERS, PAGE, cases, ours
+from bench.counting import Counter, empty
+
+KEPT = json.loads(NUMBERS.read_text())
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_no_number_of_ours_grows(case):
+    grown = {name: value for name, value in asdict(ours(case)).items() if value > KEPT[case.name][name]}
+    assert not grown, f"was {KEPT[case.name]}"
+
+
+def test_the_page_has_the_numbers_that_are_kept():
+    page = PAGE.read_text()
+    assert KEPT.keys() == {case.name for case in cases()}
+    for name, cost in KEPT.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
+        cells = [cell.strip() for cell in row.split("|")]
+        flops, moved, peak = cells[2], cells[3], cells[6]
+        assert flops == f"{cost['flops'] / 1e15:.3f}"
+        assert (moved, peak) == (f"{cost['moved'] / 1e9:,.0f}", f"{cost['peak'] / 1e9:.2f}")
+
+
+def test_operations_are_counted_as_kernels():
+    a, w = empty(3, 40), empty(50, 40)
+    with torch.inference_mode(), Counter() as counter:
+        b = F.linear(a, w)
+        b.add_(1).relu_()
+        c = b.view(5, 30)[:2] * 2
+        del b
+        c = c.float()
+    cost = counter.cost
+    assert cost.flops == 2 * 3 * 40 * 50
+    product, in_place, view = 2 * (3 * 40 + 50 * 40 + 3 * 50), 2 * (2 * 150 * 2), 2 * 2 * 60
+    assert cost.moved == product + in_place + view + (2 + 4) * 60
+    assert cost.peak == 2 * 150 + 2 * 60
+    assert counter.live == 4 * 60
+
+
+def test_convolutions_and_attention():
+    x, w = empty(1, 4, 3, 8, 8), empty(6, 4, 3, 3, 3)
+    q, k = empty(1, 2, 10, 16), empty(1, 2, 20, 16)
+    with torch.inference_mode(), Counter() as counter:
+        out = F.conv3d(x, w, padding=(0, 1, 1))
+        assert counter.cost.flops == 2 * out.numel() * 4 * 27
+        before = counter.cost.flops
+        F.scaled_dot_product_attention(q, k, k)
+        assert counter.cost.flops - before == 2 * 2 * (2 * 10 * 20 * 16)
+
+
+def test_a_convolution_copies_what_is_not_contiguous():
+    x, w = empty(1, 4, 6, 8, 8)[:, :, 1:4], empty(6, 4, 3, 3, 3)
+    with torch.inference_mode(), Counter() as counter:
+        out = F.conv3d(x, w)
+    copy = 2 * x.numel()
+    assert counter.cost.peak == 2 * out.numel() + copy
+    assert counter.cost.moved == 2 * (x.numel() + w.numel() + out.numel()) + 2 * copy
