@@ -18,6 +18,7 @@ import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
+from .video_file import naming, open_media
 from .video_index import VideoIndex, decode, read_index, read_packets
 
 __all__ = ["VideoIndex", "read_frames", "read_index", "read_sound"]
@@ -30,6 +31,9 @@ _warn: Note = logging.getLogger(__name__).warning
 _SLACK = 0.015
 # a timestamp that is further back than this, in seconds, begins a new count, and is no overlap
 _RESTART = 1.0
+# seconds that timestamps alone may add to a sound, and more than any real one has
+_LONGEST_SILENCE = 600.0
+_HIGHEST_RATE, _MOST_CHANNELS = 768_000, 32
 
 
 class _NotAsListed(Exception):
@@ -45,6 +49,11 @@ def read_frames(index: VideoIndex, chosen: list[int], note: Note = _warn) -> Ite
     missing."""
     for sentence in (*index.notes, *_gaps(index, chosen)):
         note(sentence)
+    with naming(index.path):
+        yield from _frames(index, chosen, note)
+
+
+def _frames(index: VideoIndex, chosen: list[int], note: Note) -> Iterator[np.ndarray]:
     name, done = index.path.name, 0
     try:
         for number, frame in _in_turn(index, chosen[0], chosen[-1]):
@@ -189,7 +198,13 @@ def read_sound(
 
     Each part lies where its timestamp says; what is missing or cannot be decoded is silence, and `note` takes a
     sentence on what cannot."""
-    path = Path(path)
+    with naming(Path(path)):
+        return _sound(Path(path), index, start, seconds, note)
+
+
+def _sound(
+    path: Path, index: VideoIndex | None, start: float, seconds: float | None, note: Note
+) -> tuple[np.ndarray, int]:
     begin = (index or read_index(path)).begin + start
     parts: list[tuple[int, np.ndarray]] = []  # samples after `begin`
     failed: list[float] = []
@@ -199,7 +214,7 @@ def read_sound(
         0.0,
     )  # of the next sample, in samples; of timestamps that begin anew, in seconds
     resampler, sounds = None, None
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         tracks = container.streams.audio
         stream = next((track for track in tracks if track.codec_context is not None), None)
         if stream is None:
@@ -220,6 +235,7 @@ def read_sound(
                 if resampler is None or sounds != (frame.format.name, frame.layout.name, frame.sample_rate):
                     if resampler is None:
                         rate, layout = frame.sample_rate, frame.layout.name
+                        _check_sound(path.name, rate, frame.layout.nb_channels)
                     sounds = (frame.format.name, frame.layout.name, frame.sample_rate)
                     resampler = av.AudioResampler("fltp", layout, rate)
                 if frame.pts is not None:
@@ -239,6 +255,22 @@ def read_sound(
         )
     if not parts:
         return np.zeros((2, 1), np.float32), rate or 44100
+    there = sum(array.shape[1] for _, array in parts) / rate
+    if seconds is None and max(at for at, _ in parts) / rate > there + _LONGEST_SILENCE:
+        seconds = there + _LONGEST_SILENCE
+        note(f"the sound of {path.name} has a wrong timestamp: it ends at {start + seconds:.2f} s here")
+    return _joined(parts, rate, seconds), rate
+
+
+def _check_sound(name: str, rate: int, channels: int) -> None:
+    if rate > _HIGHEST_RATE or channels > _MOST_CHANNELS:
+        raise ValueError(
+            f"the sound of {name} has {channels} channels at {rate} Hz, which no real one has: convert it"
+        )
+
+
+def _joined(parts: list[tuple[int, np.ndarray]], rate: int, seconds: float | None) -> np.ndarray:
+    """Parts of a sound, each at its place, with silence between them."""
     end = max(at + array.shape[1] for at, array in parts)
     if seconds is not None:
         end = min(end, round(seconds * rate))
@@ -248,4 +280,4 @@ def read_sound(
         array = array[:, skip : max(skip, end - at)]
         if array.shape[1]:
             out[:, at + skip : at + skip + array.shape[1]] = array
-    return out, rate
+    return out

@@ -19,6 +19,8 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from .video_file import MAX_PIXELS, naming, open_media
+
 # a frame further than this from its place in a constant rate, in frames, makes the rate a variable one
 _JITTER = 0.51
 # codecs of which each packet is one frame that is seen; others hide frames (vp8), or repeat and pack them (mpeg4, vc1)
@@ -36,6 +38,10 @@ _ONE_TO_ONE |= {
     "rawvideo",
     "png",
 }
+MAX_FRAMES = 1_000_000
+"""That can be read at a time: ten hours and more."""
+# seconds between two frames; more only where there is sound between them, in parts of so many seconds or less
+_LONGEST_GAP, _SOUND_PART = 30.0, 2.0
 _HEAD = 24  # frames at the beginning that are decoded to see whether they are what the packets say
 _WITH_DURATION = ("matroska", "mp4", "avi", "flv")  # formats whose header says how long a whole file lasts
 
@@ -82,6 +88,11 @@ class VideoIndex:
             )
         fps = fps or self.fps
         count = max(1, int((self.seconds - start) * fps + 1e-6))
+        if (min(count, length) if length else count) > MAX_FRAMES:
+            raise ValueError(
+                f"{Path(self.path).name} has {count} frames from {start:g} s on at {fps:g} per second, and up to "
+                f"{MAX_FRAMES} can be read at a time: set length to that or less, or fps lower"
+            )
         asked = int((self.declared - start) * fps)
         if 2 * count < (min(asked, length) if length else asked):
             raise ValueError(
@@ -110,8 +121,9 @@ class _Packet(NamedTuple):
 def read_index(path: str | Path) -> VideoIndex:
     """What frames a video file has. ValueError where it is no video, or broken."""
     path = Path(path)
-    try:
-        with av.open(str(path)) as container:
+    heard: list[float] = []
+    with naming(path):
+        with open_media(path) as container:
             stream = picture_stream(container, path)
             codec, base = stream.codec_context.name, stream.time_base or Fraction(1, 1)
             rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -123,20 +135,29 @@ def read_index(path: str | Path) -> VideoIndex:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if stamp is not None and packet.time_base:
                     end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+                    if packet.stream.type == "audio":
+                        heard.append(float(stamp * packet.time_base))
             lasts = (container.duration or 0) / av.time_base
             kind = container.format.name
         order, counted = _order_of_packets(path, packets, codec), 0
         if not order:
             order, counted = _order_of_frames(path, packets, codec)
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(
-            f"{path.name} cannot be read as a video ({error}): the file is broken or incomplete"
-        ) from error
     if not order and not counted:
         raise ValueError(f"{path.name} holds no frames that can be decoded: the file is broken or incomplete")
     notes = []
     if order:
         times, begin, rate = _times(order, packets, base, rate, kind)
+        places = _wild_gaps(times, begin, heard)
+        if places.size:
+            notes.append(
+                f"{path.name} has no frames between {times[places[0]]:.2f} and {times[places[0] + 1]:.2f} s, and no "
+                "sound, as after a wrong timestamp: they follow on there"
+            )
+            steps = np.diff(times)
+            usual = min(float(np.median(steps)), _LONGEST_GAP)
+            steps[places] = usual
+            times = np.concatenate([[0.0], np.cumsum(steps)])
+            rate = rate if 0.8 < rate * usual < 1.25 else 1 / usual
         shown = [p.pts for p in packets if not p.hidden and p.pts is not None]
         first = packets[order[0]].pts
     else:
@@ -159,6 +180,14 @@ def read_index(path: str | Path) -> VideoIndex:
     )
 
 
+def _wild_gaps(times: np.ndarray, begin: float, heard: list[float]) -> np.ndarray:
+    """Numbers of the frames after which none comes for so long that one timestamp, and nothing else, says so."""
+    long = np.flatnonzero(np.diff(times) > _LONGEST_GAP)
+    at = np.sort(heard)
+    parts = np.searchsorted(at, times[long + 1] + begin) - np.searchsorted(at, times[long] + begin)
+    return long[parts * _SOUND_PART < times[long + 1] - times[long]]
+
+
 def picture_stream(container: Any, path: Path) -> Any:
     """The first video stream that is no cover picture. ValueError where there is none, or no decoder for it."""
     streams = sorted(
@@ -166,8 +195,15 @@ def picture_stream(container: Any, path: Path) -> Any:
     )
     if not streams:
         raise ValueError(f"{path.name} holds no video")
-    if streams[0].codec_context is None:
+    coder = streams[0].codec_context
+    if coder is None:
         raise ValueError(f"{path.name} is of a codec that cannot be decoded here: convert it to H.264")
+    if coder.width * coder.height > MAX_PIXELS:
+        raise ValueError(
+            f"the pictures of {path.name} have {coder.width} x {coder.height} pixels, and up to {MAX_PIXELS} can be "
+            "read: make them smaller"
+        )
+    coder.options = {"max_pixels": str(MAX_PIXELS)}  # as they may become later in the file
     return streams[0]
 
 
@@ -193,7 +229,7 @@ def decode(
 
     failed: takes the numbers of packets that are damaged; without it they raise av.FFmpegError. threads: AUTO is fast;
     with NONE errors belong to the packet at hand, and H.264 marks what it mended."""
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = threads
         for number, packet in enumerate(read_packets(container, stream)):

@@ -2,15 +2,17 @@
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
+import psutil
 import torch
 from torch import Tensor
 
 from ...wan_models.images.resize import resize_by_area, resize_crop
-from ...wan_models.video import read_frames, read_index, read_sound
+from ...wan_models.video import VideoIndex, read_frames, read_index, read_sound
 from ..host_types import Audio
 from ..listing import or_else
 from ..progress import progress
@@ -88,6 +90,20 @@ class Video:
     notes: list[str]
 
 
+def _images(index: VideoIndex, count: int, frame: Tensor) -> Tensor:
+    """An IMAGE of so many frames like this one, to be filled. ValueError, with the length that fits, where memory
+    cannot hold them."""
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    if count * frame.nbytes <= free:
+        with suppress(RuntimeError):  # torch's error where the system gives less
+            return frame.new_empty(count, *frame.shape[1:])
+    raise ValueError(
+        f"{count} frames of {index.path.name} at {frame.shape[2]} x {frame.shape[1]} take "
+        f"{count * frame.nbytes / 2**30:.1f} GiB of memory as IMAGE, and {free / 2**30:.1f} GiB are free: a length of "
+        f"{max(1, int(0.9 * free / frame.nbytes))} fits, and more at a smaller size"
+    )
+
+
 def load(name: str, *, fps: float, start: float, length: int, width: int, height: int, fit: str) -> Video:
     """A video at another rate and size, with its first sound track (silence where there is none) as a film can hold it.
 
@@ -111,7 +127,7 @@ def load(name: str, *, fps: float, start: float, length: int, width: int, height
         elif fit == "exact":
             frame = resize_crop(frame, width, height)
         if out is None:
-            out = frame.new_empty(len(chosen), *frame.shape[1:])
+            out = _images(index, len(chosen), frame)
         elif frame.shape[1:] != out.shape[1:]:  # the size changes within the file
             frame = resize_crop(frame, out.shape[2], out.shape[1])
         out[i] = frame[0]

@@ -13,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +28,10 @@ import torch  # noqa: E402
 from comfy_api.latest._input_impl.video_types import VideoFromComponents  # noqa: E402
 from comfy_api.latest._util import VideoComponents  # noqa: E402
 
-audio, conditioning, clip_run, clip_store, settings, identity = (
+audio, video, conditioning, clip_run, clip_store, settings, identity = (
     import_module(f"{pack_name}.comfy_bridge.{module}")
-    for module in ("media.audio", "media.conditioning", "sampling.clip_run", "sampling.clip_store", "sampling.settings",
-                   "models.identity")
+    for module in ("media.audio", "media.video", "media.conditioning", "sampling.clip_run", "sampling.clip_store",
+                   "sampling.settings", "models.identity")
 )  # fmt: skip
 OUTPUT = Path(tempfile.mkdtemp())
 folder_paths.set_output_directory(str(OUTPUT))
@@ -290,6 +291,27 @@ def rooms():
     return out
 
 
+def videos():
+    """What Wan Load Video says where memory is too small for a video, and one that fits."""
+    inputs = Path(tempfile.mkdtemp())
+    folder_paths.set_input_directory(str(inputs))
+    VideoFromComponents(
+        VideoComponents(images=torch.rand(20, 48, 64, 3), audio=None, frame_rate=Fraction(10))
+    ).save_to(str(inputs / "film.mp4"))
+    options = {"fps": 0.0, "start": 0.0, "length": 0, "width": 64, "height": 48, "fit": "original"}
+    out = {"fits": said(video.load, "film.mp4", **options)}
+    memory = lambda real: SimpleNamespace(available=500_000, free=0)  # noqa: E731
+    with (
+        failing(video.psutil, "virtual_memory", instead=memory),
+        failing(video.psutil, "swap_memory", instead=memory),
+    ):
+        out["small memory"] = said(video.load, "film.mp4", **options)
+        out["small memory, length"] = said(video.load, "film.mp4", **{**options, "length": 12})
+    with failing(torch.Tensor, "new_empty", RuntimeError("not enough memory: you tried to allocate")):
+        out["refused memory"] = said(video.load, "film.mp4", **options)
+    return out
+
+
 def lost():
     """Clips of which the second cannot be written when it is made; the third is written with it."""
     parts = [torch.full((3, 4, 4, 3), float(n)) for n in range(4)]
@@ -324,7 +346,8 @@ with (
     real, sys.stdout = sys.stdout, io.StringIO()
     found = {
         "sounds": {what: said(audio.check_sound, given) for what, given in SOUNDS.items()}, "films": films(),
-        "folders": folders(), "locks": locks(), "limited": limited(), "rooms": rooms(), "lost": lost(),
+        "folders": folders(), "locks": locks(), "videos": videos(), "limited": limited(), "rooms": rooms(),
+        "lost": lost(),
     }  # fmt: skip
     sys.stdout = real
     sys.stdout.write(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))

@@ -59,6 +59,11 @@ SAID = {
         "file left": "process 7 on pluto",
         "no room": "no room",
     },
+    "videos": {
+        "fits|small memory, length": "no refusal",
+        "small memory": r"20 frames of film\.mp4 at 64 x 48 take 0\.0 GiB of memory as IMAGE.* a length of 12 fits",
+        "refused memory": r"20 frames of film\.mp4 at 64 x 48 take .* a length of \d+ fits, and more at a smaller size",
+    },
     "rooms": {
         "fits": "no refusal",
         "small disk with folder": r"8 frames in checkpoint_folder and their film need about 0.3 MiB .* has 0.1 MiB",

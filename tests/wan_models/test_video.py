@@ -2,8 +2,12 @@
 
 import gc
 import itertools
+import os
 import re
+import socket
 import struct
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 from official_preprocessing import official_preprocessing
 from tests_media import write_click, write_coded, write_video
 
-from wan_models import video
+from wan_models import video, video_file, video_index
 from wan_models.video import VideoIndex, read_frames, read_index, read_sound
 
 
@@ -323,6 +327,200 @@ def test_broken_files_say_so(tmp_path):
     (tmp_path / "clip.mkv").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"clip\.mkv is broken"):
         list(read_frames(index, list(range(40)), [].append))
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "avi", "mov", "nut"])
+@pytest.mark.parametrize(
+    "title", [b"\xff\xfe\xe9\xe8ok\xc0\xaf\x80\xbf", "\u00c9t\u00e9 \u306d\u3053 x".encode("utf-16-le")[:10]]
+)
+def test_titles_need_be_no_text(tmp_path, ending, title):
+    path = tmp_path / f"clip.{ending}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLETITLE"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 64, 48
+        for shade in range(0, 250, 50):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8), "rgb24"))
+            )
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert content.count(b"TITLETITLE") == 1
+    path.write_bytes(content.replace(b"TITLETITLE", title))
+    assert [round(float(f.mean()), -1) for f in read_frames(read_index(path), [0, 2, 4])] == [0, 100, 200]
+    assert not read_sound(path)[0].any()
+
+
+def last_far(number, packet):
+    packet.pts = packet.dts = packet.pts + (10**9 if number == 29 else 0)
+
+
+def half_far(number, packet):
+    packet.pts = packet.dts = packet.pts + (10**9 if number > 14 else 0)
+
+
+def two_far(number, packet):
+    packet.pts = packet.dts = packet.pts + 10**9 * (number > 9) + 10**9 * (number > 19)
+
+
+@pytest.mark.parametrize("change", [last_far, half_far, two_far])
+@pytest.mark.parametrize("ending", ["mkv", "nut"])
+def test_a_wrong_timestamp_makes_no_long_video(tmp_path, change, ending):
+    write_coded(tmp_path / "clip.mkv", "libx264", {"g": "1"})
+    rewrite(tmp_path / "clip.mkv", tmp_path / f"far.{ending}", change)
+    index = read_index(tmp_path / f"far.{ending}")
+    assert index.is_constant and abs(index.fps - 25) < 1e-6 and abs(index.seconds - 1.2) < 1e-6
+    assert index.choose(0) == list(range(30)) and len(index.choose(16)) == 19
+    (note,) = index.notes
+    assert re.match(rf"far\.{ending} has no frames between .* and .* s, and no sound, as after a wrong", note)
+    assert len(list(read_frames(index, index.choose(0), [].append))) == 30
+
+
+@pytest.mark.parametrize("sound", [False, True])
+def test_a_picture_that_stays_is_believed_where_there_is_sound(tmp_path, sound):
+    path = tmp_path / "slides.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        track = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        at = [0.0, 20.0, 40.0, 100.0, 120.0]
+        for seconds in at:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(seconds * 25), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        for second in range(125 if sound else 1):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+            frame.pts, frame.rate, frame.time_base = second * 8000, 8000, Fraction(1, 8000)
+            container.mux(track.encode(frame))
+    index = read_index(path)
+    expected = at if sound else [0, 20, 40, 60, 80]
+    assert np.allclose(index.times, expected, atol=0.05) and bool(index.notes) != sound
+
+
+PLAYLISTS = {
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n",
+    "hls.mp4": "\ufeff\n#EXTM3U\n#EXTINF:2,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
+    "concat.mp4": "ffconcat version 1.0\nfile '{}'\n",
+    "concat.mkv": "  ffconcat version 1.0\nfile 'http://127.0.0.1:{port}/a.mp4'\n",
+    "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\n",
+    "dash.mpd": '<?xml version="1.0"?>\n<MPD><BaseURL>http://127.0.0.1:{port}/</BaseURL></MPD>',
+    "dash.mp4": "<MPD type='static'><BaseURL>{}</BaseURL></MPD>",
+    "list.pls": "[playlist]\nFile1={}\n",
+    "smooth.mp4": "<smil><body><video src='{}'/></body></smil>",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+@pytest.mark.parametrize("target", ["name", "path", "url"])
+def test_playlists_open_nothing(tmp_path, name, target):
+    write_video(tmp_path / "other.mp4", 5)
+    path = tmp_path / name
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        other = {
+            "name": "other.mp4",
+            "path": str(tmp_path / "other.mp4"),
+            "url": f"file:{tmp_path}/other.mp4",
+        }[target]
+        path.write_text(PLAYLISTS[name].format(other, port=server.getsockname()[1]))
+        for read in (read_index, read_sound):
+            with pytest.raises(
+                ValueError, match=rf"{re.escape(name)} is a playlist, which only names other files"
+            ):
+                read(path)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_playlist_that_is_not_known_opens_nothing_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_file, "_PLAYLIST_HEADS", (b"nothing",))
+    write_video(tmp_path / "other.mp4", 5)
+    for name, text in PLAYLISTS.items():
+        (tmp_path / name).write_text(text.format("other.mp4", port=9))
+        with pytest.raises(ValueError, match=re.escape(name)):
+            read_index(tmp_path / name)
+
+
+def test_names_are_no_addresses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("clip.mp4", 5)
+    for name in ("concat:clip.mp4|clip.mp4", "http://127.0.0.1:9/a.mp4", "subfile,,start,0,end,0,,:clip.mp4"):
+        with pytest.raises(ValueError, match=r"cannot be read as a video .*No such file"):
+            read_index(name)
+    write_video("plain.mp4", 5)
+    Path("plain.mp4").rename("file:http:a%03d.mp4")
+    assert len(read_index("file:http:a%03d.mp4").times) == 5
+    os.mkfifo("pipe.mp4")
+    for name in ("pipe.mp4", "."):
+        with pytest.raises(ValueError, match="is a folder or a device"):
+            read_index(name)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "mov", "flv", "ts", "webm"])
+def test_whatever_is_in_a_file_the_error_names_it(tmp_path, ending, seed):
+    codec = "libvpx" if ending == "webm" else "libx264"
+    write_coded(tmp_path / f"whole.{ending}", codec, {"g": "6"})
+    whole = np.frombuffer((tmp_path / f"whole.{ending}").read_bytes(), np.uint8)
+    random, path = np.random.default_rng(seed), tmp_path / f"hostile.{ending}"
+    for _ in range(25):
+        content = whole.copy()
+        # most of what can be wrong stands in headers
+        reach = 600 if random.random() < 0.7 else len(content)
+        at = random.integers(0, min(reach, len(content)), random.integers(1, 12))
+        content[at] = random.choice([0, 1, 0x7F, 0x80, 0xFF, random.integers(256)], len(at))
+        path.write_bytes(
+            content[: len(content) if random.random() < 0.7 else random.integers(1, len(content))].tobytes()
+        )
+        try:
+            index = read_index(path)
+            chosen = index.choose(0)
+            assert len(chosen) <= 30 * 60
+            assert len(list(read_frames(index, chosen[:40], [].append))) == len(chosen[:40])
+            assert read_sound(path, index)[0].nbytes < 1e9
+        except ValueError as error:
+            message = str(error)
+            assert path.name in message
+
+
+def test_pictures_have_a_largest_size(tmp_path, monkeypatch):
+    write_video(tmp_path / "clip.mp4", 3, (64, 48))
+    index = read_index(tmp_path / "clip.mp4")
+    monkeypatch.setattr(video_index, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(ValueError, match=r"pictures of clip\.mp4 have 64 x 48 pixels"):
+        read_index(tmp_path / "clip.mp4")
+    with pytest.raises(ValueError, match=r"pictures of clip\.mp4 have 64 x 48 pixels"):
+        list(read_frames(index, [0]))
+
+
+def test_more_frames_than_anyone_needs_are_refused(tmp_path):
+    index = VideoIndex(tmp_path / "long.mp4", np.arange(2_000_000) / 25, (), 25.0)
+    with pytest.raises(
+        ValueError, match=r"long\.mp4 has 2000000 frames from 0 s on at 25 per second, and up to 1000000"
+    ):
+        index.choose(0)
+    with pytest.raises(ValueError, match=r"long\.mp4 has \d+ frames"):
+        VideoIndex(tmp_path / "long.mp4", np.arange(9) / 1e-6, (), 1e-6).choose(25)
+    assert len(index.choose(0, length=100)) == 100 and len(index.choose(1)) == 80_000
+
+
+def test_sound_of_a_wrong_timestamp_or_rate(tmp_path, monkeypatch):
+    path = tmp_path / "far.mkv"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for second in (0, 1, 10**6):
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 8000), np.int16), "s16", "mono")
+            frame.pts, frame.rate, frame.time_base = second * 8000, 8000, Fraction(1, 8000)
+            container.mux(track.encode(frame))
+    index, notes = VideoIndex(path, np.zeros(1), (), 25.0), []
+    sound, rate = read_sound(path, index, note=notes.append)
+    assert sound.shape[1] / rate <= 603 + 1 and sound[:, : 2 * rate].all()
+    assert re.match(r"the sound of far\.mkv has a wrong timestamp: it ends at \d+\.\d\d s here", notes[0])
+    assert read_sound(path, index, 0.0, 2.0)[0].shape[1] == 16000
+    monkeypatch.setattr(video, "_HIGHEST_RATE", 7999)
+    with pytest.raises(
+        ValueError, match=r"sound of far\.mkv has 1 channels at 8000 Hz, which no real one has"
+    ):
+        read_sound(path, index)
 
 
 def test_sound(tmp_path):
