@@ -474,6 +474,26 @@ def test_a_broken_tokenizer_names_its_folder(release, tmp_path, change):
         load_text_encoder(file)
 
 
+def test_a_vocabulary_of_megabytes_is_not_built(release, tmp_path):
+    """Of each byte the library makes a node of 300."""
+    file = tmp_path / "models_t5_umt5-xxl-enc-bf16.pth"
+    file.symlink_to(release / file.name)
+    vocabulary = [["<unk>", 0.0], *([f"{i:050}", -1.0] for i in range(100_000))]
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": {"type": "Unigram", "unk_id": 0, "vocab": vocabulary}})
+    )
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*its tokens have more than 4,194,304 bytes"):
+        load_text_encoder(file)
+
+
+def test_a_tokenizer_of_another_encoder_is_refused(release, tmp_path):
+    encoder = load_text_encoder(release / "models_t5_umt5-xxl-enc-bf16.pth")
+    assert encoder.tokenizer(["a cat"])[1].sum() > 2
+    encoder.tokenizer.vocab_size = 9
+    with pytest.raises(ValueError, match="they do not belong together"):
+        encoder.tokenizer(["a cat"])
+
+
 @pytest.mark.parametrize(
     "content", [torch.zeros(9), torch.zeros(9, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)]
 )

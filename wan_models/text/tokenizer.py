@@ -16,7 +16,8 @@ from ..checkpoints.reader import Checkpoint
 from ..files import walk_files
 
 _SPIECE = "spiece_model"  # the tensor in which repackaged encoders carry their tokenizer
-_MAX_BYTES = 32 * 2**20  # of a vocabulary; UMT5's has 4.5 MB
+_MAX_BYTES = 32 * 2**20  # of a SentencePiece model; UMT5's has 4.5 MB
+_MAX_TEXT = 4 * 2**20  # of all tokens of a vocabulary, in UTF-8; UMT5's have about 2 MB
 _JSON = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -101,9 +102,10 @@ class WanTokenizer:
         if not folder.is_dir():
             raise ValueError(f"no tokenizer folder {folder}: it must hold {FILES} of google/umt5-xxl")
         with _as_value_error(f"{folder} holds no usable tokenizer", f"; it must hold {FILES}"):
-            for file in (folder / name for name in _JSON):
+            for file in (folder / name for name in _JSON):  # the library knows no bounds
                 if file.is_file():
-                    read_object(file)  # within bounds, which the library does not know
+                    stated = read_object(file)
+                    _check_size(_texts_in([stated.get("model"), stated.get("added_tokens")]))
             if (spiece := folder / "spiece.model").is_file() and spiece.stat().st_size > _MAX_BYTES:
                 raise ValueError("spiece.model is too large")
             tokenizer = AutoTokenizer.from_pretrained(
@@ -113,9 +115,10 @@ class WanTokenizer:
 
     @classmethod
     def _tried(cls, encode: Callable[[str], list[int]], text_len: int) -> "WanTokenizer":
-        """With a word, which a broken vocabulary fails at. Raises ValueError where what comes out are no ids."""
+        """With words and signs that few vocabularies have, which a broken one fails at. Raises ValueError where what
+        comes out are no ids."""
         made = cls(encode, text_len)
-        ids = encode("a cat")
+        ids = encode("a cat 二 \U0001f600")
         if not 0 < len(ids) <= text_len or not all(0 <= number < 2**31 for number in ids):
             raise ValueError("it makes no list of tokens of a word")
         return made
@@ -143,7 +146,8 @@ class WanTokenizer:
         scores = _listed(field, "scores", float)
         kinds = _listed(field, "token_type", int)
         unknown, end = (_number(field, f"{name}_token_id", len(tokens)) for name in ("unknown", "eos"))
-        if len(scores) != len(tokens) or sum(map(len, tokens)) > _MAX_BYTES // 4:
+        _check_size(tokens)
+        if len(scores) != len(tokens):
             raise ValueError(f"its tokenizer has {len(tokens):,} tokens and {len(scores):,} scores")
         with _as_value_error("its tokenizer is broken"):
             pieces, has_bytes = list(zip(tokens, scores, strict=True)), _BYTE_TOKEN in kinds
@@ -187,6 +191,25 @@ def _as_value_error(problem: str, what_to_do: str = "") -> Iterator[None]:
     except BaseException as error:  # what ends a thread of the tokenizers library is no Exception
         why = (str(error) or type(error).__name__)[:500]
         raise ValueError(f"{problem} ({why}){what_to_do}") from None
+
+
+def _check_size(texts: Iterable[str]) -> None:
+    """ValueError on a vocabulary whose search tree would take more than a gigabyte."""
+    if sum(len(text.encode()) for text in texts) > _MAX_TEXT:
+        raise ValueError(f"its tokens have more than {_MAX_TEXT:,} bytes")
+
+
+def _texts_in(data: list[Any]) -> Iterator[str]:
+    """All texts in what a JSON text says, keys too."""
+    while data:
+        value = data.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from value
+            data += value.values()
+        elif isinstance(value, list):
+            data += value
 
 
 def _listed(field: Callable[[str], Any], name: str, kind: type) -> list[Any]:
