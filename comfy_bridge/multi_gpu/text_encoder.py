@@ -8,6 +8,7 @@ from torch import Tensor
 from ...wan_models.distributed.mesh import Layout
 from ...wan_models.distributed.weights import Recipe
 from ..models import text_encoder
+from ..models.identity import files_of
 from ..models.text_encoder import HostUMT5
 from .workers import WeightlessPatcher, the_workers
 
@@ -32,6 +33,7 @@ def load_text_encoder(path: Path, dtype: str) -> comfy.sd.CLIP:
     network = clip.cond_stage_model
     compute = str(network.compute_dtype).removeprefix("torch.")
     stored = "" if dtype == "default" else compute
-    network.remote = WorkersEncoder(Recipe("t5", str(path), stored, compute, Layout(fsdp=True)))
+    recipe = Recipe("t5", str(path), stored, compute, Layout(fsdp=True), str(files_of(path)))
+    network.remote = WorkersEncoder(recipe)
     clip.patcher = WeightlessPatcher(network, clip.patcher.load_device, clip.patcher.offload_device)
     return clip

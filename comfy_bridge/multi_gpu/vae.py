@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...wan_models.distributed.weights import Recipe
 from ..models import autoencoder
+from ..models.identity import files_of
 from .workers import the_workers
 
 
@@ -27,5 +28,7 @@ def load_vae(path: Path, dtype: str) -> autoencoder.WanVAE:
     """A VAE as of `autoencoder.load_vae` that the workers decode with."""
     vae = autoencoder.load_vae(path, dtype)
     stored = str(autoencoder.DTYPES[dtype]).removeprefix("torch.")
-    vae.first_stage_model.remote = WorkersDecoder(Recipe("vae", str(path), stored, stored))
+    vae.first_stage_model.remote = WorkersDecoder(
+        Recipe("vae", str(path), stored, stored, files=str(files_of(path)))
+    )
     return vae

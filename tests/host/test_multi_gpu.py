@@ -163,6 +163,19 @@ def test_packed_weights(group_host, base, seed):
     assert rel_l2(latents(group_host, graph | advanced(seed=seed)), expected) < TOLERANCE
 
 
+def test_a_replaced_file_is_read_anew(group_host, base, seed):
+    """The workers keep what they have read, and tell files by more than their names."""
+    file = base / "models/diffusion_models/replaced.safetensors"
+    graph = base_graph() | {"shared": shared(), "high": node("WanDiTLoader", model_name=file.name)}
+    found = []
+    for expert in ("high", "low"):
+        file.write_bytes((file.parent / f"{expert}.safetensors").read_bytes())
+        expected = latents(group_host, graph | advanced(("high", 0), seed))
+        found.append(latents(group_host, graph | advanced(seed=seed)))
+        assert rel_l2(found[-1], expected) < TOLERANCE
+    assert rel_l2(*found) > 1e-3
+
+
 def test_loras_before_and_after_and_a_changed_strength(group_host, seed):
     graph = base_graph() | {"lora": node("LoraLoaderModelOnly", model=("high", 0), **LORA)}
     expected = latents(group_host, graph | advanced(("lora", 0), seed))

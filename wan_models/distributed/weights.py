@@ -34,13 +34,15 @@ class Recipe:
     """How a process makes a model.
 
     kind: "dit", "t5" or "vae". path: checkpoint. stored: dtype of the large weights, "" as in the file (packed ones are
-    unpacked to `compute`). compute: dtype of linear layers and attention. layout: see `Layout`."""
+    unpacked to `compute`). compute: dtype of linear layers and attention. layout: see `Layout`. files: what is another
+    text where the checkpoint's files are others, so that those are read anew."""
 
     kind: str
     path: str
     stored: str = ""
     compute: str = "float32"
     layout: Layout = field(default_factory=Layout)
+    files: str = ""
 
     @property
     def compute_dtype(self) -> torch.dtype:
