@@ -14,6 +14,7 @@ from ..wan_models.config import VAE_2_2, DiTConfig, VAEConfig
 from ..wan_models.families import RELEASES
 from ..wan_models.sampling.guidance import check_boundary
 from . import compat, folders
+from .sampling import samplers
 from .sampling.settings import CUSTOM, MAX_STEPS, Settings, StepRange, steps_of
 
 SCHEDULE = "/wan22/schedule"
@@ -26,6 +27,8 @@ _RELEASE_OF = {
     "WanAnimateCondition": "Animate-14B",
 }
 """Nodes of one release; the others' videos are T2V-A14B's, or TI2V-5B's where its VAE is connected."""
+_VAES = 16
+"""Names of files that are looked at for one question."""
 _VAE_2_2_NAME = re.compile(r"wan.?2[._]2.?vae", re.IGNORECASE)
 """The names under which the VAE of TI2V-5B is published."""
 
@@ -48,9 +51,11 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
         _read(name, query.get(name, default), int)
         for name, default in (("start_step", 0), ("end_step", MAX_STEPS))
     )
-    if first < 0:
-        raise ValueError(f"start_step must be 0 or more, not {first}")
+    for name, step in (("start_step", first), ("end_step", last)):
+        if step < 0:
+            raise ValueError(f"{name} must be 0 or more, not {step}")
     steps = steps_of(settings, StepRange(first, last))
+    samplers.check_sampler(settings.sampler)
     return {
         "sigmas": [round(sigma, 5) for sigma in steps.whole.tolist()],
         "high": steps.high.tolist(),
@@ -87,12 +92,16 @@ def _read(name: str, text: Any, kind: type) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        raise ValueError(f"{name} must be {_KINDS[kind]}, not {text!r}") from None
+        raise ValueError(f"{name} must be {_KINDS[kind]}, not {text[:_SHOWN]!r}") from None
     if kind is float and not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, not {text}")
+        raise ValueError(f"{name} must be a finite number, not {text[:_SHOWN]}")
+    if kind is int and abs(value) > _LARGEST:
+        raise ValueError(f"{name} is too large: {text[:_SHOWN]}")
     return value
 
 
+_SHOWN = 40  # characters of a wrong value
+_LARGEST = 10**12
 _KINDS = {int: "a whole number", float: "a number"}
 
 
@@ -112,5 +121,5 @@ def register() -> None:
 
     @routes.get(VIDEO)
     async def video_of(request: web.Request) -> web.Response:
-        names = request.query.getall("vae", [])
+        names = request.query.getall("vae", [])[:_VAES]
         return web.json_response(await asyncio.to_thread(video, request.query.get("node", ""), names))

@@ -7,6 +7,7 @@ through as it would a timestamp, so that broken timestamps confuse nothing.
 Source of the choice of frames: get_frame_indices of the official preprocessing.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class VideoIndex:
 
         fps 0: the video's own. Raises ValueError where the video ends before `start`, or breaks off before half of what
         was asked for."""
+        if not (0 <= fps < math.inf and 0 <= start < math.inf):
+            raise ValueError(f"fps and start must be finite and not below 0, not {fps} and {start}")
         if start >= self.seconds:
             raise ValueError(
                 f"{Path(self.path).name} lasts {self.seconds:.2f} s, and the first frame was to be at {start:g} s"

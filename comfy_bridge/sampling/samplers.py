@@ -1,5 +1,6 @@
 """The official schedules and solvers as the host's SIGMAS and SAMPLER, and noise from either generator."""
 
+from contextlib import suppress
 from typing import Any
 
 import comfy.model_base
@@ -74,14 +75,19 @@ def _run_solver(
     return x
 
 
-def sampler_named(name: str) -> comfy.samplers.KSAMPLER:
-    """SAMPLER of an official solver ("wan unipc") or of one of the host's names."""
-    if name in SOLVER_NAMES:
-        return official_sampler(name.removeprefix(OFFICIAL))
+def check_sampler(name: str) -> None:
+    """ValueError on a name that neither we nor the host have a sampler of."""
     if name not in sampler_names():
         raise ValueError(
             f"this host has no sampler {name!r}; choose another one, {SOLVER_NAMES[0]!r} is the official one"
         )
+
+
+def sampler_named(name: str) -> comfy.samplers.KSAMPLER:
+    """SAMPLER of an official solver ("wan unipc") or of one of the host's names."""
+    check_sampler(name)
+    if name in SOLVER_NAMES:
+        return official_sampler(name.removeprefix(OFFICIAL))
     return comfy.samplers.sampler_object(name)
 
 
@@ -96,7 +102,15 @@ def sigmas_named(name: str, steps: int, shift: float, sampler: str) -> Tensor:
         )
     schedule.sigmas(steps, shift)  # the same checks of steps and shift
     model_sampling = comfy.model_base.model_sampling(_ShiftOnly(shift), comfy.model_base.ModelType.FLOW)
-    return comfy.samplers.calculate_sigmas(model_sampling, name, steps).cpu()
+    found = None
+    with suppress(ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        found = comfy.samplers.calculate_sigmas(model_sampling, name, steps).cpu()
+    if found is None or len(found) < 2 or not found.isfinite().all():
+        raise ValueError(
+            f"the scheduler {name!r} has no schedule of {steps} steps at shift {shift:g}: choose other steps or "
+            f"another scheduler, {SCHEDULE_NAME!r} is the official one"
+        )
+    return found
 
 
 class _ShiftOnly:

@@ -1,6 +1,7 @@
 """Settings of a sampling run, by the names of the nodes' inputs, and the steps that they give."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
@@ -26,6 +27,12 @@ class Settings:
     boundary: float
     sampler: str
     scheduler: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be a finite number, not {value}")
 
     @classmethod
     def of_release(cls, name: str) -> "Settings":

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import shutil
 import time
 from itertools import pairwise
@@ -87,12 +88,53 @@ def test_schedule_is_what_the_sampler_does(host, settings):
         ({"start_step": 41}, "no steps are left"),
         ({"start_step": -1}, "start_step must be 0 or more"),
         ({"start_step": 5, "end_step": 5}, "no steps are left"),
+        ({"end_step": -3}, "end_step must be 0 or more"),
+        ({"start_step": 10**30}, "start_step is too large"),
+        ({"sampler": "nonsense"}, "no sampler 'nonsense'"),
+        ({"sampler": ""}, "no sampler ''"),
+        ({"sampler": "euler\0"}, "no sampler"),
+        ({"scheduler": "../../etc"}, "no scheduler '../../etc'"),
+        ({"shift": "inf"}, "shift must be a finite number"),
+        ({"shift": "1e999"}, "shift must be a finite number"),
+        ({"shift": "[1]"}, "shift must be a number"),
+        ({"cfg_high": "-Infinity"}, "cfg_high must be a finite number"),
+        ({"cfg_low": "nan"}, "cfg_low must be a finite number"),
+        ({"boundary": "nan"}, "boundary must be a finite number"),
+        ({"steps": "7.5"}, "steps must be a whole number"),
+        ({"steps": "nan"}, "steps must be a whole number"),
+        ({"steps": "9" * 5000}, "steps must be a whole number"),
+        ({"steps": "9" * 4000}, "steps is too large: 999"),
+        ({"end_step": "x" * 6000}, "end_step must be a whole number"),
     ],
 )
 def test_bad_settings_are_answered_with_the_reason(host, query, message):
     answer = requests.get(f"http://{host.address}/wan22/schedule", params=query, timeout=60)
     assert answer.status_code == 400
-    assert message in answer.json()["error"]
+    assert message in answer.json()["error"] and len(answer.json()["error"]) < 300
+
+
+def test_whatever_is_asked_the_schedule_has_numbers_or_a_reason(host):
+    """Every scheduler of the host, at settings that no sampler has."""
+    inputs = host.get("/object_info/WanMoESampler")["WanMoESampler"]["input"]
+    (kind, *options) = (inputs["required"] | inputs["optional"])["scheduler"]
+    schedulers = options[0]["options"] if kind == "COMBO" else kind
+    extremes = [
+        {"steps": steps, "shift": shift}
+        for steps in (1, 2, 1000)
+        for shift in ("1e-320", "1e-9", "1", "1e9", "1e300", "1.7e308")
+    ]
+    assert len(schedulers) > 5
+    for scheduler in schedulers:
+        for settings in extremes:
+            answer = requests.get(
+                f"http://{host.address}/wan22/schedule",
+                params={"scheduler": scheduler, **settings},
+                timeout=60,
+            )
+            found = json.loads(answer.text, parse_constant=pytest.fail)
+            assert answer.status_code == (400 if "error" in found else 200), (scheduler, settings)
+            if "error" not in found:
+                assert len(found["sigmas"]) >= 2, (scheduler, settings)
 
 
 def test_the_schedule_names_every_widget_that_counts(host):

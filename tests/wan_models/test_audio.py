@@ -1,7 +1,10 @@
 """Audio features against the official encoder, their steps per frame, and sound of every kind."""
 
+import json
+import re
 import shutil
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -185,6 +188,33 @@ def test_speech_from_text(voice, tmp_path, monkeypatch):
     (tmp_path / "cosyvoice2.yaml").touch()
     with pytest.raises(ValueError, match="CosyVoice, which is not installed"):
         speak(tmp_path, "a", 1, cpu)
+
+
+def test_no_code_of_a_voices_folder_runs(tmp_path, monkeypatch):
+    (tmp_path / "model_code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    names = {"AutoConfig": "C", "AutoModelForTextToWaveform": "M", "AutoTokenizer": "T", "AutoProcessor": "P"}
+    code = {name: f"model_code.{kind}" for name, kind in names.items()}
+    for model_type in ("unheard-of", "vits"):
+        config = {"model_type": model_type, "architectures": ["M"], "auto_map": code}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        monkeypatch.setattr("builtins.input", lambda *text: pytest.fail("the user was asked"))
+        with pytest.raises(ValueError, match="holds no text-to-speech model"):
+            speak(tmp_path, "hello", 1, torch.device("cpu"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_class_that_a_folder_chooses_may_be_its_own():
+    root = Path(__file__).parents[2] / "wan_models"
+    sources = {path: path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
+    auto = {
+        path: source
+        for path, source in sources.items()
+        if re.search(r"Auto\w+.*from_pretrained\(", source, re.DOTALL)
+    }
+    assert len(auto) >= 3
+    assert not [
+        path for path, source in auto.items() if not re.search(r"trust_remote_code\W{1,4}False", source)
+    ]
 
 
 def test_cosyvoice_is_called_as_its_own_examples_do(tmp_path, monkeypatch):

@@ -82,12 +82,11 @@ def _cosyvoice(
 def _transformers(folder: Path, text: str, device: torch.device) -> tuple[Tensor, int]:
     from transformers import AutoModelForTextToWaveform, AutoProcessor, AutoTokenizer
 
+    own = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model: Any = AutoModelForTextToWaveform.from_pretrained(str(folder), local_files_only=True)
+        model: Any = AutoModelForTextToWaveform.from_pretrained(str(folder), **own)
         generates = model.can_generate()
-        reader: Any = (AutoProcessor if generates else AutoTokenizer).from_pretrained(
-            str(folder), local_files_only=True
-        )
+        reader: Any = (AutoProcessor if generates else AutoTokenizer).from_pretrained(str(folder), **own)
     except Exception as error:  # the library raises many kinds for missing and foreign files
         raise ValueError(
             f"{folder} holds no text-to-speech model that transformers can use ({error})"

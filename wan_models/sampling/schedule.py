@@ -4,6 +4,7 @@ A sigma is the share of noise in the latents, 1 to 0. Source: FlowUniPCMultistep
 of the official code, whose float64 arithmetic is followed to the bit.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -17,8 +18,8 @@ def _exact(steps: int, shift: float, first: float) -> np.ndarray:
     """The sigmas but the last in float64; first: where they begin before the shift."""
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
-    if shift <= 0:
-        raise ValueError(f"shift must be above 0, not {shift}")
+    if not 0 < shift < math.inf:
+        raise ValueError(f"shift must be above 0 and finite, not {shift}")
     uniform = np.linspace(first, 0, steps + 1)[:-1]
     return shift * uniform / (1 + (shift - 1) * uniform)
 
