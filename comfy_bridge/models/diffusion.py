@@ -8,6 +8,7 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.supported_models
 import torch
+from torch import Tensor
 
 from ...wan_models import families
 from ...wan_models.checkpoints.detect import ModelInfo
@@ -98,8 +99,11 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     network = model.diffusion_model
     model.is_converted = not as_in_file
 
-    convert = (lambda name, weight: to_stored(network, name, weight, stored)) if model.is_converted else None
-    load_into(network, checkpoint, convert, keep_packed)
+    def convert(name: str, weight: Tensor) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()  # a large model takes half a minute
+        return to_stored(network, name, weight, stored)
+
+    load_into(network, checkpoint, convert if model.is_converted else None, keep_packed)
     watch(patcher, checkpoint.stamps)
     model.workspace_bytes = workspace_bytes(network)
     # at the end of every run, and where the host lets go of the model

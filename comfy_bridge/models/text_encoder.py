@@ -132,8 +132,12 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
     clip, checkpoint = build(path, dtype, device)
     network = clip.cond_stage_model
     as_in_file = dtype == "default"
-    convert = None if as_in_file else lambda name, weight: weight.to(network.compute_dtype)
-    load_into(network, checkpoint, convert, keep_packed=as_in_file)
+
+    def convert(_name: str, weight: Tensor) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        return weight.to(network.compute_dtype)
+
+    load_into(network, checkpoint, None if as_in_file else convert, keep_packed=as_in_file)
     if has_packed(network):
         clip.patcher = packed_patcher(clip.patcher)
     network.stamps = checkpoint.stamps

@@ -24,6 +24,7 @@ from .use import use
 MEMORY = 2**30
 """Bytes that a case may take beside what its file has."""
 SECONDS = 20
+"""Of computing; a case that does nothing for ten times as long hangs too."""
 
 
 @dataclass
@@ -83,7 +84,7 @@ def _opened(folder: Path, kind: Seed) -> tuple[str, str, float]:
         _work(folder, kind, write)
     os.close(write)
     try:
-        ready, _, _ = select.select([read], [], [], SECONDS)
+        ready, _, _ = select.select([read], [], [], 10 * SECONDS)
         answer = b"".join(_read_all(read)) if ready else b""
         if not ready:
             os.kill(child, signal.SIGKILL)
@@ -91,8 +92,8 @@ def _opened(folder: Path, kind: Seed) -> tuple[str, str, float]:
         os.close(read)
     _, status = os.waitpid(child, 0)
     seconds = time.monotonic() - begun
-    if not ready:
-        return "hangs", f"for {SECONDS} s", seconds
+    if not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        return "hangs", f"for {seconds:.0f} s", seconds
     if not answer:
         return "ends the process", f"status {status}", seconds
     outcome, detail = json.loads(answer)
@@ -111,6 +112,7 @@ def _work(folder: Path, kind: Seed, write: int) -> None:
     size = sum(file.stat().st_size for file in folder.iterdir())
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + 2 * size + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     path = folder / kind.opened
     try:
         use(kind.use, path)

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import struct
 import time
 import zipfile
@@ -21,6 +20,8 @@ from wan_models.checkpoints.errors import CheckpointError
 from wan_models.checkpoints.reader import open_checkpoint, open_model
 from wan_models.models import load_model, load_text_encoder
 
+resource = pytest.importorskip("resource")  # of Unix
+
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
@@ -34,10 +35,10 @@ def state(release):
 
 @pytest.fixture(autouse=True)
 def bounded():
-    """No case takes long, or memory worth speaking of."""
-    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """No case computes for long, or takes memory worth speaking of."""
+    begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KB
 
 
@@ -463,8 +464,13 @@ def test_broken_vocabularies_of_gguf(field, value):
 
 
 @pytest.mark.parametrize(
-    "change", ["[" * 99999, "{}", '{"model": 1}', "", '{"model": {"type": "Unigram", "vocab": 1}}']
-)
+    "change",
+    [
+        "[" * 99999, "{}", '{"model": 1}', "", '{"model": {"type": "Unigram", "vocab": 1}}',
+        # knows each letter of some prompts, and has no token for others
+        '{"version": "1.0", "model": {"type": "Unigram", "vocab": [[" ", -1], ["a", -1], ["c", -1], ["t", -1]]}}',
+    ],
+)  # fmt: skip
 def test_a_broken_tokenizer_names_its_folder(release, tmp_path, change):
     file = tmp_path / "models_t5_umt5-xxl-enc-bf16.pth"
     file.symlink_to(release / file.name)

@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(
 def test_a_slice_of_the_campaign(tmp_path):
     """`make fuzz` runs thousands; these are always the same."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", "--cases", "170", "--seed", "7", "--folder", str(tmp_path)],
+        [sys.executable, "-m", "tests.fuzz", "--cases", "85", "--seed", "7", "--folder", str(tmp_path)],
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
-    assert done.returncode == 0 and "170 cases of seed 7" in done.stdout, done.stdout + done.stderr[-2000:]
+    assert done.returncode == 0 and "85 cases of seed 7" in done.stdout, done.stdout + done.stderr[-2000:]
 
 
 def test_the_campaign_finds_what_is_not_refused(tmp_path):
@@ -29,7 +29,7 @@ def test_the_campaign_finds_what_is_not_refused(tmp_path):
         "import tests.fuzz.campaign as c, os, sys, time, pathlib\nsize = 7\n"
         "def use(kind, path):\n"
         "    if path.stat().st_size == size: return\n"
-        "    [lambda: bytearray(2**31), lambda: {}[1], lambda: int('x'), lambda: os.abort(), lambda: time.sleep(9)]"
+        "    [lambda: bytearray(2**31), lambda: {}[1], lambda: int('x'), lambda: os.abort(), lambda: sum(iter(int, 1))]"
         "[int(path.parent.name.split()[1])]()\n"
         "c.use, c.SECONDS = use, 2\n"
         "c._damage = lambda source, folder, kind, chance: (folder.mkdir(), (folder / 'm.pth').write_bytes(b'x'))\n"
