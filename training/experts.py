@@ -24,7 +24,7 @@ from .clips import Batch
 from .loop import Schedule, train
 from .world.words import Facts, caption, some_facts
 
-_BATCH = 32
+_BATCH = 16
 _UNTOLD, _WRONG = 0.1, 0.15
 """Shares of videos with an empty or with the negative caption, and with that of another video. People's captions are
 wrong now and then too: this is what guidance is for."""

@@ -59,7 +59,7 @@ class Trainer:
     def t2v(self) -> None:
         """The two experts of T2V-A14B."""
         make_clips(partial(text_clips, self.vae_file), range(10000, 12500), self.work / "text.pt")
-        self._experts("T2V-A14B", self.work / "text.pt", 1900)
+        self._experts("T2V-A14B", self.work / "text.pt", 8000)
 
     def i2v(self) -> None:
         """The two experts of I2V-A14B, which begin as those of T2V-A14B."""
@@ -112,7 +112,7 @@ class Trainer:
     def expert(self, release: str, file: Path, steps: int, which: str) -> None:
         """One expert, "high" or "low", from the clips in a file; another release than T2V-A14B begins as that one."""
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-        schedule = Schedule(steps, 1e-3, 0.01, seed=1 if which == "high" else 2)
+        schedule = Schedule(steps, 1e-3, 0.02, seed=1 if which == "high" else 2)
         is_first = release == "T2V-A14B"
         start = (
             fresh(sizes.T2V, schedule.seed)

@@ -20,9 +20,9 @@ BACKGROUNDS: dict[str, Colour] = {
     "blue": (0.50, 0.68, 0.93),
 }  # fmt: skip
 SHAPES = ("ball", "square", "triangle", "star")
-_TRAVEL = {"slow": 0.3, "fast": 0.62}
+_TRAVEL = {"slow": 0.28, "fast": 0.56}
 """Way of an object in a video, as a share of the picture."""
-_RADIUS = {"small": 0.11, "large": 0.18}
+_RADIUS = {"small": 0.15, "large": 0.22}
 _STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
