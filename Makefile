@@ -2,6 +2,7 @@
 # make test   all tests, in several processes
 # make test-fast   those that need no server, browser or group of processes: for the loop of work
 # make lint   style, types and spelling, of the page's scripts too
+# make fuzz   thousands of damaged model files: each loads, or is refused in a sentence (CASES=3000 SEED=1)
 # make bench  our times beside those of the official code, diffusers and the host
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 
 PAGE := tools/page
 
-.PHONY: setup demo test test-fast lint lint-page bench
+.PHONY: setup demo test test-fast lint lint-page fuzz bench
 
 setup: $(STAMP)
 
@@ -56,6 +57,9 @@ lint-page:
 $(PAGE)/node_modules/.ready: $(PAGE)/package.json $(PAGE)/package-lock.json
 	npm --prefix $(PAGE) ci --silent
 	touch $@
+
+fuzz: setup
+	$(RUN) -m tests.fuzz --cases $(or $(CASES),3000) --seed $(or $(SEED),1)
 
 bench: setup
 	COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench
