@@ -90,10 +90,10 @@ def ours(case: Case) -> Cost:
 
 
 @cache
-def transformer(name: str, latent: tuple[int, int, int]) -> dict[str, Cost]:
+def transformer(name: str, latent: tuple[int, int, int], dtype: torch.dtype = DTYPE) -> dict[str, Cost]:
     """Of a whole forward and of its first block; the memory is that of the forward."""
     config = MODELS[name]
-    network = build_network(config, dtype=DTYPE)
+    network = build_network(config, dtype=dtype)
     x, context = empty(1, config.in_dim, *latent), empty(1, config.text_len, config.text_dim)
     # TI2V-5B is given the timestep of each latent frame
     t = torch.empty(1, latent[0] if config.family == "ti2v" else 1, device="meta")
@@ -101,12 +101,11 @@ def transformer(name: str, latent: tuple[int, int, int]) -> dict[str, Cost]:
 
     def run_block(index, module, x, **inputs):
         before = replace(counter.cost)
-        x = module(x, **inputs)
         if index == 0:
-            block.flops, block.moved = (
-                counter.cost.flops - before.flops,
-                counter.cost.moved - before.moved,
-            )
+            x = module(x, **inputs)
+            block.flops, block.moved = counter.cost.flops - before.flops, counter.cost.moved - before.moved
+        else:  # blocks are alike
+            counter.cost.flops, counter.cost.moved = before.flops + block.flops, before.moved + block.moved
         return x
 
     rope.clear()

@@ -1,10 +1,11 @@
-"""Estimates of the memory that a forward of a transformer takes beside its weights."""
+"""Estimates of the memory that networks take beside their weights; bench/accounting.py counts what they are held to."""
 
 from collections.abc import Sequence
 
 import torch
 
 from .config import DiTConfig
+from .dit.pieces import PIECE_BYTES
 
 
 def tokens_of(config: DiTConfig, shape: Sequence[int]) -> int:
@@ -14,7 +15,7 @@ def tokens_of(config: DiTConfig, shape: Sequence[int]) -> int:
 
 
 def bytes_per_token(config: DiTConfig, item_bytes: int) -> int:
-    """Upper bound of what one block holds per token at its widest, computed with `item_bytes` bytes a value.
+    """Upper bound of what one block holds per token where processes exchange tokens, with `item_bytes` bytes a value.
 
     The float32 residual stream and its modulated copy; then either q, k, v and the attention result (with float32
     temporaries of the rotary embedding) or the two sides of the feed-forward, whichever is more."""
@@ -24,8 +25,24 @@ def bytes_per_token(config: DiTConfig, item_bytes: int) -> int:
 
 
 def activation_bytes(config: DiTConfig, shape: Sequence[int], compute_dtype: torch.dtype) -> int:
-    """Upper bound of the activations of one forward of latents of `shape` [B, C, F, H, W]: of one block, and of the
-    text."""
+    """Activations of one forward of latents of `shape` [B, C, F, H, W], what a clip is conditioned on among them."""
     batch, item = shape[0], compute_dtype.itemsize
-    text = batch * config.text_len * config.dim * 4 * item
-    return batch * tokens_of(config, shape) * bytes_per_token(config, item) + text
+    video = tokens_of(config, shape)
+    # reference and motion together have at most the tokens of three latent frames, which are kept for the steps
+    beside = 3 * tokens_of(config, (1, 1, 1, *shape[3:])) if config.speech else 0
+    tokens = batch * (video + beside)
+    piece = 2 * min(PIECE_BYTES, tokens * config.dim * 4)
+    # beside the residual stream: q, k, v and the result, or the tokens and what the feed-forward widens them to
+    attention = 4 * tokens * config.dim * item + piece
+    feed_forward = tokens * (config.ffn_dim + config.dim) * item
+    stream = tokens * config.dim * 4
+    tables = (video + beside + (video if beside else 0)) * config.head_dim * 4
+    text = 3 * batch * config.text_len * config.dim * item
+    kept = batch * beside * config.dim * 4
+    forward = stream + max(attention, feed_forward) + tables + text + kept
+    return max(forward + forward // 32, _face_bytes(config, item))  # a little for all that is small
+
+
+def _face_bytes(config: DiTConfig, item: int) -> int:
+    """Of looking at faces before a clip's first step: 8 pictures at a time, at the first and widest level."""
+    return 4 * 8 * config.face.channels[0] * config.face.size**2 * item if config.face else 0

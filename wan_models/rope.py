@@ -59,3 +59,10 @@ def apply_rotary_(x: Tensor, table: RotaryTable) -> Tensor:
     """Rotates x [B, L, H, D], contiguous and float32, by its tokens' positions, in x's own memory."""
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(table)
     return x
+
+
+def rotary_part(table: RotaryTable, rows: slice, tokens: slice) -> RotaryTable:
+    """The part of a table, with rows of a batch [B, L, 1, D/2] or without, that belongs to these rows and tokens."""
+    if table.dim() == 4 and table.shape[0] > 1:
+        table = table[rows]
+    return table[..., tokens, :, :]

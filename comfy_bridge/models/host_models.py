@@ -68,11 +68,6 @@ class WanTI2VBase(_Official, comfy.model_base.WAN22):
 class WanSpeechBase(_Official, comfy.model_base.WAN22_S2V):
     """The same for S2V-14B."""
 
-    def working_bytes(self, shape: Any) -> float:
-        batch, channels, frames, *size = shape
-        # reference and motion together have about the tokens of three latent frames
-        return super().working_bytes((batch, channels, frames + 3, *size))
-
 
 class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
     """The same for Animate-14B."""
@@ -87,10 +82,3 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
         if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
-
-    def working_bytes(self, shape: Any) -> float:
-        network = self.diffusion_model
-        face = network.config.face
-        # the first, widest level of the motion encoder, blurred and not
-        pixels = network.motion_encoder.BATCH * face.channels[0] * face.size**2
-        return super().working_bytes(shape) + 4 * pixels * network.compute_dtype.itemsize

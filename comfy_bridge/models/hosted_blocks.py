@@ -38,9 +38,9 @@ class HostSelfAttention(_Described, SelfAttention):
     """`SelfAttention` that hands its result to patches."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, freqs: Tensor, transformer_options: dict | None = None
+        self, x: Tensor, freqs: Tensor, transformer_options: dict | None = None, reuse: bool = False
     ) -> Tensor:
-        """x [B, L, C], freqs as the host's table (see `rotation_matrices`) -> [B, L, C]."""
+        """x [B, L, C], freqs as the host's table (see `rotation_matrices`) -> [B, L, C]; reuse as of ours."""
         options = transformer_options or {}
 
         def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -50,7 +50,7 @@ class HostSelfAttention(_Described, SelfAttention):
                 out = patch({"x": out, "q": q_heads, "k": k_heads, "transformer_options": options})
             return _output_patched(self, out, options, "attn1_output_patch")
 
-        return super().forward(x, rotary_of(freqs), attention)
+        return super().forward(x, rotary_of(freqs), attention, reuse)
 
 
 class HostCrossAttention(_Described, CrossAttention):
@@ -99,8 +99,11 @@ class HostBlock(_Described, Block):
         e = e if e.dim() == 4 else e.unsqueeze(1)
         dtype = context.dtype
 
-        def attend(y: Tensor) -> Tensor:
-            return self.self_attn(y, freqs, transformer_options=options)
+        # a forward that a pack has put there has the host's arguments only
+        reuse = {} if "forward" in vars(self.self_attn) else {"reuse": True}
+
+        def attend(make: Callable[[], Tensor]) -> Tensor:
+            return self.self_attn(make(), freqs, transformer_options=options, **reuse)
 
         def add_context(x: Tensor) -> Tensor:
             y = self.norm3(x).to(dtype)
@@ -113,6 +116,9 @@ class HostBlock(_Described, Block):
             return _own(x) if patches else x
 
         return self.run(x, e, dtype, attend, add_context, options.get(_LENGTHS))
+
+    def feed_forward(self, make: Callable[[], Tensor]) -> Tensor:
+        return self.ffn(make()) if "forward" in vars(self.ffn) else super().feed_forward(make)
 
 
 def host_attention(options: dict, **hints: Any) -> Attention:

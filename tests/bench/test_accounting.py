@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.accounting import NUMBERS, PAGE, cases, ours
+from bench.accounting import MODELS, NUMBERS, PAGE, cases, ours, transformer
 from bench.counting import Counter, empty
+from wan_models.memory import activation_bytes
 
 KEPT = json.loads(NUMBERS.read_text())
 
@@ -64,3 +65,13 @@ def test_a_convolution_copies_what_is_not_contiguous():
     copy = 2 * x.numel()
     assert counter.cost.peak == 2 * out.numel() + copy
     assert counter.cost.moved == 2 * (x.numel() + w.numel() + out.numel()) + 2 * copy
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "case", [case for case in cases() if case.task == "forward"], ids=lambda case: case.name
+)
+def test_estimates_are_a_little_above_what_is_counted(case, dtype):
+    config = MODELS[case.network]
+    counted = transformer(case.network, case.latent, dtype)["forward"].peak
+    assert 1 <= activation_bytes(config, (1, config.in_dim, *case.latent), dtype) / counted <= 1.1

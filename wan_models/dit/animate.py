@@ -20,6 +20,7 @@ from ..config import DiTConfig, FaceConfig
 from ..rope import RotaryTable
 from .base import InputError, WanModel
 from .face_motion import FaceEncoder, MotionEncoder
+from .pieces import by_piece
 from .tokens import Conditions, FrameSpan, Inputs, Tokens, flatten_frames
 
 EVERY = 5
@@ -51,8 +52,10 @@ class FaceBlock(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         """x [B * F, cells, C] in float32, k and v [B * F, N, C] -> what is added to x, in the compute dtype."""
-        q = self.linear1_q(F.layer_norm(x, x.shape[-1:], eps=1e-6).to(k.dtype))
-        return self.linear2(attention(self._norm(self.q_norm, q), k, v, self.num_heads))
+        x = by_piece(lambda x, *_: F.layer_norm(x, x.shape[-1:], eps=1e-6), x, k.dtype)
+        q = self.linear1_q(x)
+        q = by_piece(lambda q, *_: self._norm(self.q_norm, q), q, q.dtype, out=q)
+        return self.linear2(attention(q, k, v, self.num_heads))
 
     def _norm(self, norm: nn.Module, x: Tensor) -> Tensor:
         """norm of each head of x [B, L, C]."""

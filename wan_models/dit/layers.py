@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..attention import Attention
 from ..config import DiTConfig
-from ..rope import RotaryTable, apply_rotary_
+from ..rope import RotaryTable, apply_rotary_, rotary_part
+from .pieces import Lengths, by_piece, in_pieces, pieces
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
@@ -32,26 +33,24 @@ def per_segment(x: Tensor, segments: int) -> Tensor:
     return x.unflatten(1, (segments, -1))
 
 
-Lengths = tuple[int, ...] | None
-"""Tokens in each segment; None where all segments are of one length."""
-
-
 def modulated_norm(
-    x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor, lengths: Lengths = None
+    x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor, lengths: Lengths, dtype: torch.dtype
 ) -> Tensor:
-    """norm(x) * (1 + scale) + shift, x [B, L, C] in float32, shift and scale [B, S, 1, C] -> [B, L, C]."""
+    """norm(x) * (1 + scale) + shift in `dtype`, x [B, L, C] in float32, shift and scale [B, S, 1, C] -> [B, L, C]."""
+    if in_pieces():
+        out = torch.empty_like(x, dtype=dtype)
+        for rows, tokens, segments in pieces(x, shift.shape[1], lengths):
+            of_segment = rows, segments
+            count = segments.stop - segments.start
+            normed, place = (per_segment(t, count) for t in (norm(x[rows, tokens]), out[rows, tokens]))
+            torch.addcmul(shift[of_segment], normed, 1 + scale[of_segment], out=place)
+        return out
     if lengths is None:
         normed = per_segment(norm(x), shift.shape[1])
-        return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2)
-    normed = norm(x)
-    parts = normed.split(lengths, dim=1)
-    if torch.is_grad_enabled():
-        return torch.cat(
-            [torch.addcmul(shift[:, i], part, 1 + scale[:, i]) for i, part in enumerate(parts)], 1
-        )
-    for i, part in enumerate(parts):
-        torch.addcmul(shift[:, i], part, 1 + scale[:, i], out=part)
-    return normed
+        return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(dtype)
+    parts = norm(x).split(lengths, dim=1)
+    changed = [torch.addcmul(shift[:, i], part, 1 + scale[:, i]) for i, part in enumerate(parts)]
+    return torch.cat(changed, 1).to(dtype)
 
 
 def changeable(x: Tensor) -> Tensor:
@@ -87,19 +86,33 @@ class Projections(nn.Module):
         self.norm_q = norm()
         self.norm_k = norm()
 
+    def normed(
+        self, norm: nn.Module, x: Tensor, rotary: RotaryTable | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Queries or keys x [B, L, C] as a projection gave them -> normed, and rotated where there are positions.
+
+        Computed in float32; in inference in x's own memory, or in that of `out`."""
+
+        def change(x: Tensor, rows: slice, tokens: slice) -> Tensor:
+            x = norm(x.float())
+            if rotary is not None:
+                apply_rotary_(x.unflatten(-1, (self.num_heads, -1)), rotary_part(rotary, rows, tokens))
+            return x
+
+        return by_piece(change, x, x.dtype, x if out is None else out)
+
 
 class SelfAttention(Projections):
     """Attention between the tokens of a video, rotated by their positions."""
 
-    def forward(self, x: Tensor, rotary: RotaryTable, attention: Attention) -> Tensor:
-        """x [B, L, C] in the compute dtype -> [B, L, C]."""
-        # each rotated in a statement of its own, so that its float32 copies are gone before the next
-        q = self._rotate(self.norm_q(self.q(x).float()), rotary, x.dtype)
-        k = self._rotate(self.norm_k(self.k(x).float()), rotary, x.dtype)
-        return self.o(attention(q, k, self.v(x), self.num_heads))
-
-    def _rotate(self, x: Tensor, rotary: RotaryTable, dtype: torch.dtype) -> Tensor:
-        return apply_rotary_(x.unflatten(-1, (self.num_heads, -1)), rotary).flatten(2).to(dtype)
+    def forward(self, x: Tensor, rotary: RotaryTable, attention: Attention, reuse: bool = False) -> Tensor:
+        """x [B, L, C] in the compute dtype -> [B, L, C]. reuse: the memory of x may be overwritten."""
+        v = self.v(x)
+        k = self.normed(self.norm_k, self.k(x), rotary)
+        q = self.normed(self.norm_q, self.q(x), rotary, x if reuse else None)
+        out = attention(q, k, v, self.num_heads)
+        del q, k, v  # so that the last layer's result can take their memory
+        return self.o(out)
 
 
 class CrossAttention(Projections):
@@ -122,12 +135,12 @@ class CrossAttention(Projections):
         self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention, to_image: Attention
     ) -> Tensor:
         """What `forward` gives before its last layer; to_image: the kernel for the few tokens of the image."""
-        q = self.norm_q(self.q(x).float()).to(x.dtype)
-        k = self.norm_k(self.k(context).float()).to(x.dtype)
+        q = self.normed(self.norm_q, self.q(x))
+        k = self.normed(self.norm_k, self.k(context))
         out = attention(q, k, self.v(context), self.num_heads)
         if image is not None:
-            k = self.norm_k_img(self.k_img(image).float()).to(x.dtype)
-            out = out + to_image(q, k, self.v_img(image), self.num_heads)
+            k = self.normed(self.norm_k_img, self.k_img(image))
+            out = changeable(out).add_(to_image(q, k, self.v_img(image), self.num_heads))
         return out
 
 
@@ -153,6 +166,10 @@ class ImageEmbedding(nn.Module):
             features = features[:, : self.emb_pos.shape[1]]
             features = features + self.emb_pos[:, : features.shape[1]].to(features)
         return self.proj(features)
+
+
+Layer = Callable[[Callable[[], Tensor]], Tensor]
+"""A layer over tokens [B, L, C] that are made when it asks for them, so that nobody else holds their memory."""
 
 
 class Block(nn.Module):
@@ -193,8 +210,8 @@ class Block(nn.Module):
         attention: kernel of the self-attention; cross_attention: that of text and image, where it is another."""
         dtype = context.dtype
 
-        def attend(y: Tensor) -> Tensor:
-            return self.self_attn(y, rotary, attention)
+        def attend(make: Callable[[], Tensor]) -> Tensor:
+            return self.self_attn(make(), rotary, attention, reuse=True)
 
         def add_context(x: Tensor) -> Tensor:
             return changeable(x).add_(
@@ -208,29 +225,37 @@ class Block(nn.Module):
         x: Tensor,
         e: Tensor,
         dtype: torch.dtype,
-        attend: Callable[[Tensor], Tensor],
+        attend: Layer,
         add_context: Callable[[Tensor], Tensor],
         lengths: Lengths = None,
     ) -> Tensor:
-        """The block around any self-attention `attend` of [B, L, C] in `dtype`, and around `add_context`, which returns
-        the residual stream [B, L, C] with the cross-attention added."""
+        """The block around any self-attention `attend`, and around `add_context`, which returns the residual stream
+        [B, L, C] with the cross-attention added. dtype: of what layers are given."""
         change = (self.modulation.to(e).unsqueeze(1) + e).chunk(6, dim=2)
         x = _add_modulated(x, self.norm1, change[:3], attend, dtype, lengths)
         x = add_context(x)
-        return _add_modulated(x, self.norm2, change[3:], self.ffn, dtype, lengths)
+        return _add_modulated(x, self.norm2, change[3:], self.feed_forward, dtype, lengths)
+
+    def feed_forward(self, make: Callable[[], Tensor]) -> Tensor:
+        """The feed-forward `ffn` of the tokens that `make` gives; holds none of them while its last layer runs."""
+        first, activation, last = self.ffn
+        hidden = first(make())
+        hidden = torch.ops.aten.gelu_(hidden, approximate="tanh") if in_pieces() else activation(hidden)
+        return last(hidden)
 
 
 def _add_modulated(
     x: Tensor,
     norm: nn.Module,
     change: tuple[Tensor, ...],
-    layer: Callable[[Tensor], Tensor],
+    layer: Layer,
     dtype: torch.dtype,
     lengths: Lengths,
 ) -> Tensor:
     """x + gate * layer(modulated norm of x), in x's own memory; change: shift, scale and gate."""
     shift, scale, gate = change
-    return add_gated(x, layer(modulated_norm(x, norm, shift, scale, lengths).to(dtype)), gate, lengths)
+    y = layer(lambda: modulated_norm(x, norm, shift, scale, lengths, dtype))
+    return add_gated(x, y, gate, lengths)
 
 
 class Head(nn.Module):
@@ -245,7 +270,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x [B, L, C] float32, e [B, S, C] float32 -> [B, L, patch * C_out] float32."""
         shift, scale = (self.modulation.to(e).unsqueeze(1) + e.unsqueeze(2)).chunk(2, dim=2)
-        return self.head(modulated_norm(x, self.norm, shift, scale))
+        return self.head(modulated_norm(x, self.norm, shift, scale, None, x.dtype))
 
 
 class CausalConv1d(nn.Module):

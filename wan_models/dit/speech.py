@@ -23,6 +23,7 @@ from ..config import MOTION_FRAMES, DiTConfig, SpeechConfig
 from ..rope import Positions, RotaryTable, rotary_at
 from .base import InputError, WanModel
 from .layers import CrossAttention
+from .pieces import by_piece
 from .speech_audio import CausalAudioEncoder
 from .tokens import Conditions, FrameSpan, Inputs, Tokens, flatten_frames
 
@@ -43,10 +44,14 @@ class AdaptiveNorm(nn.Module):
         super().__init__()
         self.linear = ops.Linear(dim, dim * 2)
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x [B, F, N, C] and the modulation of its frames -> [B, F, N, C]."""
-        shift, scale = modulation.unsqueeze(2).chunk(2, dim=-1)
-        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), 1 + scale)
+    def forward(self, x: Tensor, modulation: Tensor, dtype: torch.dtype) -> Tensor:
+        """Tokens of frames x [B * F, N, C] and the modulation [B * F, 1, 2 C] of each -> [B * F, N, C] in `dtype`."""
+
+        def change(x: Tensor, frames: slice, _tokens: slice) -> Tensor:
+            shift, scale = modulation[frames].chunk(2, dim=-1)
+            return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), 1 + scale)
+
+        return by_piece(change, x, dtype)
 
 
 class AudioInjector(nn.Module):
@@ -231,9 +236,10 @@ class WanSpeechModel(WanModel):
         place = layers.index(index)
         injector = self.audio_injector
         audio = flatten_frames(clip.audio[:, frames.frames])
-        modulation = clip.modulation[place][:, frames.frames]
-        normed = injector.injector_adain_layers[place](frames.split(hidden), modulation)
-        change = injector.injector[place](flatten_frames(normed).to(audio.dtype), audio, None, attention)
+        modulation = flatten_frames(clip.modulation[place][:, frames.frames].unsqueeze(2))
+        norm = injector.injector_adain_layers[place]
+        normed = norm(flatten_frames(frames.split(hidden)), modulation, audio.dtype)
+        change = injector.injector[place](normed, audio, None, attention)
         return frames.add_(hidden, change)
 
     def units(self) -> list[nn.Module]:
