@@ -237,7 +237,7 @@ def _sound(
                         rate, layout = frame.sample_rate, frame.layout.name
                         _check_sound(path.name, rate, frame.layout.nb_channels)
                     sounds = (frame.format.name, frame.layout.name, frame.sample_rate)
-                    resampler = av.AudioResampler("fltp", layout, rate)
+                    resampler = av.AudioResampler("flt", layout, rate)
                 if frame.pts is not None:
                     stamp = frame.time - begin + shift
                     if parts and stamp < place / rate - _RESTART:
@@ -245,7 +245,8 @@ def _sound(
                     elif not parts or abs(stamp - place / rate) > _SLACK:
                         place = round(stamp * rate)
                 for part in resampler.resample(frame):
-                    array = part.to_ndarray()
+                    # interleaved: of channels in planes of their own av looks for one too many, past the end
+                    array = part.to_ndarray().reshape(-1, part.layout.nb_channels).T
                     parts.append((round(place), array))
                     place += array.shape[1]
     if failed:

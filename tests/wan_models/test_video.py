@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -521,6 +522,21 @@ def test_sound_of_a_wrong_timestamp_or_rate(tmp_path, monkeypatch):
         ValueError, match=r"sound of far\.mkv has 1 channels at 8000 Hz, which no real one has"
     ):
         read_sound(path, index)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 9, 16, 24, 32])
+def test_sound_of_many_channels(tmp_path, channels):
+    rate, count = 8000, 4000
+    content = np.arange(count * channels, dtype=np.int64).reshape(count, channels) % 30_000
+    with wave.open(str(tmp_path / "many.wav"), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(content.astype("<i2").tobytes())
+    index = VideoIndex(tmp_path / "many.wav", np.zeros(1), (), 25.0)
+    for _ in range(3):
+        sound, found = read_sound(tmp_path / "many.wav", index)
+        assert found == rate and np.abs(sound - content.T / 32768).max() < 1e-6
 
 
 def test_sound(tmp_path):
