@@ -500,11 +500,11 @@ print(group._cluster._ray.folder, *[child.pid for child in psutil.Process().chil
 if sys.argv[1] == "close":
     group.close()
     print("closed", flush=True)
-time.sleep(100 if sys.argv[1] == "kill" else 0)
+time.sleep(0 if sys.argv[1] in ("close", "exit") else 100)
 """
 
 
-@pytest.mark.parametrize("how", ["kill", "exit", "close"])
+@pytest.mark.parametrize("how", ["kill", "exit", "close", "terminate all"])
 def test_no_process_is_left(how, tmp_path):
     script = tmp_path / "owner.py"
     script.write_text(_OWNER)
@@ -520,6 +520,9 @@ def test_no_process_is_left(how, tmp_path):
     assert len(processes) > 4
     if how == "kill":
         owner.kill()
+    elif how == "terminate all":
+        for process in (*psutil.Process(owner.pid).children(recursive=True), owner):
+            process.terminate()
     elif how == "close":
         assert owner.stdout.readline() == "closed\n"
     owner.wait(60)

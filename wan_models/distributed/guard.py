@@ -6,6 +6,7 @@ own, this file run as `python guard.py`, which reads their ids from its standard
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,10 +21,13 @@ class Guard:
         self._process = subprocess.Popen(
             [sys.executable, __file__, *filter(None, [folder])],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # from now on it is on guard
         self._process.stdin.write(" ".join(map(str, pids)) + "\n")
         self._process.stdin.flush()
 
@@ -35,6 +39,10 @@ class Guard:
 
 
 def main() -> None:
+    # whoever ends the owner with all its children still wants this done
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.stdout.write("on guard\n")
+    sys.stdout.flush()
     import psutil
 
     processes = []
