@@ -4,6 +4,7 @@
 # make lint   style, types and spelling, of the page's scripts too
 # make fuzz   thousands of damaged model files: each loads, or is refused in a sentence (CASES=3000 SEED=1)
 # make bench  our times beside those of the official code, diffusers and the host
+# make accounting   what the networks cost at real sizes, counted without running them
 
 PYTHON ?= python3
 VENV := .venv
@@ -64,3 +65,6 @@ fuzz: setup
 
 bench: setup
 	COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench
+
+accounting: setup
+	OMP_NUM_THREADS=1 COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench.accounting
