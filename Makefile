@@ -12,9 +12,8 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.ready
 
-# one more than there are cores, since tests of servers wait much of their time; by file, whose tests share fixtures
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-PYTEST = $(RUN) -m pytest -x -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# by file: tests of a file share what its fixtures made
+PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 PAGE := tools/page
 
