@@ -7,7 +7,7 @@ from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
 from devhost.official import per_frame_attention
 from wan_models.config import DiTConfig, FaceConfig
-from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.animate import AnimateInputs, WanAnimateModel
 from wan_models.random_weights import random_state
 
 SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 5, "in_dim": 36, "text_len": 64}
@@ -20,7 +20,6 @@ STEPS = 8
 def main(rounds=1):
     prepare()
     from wan.modules.animate import face_blocks
-    from wan.modules.animate.model_animate import AnimateInputs
     from wan.modules.animate.model_animate import WanAnimateModel as Official
 
     official_attention()
