@@ -11,6 +11,8 @@ from bench.accounting import MODELS, NUMBERS, PAGE, cases, ours, transformer
 from bench.counting import Counter, empty
 from wan_models.memory import activation_bytes
 
+pytestmark = pytest.mark.slow  # half a minute
+
 KEPT = json.loads(NUMBERS.read_text())
 
 
