@@ -101,6 +101,7 @@ def test_files_that_developers_are_sent_to_are_there(file):
     assert named
 
 
+@pytest.mark.slow
 def test_the_code_in_python_md_runs(tmp_path, monkeypatch, capsys):
     """All of it in order, as it stands but for the device and the size, with tiny releases."""
     monkeypatch.chdir(tmp_path)

@@ -38,6 +38,7 @@ def loss_of(network):
     return loss
 
 
+@pytest.mark.slow
 def test_resumed_training_is_the_same_training(tmp_path, monkeypatch):
     schedule = Schedule(60, rate=1e-2, matrix_rate=0.02)
     whole = module()

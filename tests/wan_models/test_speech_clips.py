@@ -53,6 +53,7 @@ def models(official, seed):
     return theirs, vae, model.eval(), network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clips", "from_reference", "with_pose"), [(3, False, True), (2, True, False)])
 @torch.no_grad()
 def test_clips_equal_official(models, seed, monkeypatch, tmp_path, clips, from_reference, with_pose):
