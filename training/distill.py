@@ -4,7 +4,6 @@ in many steps (progressive distillation, arXiv 2202.00512)."""
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from wan_models.sampling.guidance import guide
 from wan_models.sampling.schedule import sigmas
 from wan_models.text.encoder import TextEncoder
 
-from .experts import TextRows
+from .experts import NoiseRange, TextRows
 from .loop import Schedule, train
 from .world.objects import Objects
 from .world.words import caption
@@ -126,7 +125,7 @@ def captions_of(count: int, seed: int) -> list[str]:
 
 def _levels() -> list[float]:
     release = DISTILLED["T2V-A14B 4-step LoRA"]
-    return sigmas(release.steps, release.shift, release.solver).tolist()
+    return sigmas(release.steps, release.shift, "dpm++").tolist()  # as Euler's, they begin at 1
 
 
 def _expert_at(experts: tuple[WanModel, WanModel], sigma: float) -> tuple[WanModel, float]:
@@ -138,17 +137,9 @@ def _expert_at(experts: tuple[WanModel, WanModel], sigma: float) -> tuple[WanMod
 
 def _substeps(first: float, last: float, shift: float) -> list[tuple[float, float]]:
     """Noise levels from one to the other, spaced as a schedule of that shift has them."""
-    begin, end = (s / (shift - (shift - 1) * s) for s in (first, last))
-    uniform = [begin + (end - begin) * i / _SUBSTEPS for i in range(_SUBSTEPS + 1)]
-    levels = [shift * u / (1 + (shift - 1) * u) for u in uniform]
+    levels = NoiseRange(last, first, shift).at(torch.linspace(1, 0, _SUBSTEPS + 1)).tolist()
     return list(itertools.pairwise(levels))
 
 
 def _velocity(model: WanModel, x: Tensor, sigma: float, text: TextRows, captions: list[str]) -> Tensor:
-    context = text(captions)
-    config = model.config
-    model.config = replace(config, text_len=text.rows)  # padding is counted, not computed
-    try:
-        return model(x, torch.full((len(x),), sigma * 1000), context, attention=text.attention)
-    finally:
-        model.config = config
+    return text.velocity(model, x, torch.full((len(x),), sigma * 1000), captions)

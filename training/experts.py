@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wan_models.config import NEGATIVE_PROMPT, DiTConfig
 from wan_models.dit.base import WanModel
+from wan_models.dit.tokens import Inputs
 from wan_models.families import Release
 from wan_models.models import build_network
 from wan_models.pipelines.base import grid_of
@@ -53,9 +54,13 @@ class NoiseRange:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise levels [count], spread evenly over the range's part of a schedule."""
-        low, high = (s / (self.shift - (self.shift - 1) * s) for s in (self.low, self.high))
         even = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        uniform = low + (high - low) * even[torch.randperm(count, generator=generator)]
+        return self.at(even[torch.randperm(count, generator=generator)])
+
+    def at(self, share: Tensor) -> Tensor:
+        """The noise levels at these shares, 0 to 1, of the range's part of a schedule."""
+        low, high = (s / (self.shift - (self.shift - 1) * s) for s in (self.low, self.high))
+        uniform = low + (high - low) * share
         return self.shift * uniform / (1 + (self.shift - 1) * uniform)
 
 
@@ -83,6 +88,18 @@ class TextRows:
         bias = self._bias.to(q.dtype) if k.shape[1] == self.rows else None
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (q, k, v))
         return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h l d -> b l (h d)")
+
+    def velocity(
+        self, model: WanModel, x: Tensor, t: Tensor, captions: list[str], inputs: Inputs | None = None
+    ) -> Tensor:
+        """model(x, t, captions) with padding that is counted, not computed; inputs: those of its family."""
+        context, config = self(captions), model.config
+        model.config = replace(config, text_len=self.rows)
+        try:
+            conditions = None if inputs is None else model.prepare(inputs, grid_of(x))
+            return model(x, t, context, conditions=conditions, attention=self.attention)
+        finally:
+            model.config = config
 
 
 def captions_for(facts: Sequence[Facts], rng: random.Random) -> list[str]:
@@ -112,10 +129,10 @@ def make_expert(
     """A trained diffusion model, with the weights of `start` to begin with.
 
     begun: share of the videos whose first latent frame is given, at timestep 0 (TI2V-5B)."""
-    model, config = start, start.config
+    model = start
     model.compute_dtype = torch.bfloat16
     model.requires_grad_(True)
-    text = TextRows(encoder, config.text_len)
+    text = TextRows(encoder, model.config.text_len)
 
     def loss(generator: torch.Generator) -> Tensor:
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
@@ -127,15 +144,12 @@ def make_expert(
         is_begun = torch.rand(_BATCH, generator=generator) < begun
         t[is_begun, 0], noisy[is_begun, :, 0] = 0, latents[is_begun, :, 0]
         x = noisy if clip.y is None else torch.cat([noisy, clip.y], dim=1)
-        context = text(captions_for(clip.facts, rng))
-        model.config = replace(config, text_len=text.rows)  # padding is counted, not computed
-        conditions = None if clip.inputs is None else model.prepare(clip.inputs, grid_of(latents))
-        velocity = model(x, t if begun else t[:, 0], context, conditions=conditions, attention=text.attention)
+        captions = captions_for(clip.facts, rng)
+        velocity = text.velocity(model, x, t if begun else t[:, 0], captions, clip.inputs)
         error = (velocity - (drawn - latents)) ** 2
         return error[:, :, 1:].mean() if begun else error.mean()
 
     train(name, model, loss, schedule, folder)
-    model.config = config
     return model.requires_grad_(False)
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from demo.tiny_tokenizer import write_tokenizer
 from training.autoencoder import PREVIEW, encode, reconstruct, standardize
-from training.distill import LowRank, add_low_rank, write_lora
+from training.distill import LowRank, _levels, _substeps, add_low_rank, journeys, write_lora
 from training.experts import NoiseRange, TextRows, begun_as, fresh
 from training.loop import Schedule, train
 from training.muon import Muon, orthogonalized
@@ -167,6 +167,17 @@ def test_standardized_latents_have_the_colours_of_the_preview():
     preview = changed @ torch.tensor(PREVIEW["2.1"])
     torch.testing.assert_close(preview, (z - z.mean(dim=0)) @ best, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(reconstruct(vae, encode(vae, videos)), decoded, rtol=1e-3, atol=1e-3)
+
+
+def test_journeys_stop_at_the_noise_levels_of_the_four_steps(encoder, monkeypatch):
+    monkeypatch.setattr("training.distill._SUBSTEPS", 2)
+    monkeypatch.setattr("training.distill.NEGATIVE_PROMPT", "rain")  # the real one has over 64 tokens
+    experts = random_model(), random_model()
+    stops = journeys(experts, encoder, ["a cat"])
+    assert stops.shape == (1, 5, 16, 5, 12, 12) and torch.isfinite(stops).all()
+    first, last = _substeps(1.0, 0.9375, 12.0)
+    assert first[0] == 1.0 and last[1] == pytest.approx(0.9375, abs=1e-6) and first[1] == last[0]
+    assert _levels() == pytest.approx([1.0, 0.9375, 0.8333, 0.625, 0.0], abs=1e-4)
 
 
 @torch.no_grad()
