@@ -1,13 +1,17 @@
 """Ray under a group, and its failures, with a Ray that is only played."""
 
+import subprocess
 import threading
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
+from processes import wait_for
 
 from wan_models.distributed import jobs as jobs_module
 from wan_models.distributed import ray_cluster
+from wan_models.distributed.guard import _is_alive
 from wan_models.distributed.jobs import GroupError, Jobs
 from wan_models.distributed.ray_cluster import RayCluster
 
@@ -76,3 +80,26 @@ def test_a_process_that_died_between_two_jobs_ends_the_group(monkeypatch):
     with pytest.raises(GroupError, match=r"^a worker process died: The actor died$"):
         jobs.ask("stats")
     assert ended == [[actor]] and not jobs.actors
+
+
+def test_when_one_stalls_the_others_are_not_asked_what_they_saw(monkeypatch):
+    ray = SimpleNamespace(wait=lambda refs, timeout, **_: time.sleep(timeout) or ([], refs))
+    monkeypatch.setattr(jobs_module, "import_ray", lambda: ray)
+    monkeypatch.setattr(jobs_module, "_GRACE_SECONDS", 60.0)
+    jobs = Jobs(0.3, lambda: None, lambda: None)
+    remote = SimpleNamespace(remote=lambda *_: object())
+    jobs.actors = [SimpleNamespace(ask=remote, call=remote)] * 2
+    begun = time.monotonic()
+    with pytest.raises(GroupError, match=r"rank 0 of 2 failed in velocity: no answer for 0\.3 s"):
+        jobs.run("velocity")
+    assert time.monotonic() - begun < 30
+
+
+def test_a_dead_process_that_nobody_has_asked_for_is_gone():
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        process = psutil.Process(child.pid)
+        assert _is_alive(process)
+        child.kill()
+        wait_for(lambda: not _is_alive(process))
+        assert process.status() == psutil.STATUS_ZOMBIE
+    assert not _is_alive(process)

@@ -9,7 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
+from typing import Any
+
+_PATIENCE = 5.0
+"""Seconds in which killed processes should be gone."""
 
 
 class Guard:
@@ -58,9 +63,21 @@ def main() -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(processes, timeout=5)
+    end = time.monotonic() + _PATIENCE
+    while any(map(_is_alive, processes)) and time.monotonic() < end:
+        time.sleep(0.02)
     for folder in sys.argv[1:]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: Any) -> bool:
+    """Whether a process still holds anything; one that is dead and that its parent has not asked for does not."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

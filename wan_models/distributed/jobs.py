@@ -126,8 +126,9 @@ class Jobs:
                     break
                 continue
             check_cancelled()
-            for rank, why in watchdog.stalled(set(range(len(refs))) - set(outcomes)).items():
-                outcomes[rank] = {"error": why, "kind": "stalled"}
+            if stalled := watchdog.stalled(set(range(len(refs))) - set(outcomes)):
+                outcomes |= {rank: {"error": why, "kind": "stalled"} for rank, why in stalled.items()}
+                break  # the others wait for these: they have nothing to tell
         lost: Outcome = {"error": "waited for the others", "kind": "peer"}
         return [outcomes.get(rank, lost) for rank in range(len(refs))]
 

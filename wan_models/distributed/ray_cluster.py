@@ -1,5 +1,6 @@
 """Ray under a group: started for it on this machine, or joined at an address, and the actors that it places there."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -7,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ class RayCluster:
 
         if self.address or self._ray is None:
             return
-        ray = [child.pid for child in psutil.Process().children(recursive=True)]
+        ray: list[int] = []
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                # the host and other packs have children of their own
+                if self._ray.folder in " ".join(child.cmdline()):
+                    ray += [child.pid, *(process.pid for process in child.children(recursive=True))]
         self._guard = Guard([*ray, *pids], self._ray.folder)
 
     def stop(self, actors: Iterable[Any]) -> None:
@@ -93,6 +99,8 @@ class RayCluster:
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "_node_ip_address": "127.0.0.1",
+                # none of them would be of use: the actors have an environment of their own
+                "_system_config": {"enable_worker_prestart": False, "prestart_worker_first_driver": False},
             }
         self._ray = _RayThread(ray, options, "" if self.address else private_folder())
         self._ray.start()
@@ -103,8 +111,13 @@ class RayCluster:
 
     def _make_actors(self, ray: Any, size: int, has_gpus: bool, timeout: float) -> list[Any]:
         def module() -> Any:
+            # looking for garbage among thousands of new modules takes a fifth of the time, and finds none
+            gc.disable()
             # in the worker this package goes by its own name, whatever folder the caller has it in
-            return importlib.import_module("wan_models.distributed.actor")
+            found = importlib.import_module("wan_models.distributed.actor")
+            gc.freeze()
+            gc.enable()
+            return found
 
         class WanWorker:
             def __init__(self, rank, world, timeout):  # noqa: ANN001, ANN204
