@@ -3,18 +3,19 @@
 interface HostSlot {
   name: string;
   type?: string;
-  link?: number | null;
   localized_name?: string;
 }
 
 interface HostWidget {
   name: string;
+  type?: string;
   value: unknown;
   options: {
     min?: number;
     max?: number;
     step?: number;
     step2?: number;
+    values?: unknown;
     /** Ours: the step that the node declares. */
     wan22Step?: number;
   };
@@ -26,18 +27,19 @@ interface HostWidget {
 }
 
 interface HostLink {
-  origin_id: number;
+  origin_id: string | number;
   origin_slot: number;
 }
 
 interface HostGraph {
   getNodeById?(id: string | number): HostNode | null | undefined;
-  links?: Map<number, HostLink> & Record<number, HostLink>;
+  subgraphs?: Map<string, HostGraph>;
 }
 
 interface HostNode {
   title: string;
   comfyClass: string;
+  properties?: Record<string, unknown>;
   size: [number, number];
   widgets?: HostWidget[];
   inputs?: HostSlot[];
@@ -45,6 +47,8 @@ interface HostNode {
   badges?: unknown[];
   graph?: HostGraph;
   subgraph?: HostGraph;
+  isInputConnected(place: number): boolean;
+  getInputLink(place: number): HostLink | null;
   computeSize(): [number, number];
   setSize(size: [number, number]): void;
   addDOMWidget?(name: string, type: string, element: HTMLElement, options: object): HostWidget;
@@ -55,7 +59,7 @@ interface HostNodeDef {
   display_name: string;
   description?: string;
   category?: string;
-  input: Record<"required" | "optional", Record<string, [unknown, object?]> | undefined>;
+  input: Record<"required" | "optional", Record<string, [unknown, { options?: unknown[]; tooltip?: string }?]> | undefined>;
 }
 
 interface HostExtension {
@@ -63,6 +67,9 @@ interface HostExtension {
   setup?(): void;
   nodeCreated?(node: HostNode): void;
   loadedGraphNode?(node: HostNode): void;
+  refreshComboInNodes?(): void;
+  beforeConfigureGraph?(workflow: object): void;
+  afterConfigureGraph?(): void;
   addCustomNodeDefs?(defs: Record<string, HostNodeDef>): Promise<void>;
 }
 
@@ -70,10 +77,7 @@ interface HostApp {
   graph: HostGraph;
   rootGraph?: HostGraph;
   canvas?: { setDirty?(foreground: boolean, background: boolean): void };
-  extensionManager?: {
-    setting?: { get(id: string): unknown };
-    toast?: { add?(message: { severity: string; summary: string; detail: string; life: number }): void };
-  };
+  extensionManager?: { setting?: { get(id: string): unknown } };
   registerExtension(extension: HostExtension): void;
 }
 
@@ -92,3 +96,5 @@ declare module "*/scripts/app.js" {
 }
 
 declare var LGraphBadge: (new (options: { text: string; fgColor: string; bgColor: string }) => { text: string }) | undefined;
+
+declare var LiteGraph: { registered_node_types: Record<string, { nodeData?: HostNodeDef } | undefined> };

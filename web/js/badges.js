@@ -1,5 +1,6 @@
 // Says above a node which expert is at work: on the sampler, and on the loader that the expert comes from.
 import { origin, redraw } from "./host.js";
+import { say } from "./texts.js";
 
 const COLOURS = { high: "#f0883e", low: "#4f9cf0" };
 /** @type {Map<HostNode, { text: string }>} node -> badge */
@@ -11,10 +12,10 @@ const marked = new Map();
  * @param {"high" | "low"} expert
  */
 export function markExpert(sampler, expert) {
-  const text = `${expert}-noise expert`;
+  const text = say(expert);
   const nodes = new Map([[sampler, text]]);
   const loader = loaderOf(sampler, `model_${expert}`);
-  if (loader) nodes.set(loader, `${text} at work`);
+  if (loader) nodes.set(loader, say("at_work", { expert: text }));
   for (const node of [...marked.keys()]) if (marked.get(node)?.text !== nodes.get(node)) unmark(node);
   for (const [node, label] of nodes) if (!marked.has(node)) mark(node, label, COLOURS[expert]);
 }

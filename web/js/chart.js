@@ -3,6 +3,7 @@
 // that count.
 import { markExpert, unmarkAll } from "./badges.js";
 import { after, api, CHANGES, isLinked, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
+import { say } from "./texts.js";
 
 const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler"];
 const HEIGHT = 110;
@@ -76,7 +77,7 @@ class Chart {
       const response = await api.fetchApi(`/wan22/schedule?${query}`);
       answer = await response.json();
     } catch (error) {
-      answer = { error: `no schedule: ${error instanceof Error ? error.message : error}` };
+      answer = { error: say("no_schedule", { error: error instanceof Error ? error.message : String(error) }) };
     }
     if (turn === this.turn) this.draw(answer);
   }
@@ -133,11 +134,12 @@ class Chart {
     const alone = !this.hasTwoExperts || boundary === 0;
     const shares = [make("span", "high", String(high)), " + ", make("span", "low", String(run - high))];
     const counts = alone ? [String(run)] : shares;
-    this.split.replaceChildren(...counts, alone && run === total ? " steps" : ` of ${total} steps`);
+    const whole = alone && run === total ? [say("all_steps", { steps: total })] : null;
+    this.split.replaceChildren(...(whole ?? [...counts, say("of_steps", { steps: total })]));
 
     const linked = this.schedule.settings.filter((name) => isLinked(this.node, name));
-    const settings = alone ? `shift ${shift}` : `shift ${shift}, boundary ${boundary}`;
-    this.note.textContent = linked.length ? `but for the wired ${linked.join(", ")}` : settings;
+    const settings = say(alone ? "settings_alone" : "settings", { shift, boundary });
+    this.note.textContent = linked.length ? say("wired", { names: linked.join(", ") }) : settings;
     this.marker.setAttribute("visibility", this.step === null ? "hidden" : "visible");
     if (this.step === null) return;
     const x = (100 * (this.step + 0.5)) / total;
@@ -145,7 +147,7 @@ class Chart {
     this.marker.setAttribute("x2", String(x));
     this.marker.setAttribute("data-step", String(this.step));
     const expert = this.kindOf(this.schedule, this.step) === "high" ? "high" : "low";
-    this.note.textContent = `step ${this.step + 1}` + (alone ? "" : `: ${expert}-noise expert`);
+    this.note.textContent = say(alone ? "step" : "step_of_expert", { step: this.step + 1, expert: say(expert) });
     if (!alone) markExpert(this.node, expert);
   }
 

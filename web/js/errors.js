@@ -1,8 +1,7 @@
-// Shows an error of one of our nodes, with what to do about it, on the node and as a notice.
-import { api, app, isOurs, nodeOf } from "./host.js";
+// Shows an error of one of our nodes, with what to do about it, on the node. The page itself gives notice of it.
+import { api, isOurs, nodeOf } from "./host.js";
 import { hide, show } from "./report.js";
 
-const SHOWN_MS = 5000; // notices lie over the Run button
 /** @type {Set<HostNode>} */
 const failed = new Set();
 
@@ -19,6 +18,5 @@ export function listenForErrors() {
     const text = String(detail.exception_message ?? detail.exception_type ?? "unknown error").trim();
     show(node, text, "error");
     failed.add(node);
-    app.extensionManager?.toast?.add?.({ severity: "error", summary: node.title, detail: text, life: SHOWN_MS });
   });
 }

@@ -74,8 +74,18 @@ export function widgetOf(node, name) {
  * @param {HostNode} node
  * @param {string} input
  */
+function placeOf(node, input) {
+  return node.inputs?.findIndex((slot) => slot.name === input) ?? -1;
+}
+
+/**
+ * Whether a wire comes in. A node that is not yet in a graph has none.
+ * @param {HostNode} node
+ * @param {string} input
+ */
 export function isLinked(node, input) {
-  return node.inputs?.find((slot) => slot.name === input)?.link != null;
+  const place = placeOf(node, input);
+  return place >= 0 && Boolean(node.graph) && node.isInputConnected(place);
 }
 
 /**
@@ -84,9 +94,7 @@ export function isLinked(node, input) {
  * @param {string} input
  */
 export function origin(node, input) {
-  const id = node.inputs?.find((slot) => slot.name === input)?.link;
-  const links = node.graph?.links;
-  const link = id == null ? null : (links?.get?.(id) ?? links?.[id]);
+  const link = isLinked(node, input) ? node.getInputLink(placeOf(node, input)) : null;
   const from = link && node.graph?.getNodeById?.(link.origin_id);
   return from ? { node: from, slot: link.origin_slot } : null;
 }

@@ -2,6 +2,8 @@
 import { addChart, listenForSteps } from "./chart.js";
 import { listenForErrors } from "./errors.js";
 import { app, isOurs, takesElements } from "./host.js";
+import { addMissing, checkAll } from "./missing.js";
+import { putBack, setAside } from "./models.js";
 import { addPreview, listenForPreviews } from "./preview.js";
 import { addReport } from "./report.js";
 import { addSizes } from "./sizes.js";
@@ -10,8 +12,11 @@ app.registerExtension({
   name: "Wan22",
   nodeCreated(node) {
     if (!isOurs(node) || !takesElements(node)) return;
-    for (const add of [addSizes, addChart, addPreview, addReport]) add(node);
+    for (const add of [addSizes, addChart, addPreview, addReport, addMissing]) add(node);
   },
+  refreshComboInNodes: checkAll,
+  beforeConfigureGraph: setAside,
+  afterConfigureGraph: putBack,
   setup() {
     listenForSteps();
     listenForPreviews();

@@ -44,7 +44,7 @@ function lines(text, width) {
 export function addReport(node) {
   const element = make("div", "wan22-box");
   const height = () => Math.min(lines(element.textContent ?? "", node.size[0]), MOST_LINES) * LINE + PADDING;
-  boxes.set(node, new NodeElement(node, "report", element, height, { isShown: false }));
+  boxes.set(node, new NodeElement(node, "report", element, height, { hideOnZoom: false, isShown: false }));
   after(node, "onExecuted", (message) => {
     if (message?.text?.length) show(node, [message.text].flat().join("\n"));
   });

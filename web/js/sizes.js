@@ -1,6 +1,7 @@
 // Says how long and large a video will be, and rounds what users enter to what the models can make. A workflow's
 // values are left as they are when it is loaded: what does not fit is shown in red.
 import { after, api, CHANGES, isLinked, make, NodeElement, origin, redraw, widgetOf } from "./host.js";
+import { say } from "./texts.js";
 
 const HEIGHT = 16;
 const SIZES = ["width", "height"];
@@ -104,12 +105,13 @@ function describe(node, releaseFps) {
   const [width, height] = SIZES.map((name) => valueOf(node, name));
   for (const { value, grid, name } of [length, width, height].flatMap((known) => known ?? [])) {
     const fitting = snapped(value, grid);
-    if (fitting !== value) return { text: `${name} ${value} cannot be made, ${fitting} can`, wrong: true };
+    if (fitting !== value) return { text: say("unfit", { name, value, fitting }), wrong: true };
   }
   const parts = [];
   if (length?.value) {
     const fps = Number(widgetOf(node, "fps")?.value) || releaseFps;
-    parts.push(`${length.value} frames` + (fps ? ` = ${(length.value / fps).toFixed(2)} s at ${fps} fps` : ""));
+    const [frames, seconds] = [length.value, fps ? (length.value / fps).toFixed(2) : 0];
+    parts.push(say(fps ? "seconds" : "frames", { frames, seconds, fps: fps ?? 0 }));
   }
   if (width && height) parts.push(`${width.value} × ${height.value}`);
   return { text: parts.join(" · "), wrong: false };
