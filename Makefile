@@ -32,6 +32,7 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt devhost/setup_host.py
 	$(PIP) --upgrade -c constraints.txt -r $(VENV)/dev.txt  # as new as in a new folder
 	$(PIP) --no-deps torchvision==0.28.0 torchaudio==2.11.0 wan22==2.2.11
 	$(RUN) -m devhost.setup_host
+	$(PIP) --no-deps --upgrade --target .host/front_end comfyui-frontend-package==1.58.1  # the newest page, for tests
 	touch $(STAMP)
 
 demo: setup

@@ -2,9 +2,9 @@
 
     python -m demo.drawings [name ...]        all of them where none is named
 
-A drawing keeps its nodes, links, widget values and note; only places and groups are made anew. Columns: the note and
-the models, input over prompt and conditioning, sampling, decoding and saving. Within a group a node stands to the
-right of those it takes from.
+A drawing keeps its nodes, links, widget values and note. Made anew are places, heights and groups, and what tells a
+page without this pack, or without a model, where to get it. Columns: the note and the models, input over prompt and
+conditioning, sampling, decoding and saving. Within a group a node stands to the right of those it takes from.
 """
 
 import json
@@ -12,8 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
+import tomllib
+
+from demo.model_files import published
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "example_workflows"
 NOTES = ("MarkdownNote", "Note")
+OLDEST_HOST = "0.3.75"
 
 MODELS, INPUT, PROMPT, SAMPLING, VIDEO = (
     "Models", "Input", "Prompt and conditioning", "Sampling", "Decode and save",
@@ -34,12 +40,21 @@ _STAGES = {
 TITLE = 30  # a node's title bar stands above its place
 GAP, BETWEEN = 50, 60  # inside a group and between groups
 PAD, HEAD = 20, 50  # a group's margin, and its own title
-SPARE = {
-    "SaveVideo": 340, "WanMoESampler": 300, "WanMultiGPUSampler": 300, "WanSpeechToVideo": 420, "WanPoseAnimate": 420,
-    "WanLoadVideo": 80, "LoadVideo": 80, "WanLoRA": 100, "WanMultiGPU": 100, "WanEmptyLatent": 40, "WanTI2VLatent": 40,
-    "WanI2VCondition": 40,
+WINDOW, MENU = (1500, 850), 60  # pixels of a page's canvas, and of what lies over it at its left and top
+HEIGHTS = {
+    "CreateVideo": 110, "GetVideoComponents": 116, "LoadAudio": 140, "LoadImage": 330, "LoadVideo": 334,
+    "SaveVideo": 130, "WanAudioEncoderLoader": 86, "WanBackground": 86, "WanCLIPVisionLoader": 86, "WanDiTLoader": 114,
+    "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 322, "WanLoRA": 186,
+    "WanLoadVideo": 578, "WanMoESampler": 620, "WanMultiGPU": 322, "WanPoseAnimate": 610, "WanPoseDetect": 174,
+    "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146, "WanTI2VLatent": 242,
+    "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
 }  # fmt: skip
-"""Room below nodes that grow: with a video, a chart, a preview, a report, a line on the size."""
+"""The largest that a node was seen to be, on old and new pages and in both kinds of nodes."""
+SPARE = {
+    "SaveVideo": 340, "WanMoESampler": 390, "WanSpeechToVideo": 390, "WanPoseAnimate": 390, "WanLoRA": 60,
+    "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60, "WanTextToSpeech": 60,
+}  # fmt: skip
+"""Room below nodes that grow: with a video, a preview, a report, or the name of a folder that is missing."""
 
 
 def stage_of(kind: str) -> str:
@@ -78,8 +93,28 @@ def _place(nodes: list[dict], depths: dict[int, int], x: float, y: float) -> lis
     return [x, y, right + PAD - x, bottom + PAD - y]
 
 
+def _pack() -> dict[str, str]:
+    """This pack's name and version, under which registry and page know it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {"cnr_id": project["name"], "ver": project["version"]}
+
+
+def _describe(node: dict) -> dict:
+    """A node with its height, and the pack and files that it needs among its properties."""
+    kind, (width, height) = node["type"], node["size"]
+    if kind in NOTES:
+        return node
+    pack = _pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
+    properties = {"Node name for S&R": kind, **node["properties"], **pack}
+    values = [value for value in node.get("widgets_values", []) if isinstance(value, str)]
+    if models := [model for value in values if (model := published(kind, value))]:
+        properties["models"] = models
+    return {**node, "size": [width, max(height, HEIGHTS.get(kind, 0))], "properties": properties}
+
+
 def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
-    """The drawing with new places and groups. ValueError where it has not just one note."""
+    """The drawing with new places, heights, groups, properties and view. ValueError where it has not just one note."""
+    drawing = {**drawing, "nodes": [_describe(node) for node in drawing["nodes"]]}
     notes = [node for node in drawing["nodes"] if node["type"] in NOTES]
     if len(notes) != 1:
         raise ValueError(f"a drawing has one note that says which files it needs, not {len(notes)}")
@@ -100,7 +135,17 @@ def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
                            "font_size": 24, "flags": {}})  # fmt: skip
             right, y = max(right, x + box[2]), y + box[3] + BETWEEN
         x = right + BETWEEN
-    return {**drawing, "groups": groups}
+    return {**drawing, "groups": groups, "extra": {"ds": _view(notes + nodes, groups)}}
+
+
+def _view(nodes: list[dict], groups: list[dict]) -> dict[str, Any]:
+    """What the page shows at first: all of it. A page that has to find that out by itself may move nodes meanwhile."""
+    right, bottom = (
+        max([node["pos"][i] + node["size"][i] for node in nodes] + [sum(g["bounding"][i::2]) for g in groups])
+        for i in (0, 1)
+    )
+    scale = round(min(WINDOW[0] / right, WINDOW[1] / bottom, 1.0), 2)
+    return {"scale": scale, "offset": [round(MENU / scale), round(MENU / scale)]}
 
 
 def dump(drawing: dict[str, Any]) -> str:

@@ -27,7 +27,8 @@ from devhost.setup_host import HOST, install_host
 
 CHROMIUM = "/usr/bin/chromium"
 SMALL = {"width": 256, "height": 160, "frames": 17, "frames_per_clip": 16, "clips": 1}
-DRIVEN = {"fit": "exact", "length": 17, "frames_per_clip": 17}
+SPOKEN = {"audio": "talk.wav", "file": "pose.mp4"}
+DRIVEN = {"file": "driving.mp4", "fit": "exact", "length": 17, "frames_per_clip": 17}
 RUN_SECONDS = 240
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
 
@@ -119,7 +120,7 @@ def prepare(base: Path) -> None:
 def run_in_page(page: Any, host: Host, name: str) -> None:
     """Opens a drawing and runs it to its end. HostError where nodes are missing or the run fails."""
     drawing = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    missing = page.evaluate(LOAD, [drawing, SMALL | (DRIVEN if name.startswith("animate") else {})])
+    missing = page.evaluate(LOAD, [drawing, SMALL | (DRIVEN if name.startswith("animate") else SPOKEN)])
     if missing:
         raise HostError(f"{name}: the page does not know {', '.join(missing)}")
     before = set(host.get("/history"))

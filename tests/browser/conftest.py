@@ -1,5 +1,7 @@
 """The host's real page in a headless Chromium, with a tiny release behind it.
 
+The tests run on the page of the host, and on a newer one where `make setup` has brought it; FRONT_END in the
+environment is the folder of another (the static files of a comfyui-frontend-package) and runs them on that alone.
 Screenshots of what the tests saw are left in the folder SCREENSHOTS of the environment, or in output/screenshots."""
 
 import os
@@ -8,21 +10,44 @@ from pathlib import Path
 
 import pytest
 from canvas import Canvas
+from example_files import write_example_files
 
-from demo.tiny_release import write_release
 from devhost.host import ROOT, Host
+from devhost.setup_host import HOST
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # nothing is asked outside this machine
+]
+NEWEST_PAGE = HOST.parent / "front_end" / "comfyui_frontend_package" / "static"
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
 """No guided tour, and nodes on the canvas until a test wants them as elements."""
 
 
+def _pages():
+    """Front ends by name; None is the host's own."""
+    if chosen := os.environ.get("FRONT_END"):
+        return {"chosen": Path(chosen).resolve()}
+    return {"own": None} | ({"newest": NEWEST_PAGE} if NEWEST_PAGE.is_dir() else {})
+
+
+@pytest.fixture(scope="session", params=_pages().values(), ids=_pages().keys())
+def front_end(request):
+    """Arguments of a host for one of the front ends."""
+    return () if request.param is None else ("--front-end-root", str(request.param))
+
+
 @pytest.fixture(scope="session")
-def server(comfyui, tmp_path_factory):
+def server(comfyui, front_end, tmp_path_factory):
     base = tmp_path_factory.mktemp("browser")
-    write_release(base / "models" / "wan" / "T2V-A14B")
-    with Host(comfyui, base=base) as host:
+    write_example_files(base)
+    (base / "input").mkdir()
+    shutil.copy(comfyui / "input" / "example.png", base / "input")
+    with Host(comfyui, base=base, arguments=front_end) as host:
         host.post("/settings", SETTINGS)
         yield host
 

@@ -8,14 +8,14 @@ LOCALES = ROOT / "locales"
 DOCS = ROOT / "web" / "docs"
 
 
-def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, tmp_path):
-    """The node's name, its widgets' labels, and the help page that its info button opens."""
+def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, front_end, tmp_path):
+    """The node's name, its widgets' labels, what we show on it, and the help page that its info button opens."""
     settings = tmp_path / "user" / "default" / "comfy.settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"Comfy.Locale": "zh", "Comfy.TutorialCompleted": True}))
     drawing = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text(encoding="utf-8"))
     words = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["WanMoESampler"]
-    with Host(comfyui, base=tmp_path) as host:
+    with Host(comfyui, base=tmp_path, arguments=front_end) as host:
         page = chromium.new_page(viewport={"width": 1500, "height": 900})
         page.goto(f"http://{host.address}")
         page.wait_for_function(
@@ -39,6 +39,12 @@ def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, tmp_pa
             name: label for name, label in shown["widgets"].items() if name in names
         }.items() <= names.items()
         assert shown["slots"].items() <= names.items() and len(shown["slots"]) >= 5
+        chart = page.locator(".wan22-chart .split")
+        chart.wait_for()
+        page.wait_for_function("e => e.textContent === '26 + 14，共 40 步'", arg=chart.element_handle())
+        page.wait_for_function(
+            "() => document.querySelector('.wan22-readout')?.textContent.startsWith('81 帧 = 5.06 秒')"
+        )
         page.get_by_test_id("info-button").click()
         opening = (DOCS / "WanMoESampler" / "zh.md").read_text(encoding="utf-8").splitlines()[2]
         page.get_by_text(opening[:12]).wait_for()

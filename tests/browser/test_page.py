@@ -2,9 +2,12 @@
 
 import json
 import re
+from itertools import combinations
 
 import pytest
+from canvas import ERROR_NOTICE, FOUND_NODES
 
+from demo.drawings import NOTES, stage_of
 from devhost.host import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -36,8 +39,8 @@ def test_nodes_are_found(canvas):
     page = canvas.page
     page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 800})
     page.keyboard.type("wan")
-    found = page.locator(".comfy-vue-node-search-container").get_by_role("option")
-    found.filter(has_text="Wan2.2 > sampling").first.wait_for()
+    found = page.locator(FOUND_NODES)
+    found.filter(has_text="Wan MoE Sampler").first.wait_for()
     canvas.photograph("search")
     page.keyboard.type(" moe sampler")
     found.filter(has_text="Wan MoE Sampler").first.click()
@@ -49,19 +52,43 @@ def test_nodes_are_found(canvas):
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_a_dropped_workflow_loads(canvas, file):
-    """No node is missing, and every number is as it was saved."""
+    """No node, model or input is missing, every number is as it was saved, and nodes lie apart and in their groups."""
     workflow = json.loads(file.read_text())
     canvas.drop(file.name, workflow)
     canvas.page.wait_for_timeout(300)
     nodes = canvas.nodes()
     assert [node["type"] for node in nodes if not node["known"] or node["errors"]] == []
-    assert canvas.page.get_by_text("Missing Node").count() == 0
+    assert canvas.page.locator(ERROR_NOTICE).filter(visible=True).count() == 0
+    assert canvas.page.locator(".wan22-box:visible").count() == 0
     saved = {node["id"]: node.get("widgets_values", []) for node in workflow["nodes"]}
     for node in nodes:
         if node["type"].startswith("Wan"):
-            assert list(node["values"].values())[: len(saved[node["id"]])] == saved[node["id"]], node["type"]
+            pairs = zip(node["values"].items(), saved[node["id"]], strict=False)
+            # what is left open is the user's, and older pages choose the first there is
+            assert not [name for (name, shown), value in pairs if shown != value != ""], node["type"]
     canvas.show_all()
     canvas.photograph(f"workflow {file.stem}")
+    check_layout(canvas)
+    canvas.as_elements(True)
+    canvas.page.locator(".lg-node").nth(len(nodes) - 1).wait_for(state="attached")
+    canvas.page.wait_for_timeout(500)
+    canvas.photograph(f"workflow {file.stem}, nodes as elements")
+    check_layout(canvas)
+
+
+def check_layout(canvas):
+    """No node lies on another, and each inside its group."""
+    boxes = canvas.boxes()
+    for one, other in combinations(boxes, 2):
+        across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+        down = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+        assert across <= 0 or down <= 0, (one["type"], other["type"], across, down)
+    groups = {group["title"]: group for group in canvas.groups()}
+    for box in boxes:
+        if box["type"] not in NOTES:
+            group = groups[stage_of(box["type"])]
+            assert group["left"] <= box["left"] and box["right"] <= group["right"], (box, group)
+            assert group["top"] <= box["top"] and box["bottom"] <= group["bottom"], (box, group)
 
 
 def test_the_chart_follows_the_widgets(canvas):
@@ -202,6 +229,7 @@ def test_a_run_is_seen(canvas):
 
     def until():
         page.locator(f"{PREVIEW}[data-frame]:visible").wait_for()
+        check_layout(canvas)
         canvas.photograph("sampling")
         page.locator(".wan22-chart .note").filter(has_text="low-noise expert").wait_for()
         canvas.photograph("sampling, low-noise expert")
@@ -285,7 +313,7 @@ def test_cancel(canvas):
 
 
 def test_an_error_is_shown_with_what_to_do(canvas):
-    """On the node and as a notice, until the next run."""
+    """On the node, until the next run; the page gives notice of it by itself, once."""
     workflow = json.loads(json.dumps(T2V))
     latent = next(node for node in workflow["nodes"] if node["type"] == "WanEmptyLatent")
     latent["widgets_values"] = [64, 64, 80, 1]
@@ -295,10 +323,9 @@ def test_an_error_is_shown_with_what_to_do(canvas):
     canvas.run()
     error = page.locator(".wan22-box.error:visible")
     expect_text(error, "frames 80 is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: 81")
-    notice = page.locator(".p-toast-message").filter(has_text="the nearest that is: 81")
-    notice.wait_for()
-    assert notice.filter(has_text="Wan Empty Latent").count() == 1
-    canvas.photograph("error, the host's dialog")
+    page.locator(ERROR_NOTICE).filter(has_text=re.compile("Wan Empty Latent|frames 80")).first.wait_for()
+    assert page.locator(".p-toast-message:visible").count() == 0
+    canvas.photograph("error, the host's notice")
     page.keyboard.press("Escape")
     page.wait_for_timeout(500)
     canvas.photograph("error")
@@ -307,6 +334,22 @@ def test_an_error_is_shown_with_what_to_do(canvas):
     canvas.run()
     error.wait_for(state="hidden")
     page.locator(".wan22-box.report:visible").wait_for()
+
+
+def test_a_folder_that_is_missing_is_named(canvas):
+    """Which release it belongs to, and where that is published; until another is chosen."""
+    workflow = json.loads(json.dumps(T2V))
+    (loader, *_) = (node for node in workflow["nodes"] if node["type"] == "WanDiTLoader")
+    loader["widgets_values"][0] = "wan/T2V-A14B-2/high_noise_model"
+    canvas.drop("elsewhere.json", workflow)
+    hint = canvas.page.locator(".wan22-box.error:visible")
+    hint.wait_for()
+    assert hint.count() == 1
+    assert "wan/T2V-A14B-2/high_noise_model is not there" in hint.text_content()
+    assert "huggingface.co" in hint.text_content() and "models/wan/T2V-A14B-2" in hint.text_content()
+    canvas.photograph("a folder is missing")
+    canvas.set("WanDiTLoader", model_name="wan/T2V-A14B/high_noise_model")
+    hint.wait_for(state="hidden")
 
 
 def test_model_info_is_shown_on_the_node(canvas):
@@ -322,31 +365,90 @@ def test_model_info_is_shown_on_the_node(canvas):
 def test_nodes_as_elements(canvas):
     """The page's newer kind of nodes, which are elements: the same is shown on them."""
     page = canvas.page
-    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    canvas.as_elements(True)
+    load_t2v(canvas, preset="custom", steps=30, seed=4)
+    node = page.locator(".lg-node").filter(has_text="Wan MoE Sampler")
+    expect_text(node.locator(".wan22-chart .split"), "19 + 11 of 30 steps")
+    expect_text(page.locator(".lg-node .wan22-readout"), "33 frames = 2.06 s at 16 fps · 96 × 64")
+    latent = page.locator(".lg-node").filter(has_text="Wan Empty Latent")
+    frames = latent.locator(".lg-node-widget").filter(has_text="frames").locator("input").first
+    canvas.show("WanEmptyLatent")
+    frames.click(force=True)  # newer pages lay over it what a drag changes it by
+    page.keyboard.press("Control+a")
+    page.keyboard.type("24")
+    page.keyboard.press("Enter")
+    expect_text(page.locator(".lg-node .wan22-readout"), "25 frames = 1.56 s at 16 fps · 96 × 64")
+    assert canvas.values("WanEmptyLatent")["frames"] == 25
+    page.wait_for_function("e => e.value === '25'", arg=frames.element_handle())
+    canvas.show("WanMoESampler", zoom=0.75)
+
+    def until():
+        node.locator(f"{PREVIEW}[data-frame]").wait_for()
+        page.wait_for_timeout(
+            1000
+        )  # the page's own preview, which comes with each step, is not shown as well
+        assert node.locator("img[src^='blob:']").filter(visible=True).count() == 0
+        for part in (".wan22-chart", "[name=preset], :text-is('preset')", ":text-is('latent_image')"):
+            assert node.locator(part).first.is_visible(), part
+        check_layout(canvas)
+        canvas.photograph("nodes as elements")
+        node.locator(".wan22-box.report").filter(has_text="19 of 30").wait_for(timeout=60_000)
+
+    seen = watch_run(canvas, until)
+    assert len(seen["frames"]) >= 3 and len(seen["pictures"]) >= 3
+    check_layout(canvas)
+    canvas.photograph("nodes as elements, after the run")
+
+
+# the text's colour and the first ground behind it that is not see-through, with how far the text is
+_COLOURS = """() => [...document.querySelectorAll(
+  ".wan22-readout, .wan22-chart .split, .wan22-chart .note, .wan22-chart .split > *, .wan22-box:not([hidden])")]
+  .filter(e => e.textContent).map(e => {
+    let ground = e, seen = 1;
+    for (let at = e; at; at = at.parentElement) seen *= Number(getComputedStyle(at).opacity);
+    while (ground && /, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+    return [e.className, getComputedStyle(e).color, getComputedStyle(ground ?? document.body).backgroundColor, seen];
+  })"""
+
+
+def contrast(colour, ground):
+    """The ratio of WCAG 2.2 of two colours as CSS writes them, "rgb(r, g, b)"."""
+
+    def luminance(text):
+        parts = [float(part) / 255 for part in re.findall(r"[\d.]+", text)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(colour), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["dark", "light", "solarized", "arc", "nord", "github"])
+def test_text_can_be_read_in_each_theme(canvas, theme):
+    """At 4.5 : 1 at least, on a ground of its own."""
+    page = canvas.page
+    workflow = json.loads(json.dumps(T2V))
+    for node in workflow["nodes"]:
+        if node["type"] == "WanEmptyLatent":
+            node["widgets_values"][2] = 80
+        if node["type"] == "WanDiTLoader":
+            node["widgets_values"][0] = "wan/T2V-A14B-2/high_noise_model"
+    page.evaluate("theme => app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme)
     try:
-        load_t2v(canvas, preset="custom", steps=30, seed=4)
-        node = page.locator(".lg-node").filter(has_text="Wan MoE Sampler")
-        expect_text(node.locator(".wan22-chart .split"), "19 + 11 of 30 steps")
-        expect_text(page.locator(".lg-node .wan22-readout"), "33 frames = 2.06 s at 16 fps · 96 × 64")
-        latent = page.locator(".lg-node").filter(has_text="Wan Empty Latent")
-        frames = latent.locator(".lg-node-widget").filter(has_text="frames").locator("input").first
-        canvas.show("WanEmptyLatent")
-        frames.click(click_count=3)
-        page.keyboard.type("24")
-        page.keyboard.press("Enter")
-        expect_text(page.locator(".lg-node .wan22-readout"), "25 frames = 1.56 s at 16 fps · 96 × 64")
-        assert canvas.values("WanEmptyLatent")["frames"] == 25
-        page.wait_for_function("e => e.value === '25'", arg=frames.element_handle())
-        canvas.show("WanMoESampler", zoom=0.75)
-        seen = watch_run(
-            canvas,
-            lambda: (
-                node.locator(f"{PREVIEW}[data-frame]").wait_for(),
-                canvas.photograph("nodes as elements"),
-                node.locator(".wan22-box.report").filter(has_text="19 of 30").wait_for(timeout=60_000),
-            ),
-        )
-        assert len(seen["frames"]) >= 3 and len(seen["pictures"]) >= 3
-        canvas.photograph("nodes as elements, after the run")
+        canvas.drop("odd.json", workflow)
+        canvas.show_all()
+        page.locator(".wan22-readout.wrong").wait_for()
+        expect_text(chart(canvas), "26 + 14 of 40 steps")
+        colours = page.evaluate(_COLOURS)
+        assert {name.split()[0] for name, *_ in colours} >= {
+            "wan22-readout",
+            "wan22-box",
+            "high",
+            "low",
+            "note",
+        }
+        for name, colour, ground, seen in colours:
+            assert seen == 1 and contrast(colour, ground) >= 4.5, (name, colour, ground, seen)
+        canvas.photograph(f"theme {theme}")
     finally:
-        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+        page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
