@@ -8,6 +8,16 @@ from .config import DiTConfig
 from .dit.pieces import PIECE_BYTES
 
 
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device, what torch holds of it unused among it."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 def tokens_of(config: DiTConfig, shape: Sequence[int]) -> int:
     """Tokens of a row of latents of `shape` [B, C, F, H, W]."""
     frames, height, width = (-(-n // p) for n, p in zip(shape[2:], config.patch_size, strict=True))

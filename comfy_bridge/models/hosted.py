@@ -54,7 +54,7 @@ class Hosted(WanModel):
 
     def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__(config, ops)
-        self.clips = ClipCache()
+        self.clips = ClipCache(self.kept_clips)
         self.dim, self.ffn_dim, self.num_heads = config.dim, config.ffn_dim, config.num_heads
         self.num_layers, self.head_dim = config.num_layers, config.head_dim
         self.in_dim, self.out_dim = config.in_dim, config.out_dim
