@@ -99,7 +99,11 @@ the boundary and two below, without guidance."""
 
 DISTILLED_MODELS: dict[str, Release] = {
     "Animate-2-14B distilled": replace(
-        RELEASES["Animate-2-14B"], name="Animate-2-14B distilled", steps=10, guidance=(1.0, 1.0), solver="euler"
+        RELEASES["Animate-2-14B"],
+        name="Animate-2-14B distilled",
+        steps=10,
+        guidance=(1.0, 1.0),
+        solver="euler",
     )
 }
 """How released models of few steps are sampled, which need no LoRA."""

@@ -77,17 +77,26 @@ class FrameKeys:
         return out
 
     def _by_frame(self, kernel: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        """Each frame's queries over all their keys in one call, in memory whose end changes from frame to frame."""
+        """Each frame's queries over all their keys in one call."""
         out, length = torch.empty_like(q), k.shape[1]
         more = {"first": self.cells, "bias": self.bias} if kernel is _masked else {}
-        all_k, all_v = (x.new_empty(x.shape[0], length + self.cells, x.shape[2]) for x in (k, v))
-        all_k[:, :length], all_v[:, :length] = k, v
+        # in inference in memory of which only the end changes from frame to frame
+        longer = None if q.requires_grad or self.driving is None else (self._longer(k), self._longer(v))
         for index, frame in enumerate(self._frames(q)):
-            end = length
-            if (driving := self._driving(index, q.shape[0])) is not None:
-                end += self.cells
-                all_k[:, length:], all_v[:, length:] = driving
-            out[:, frame] = kernel(q[:, frame], all_k[:, :end], all_v[:, :end], heads, **more)
+            keys, driving = (k, v), self._driving(index, q.shape[0])
+            if driving is not None and longer is not None:
+                for whole, part in zip(longer, driving, strict=True):
+                    whole[:, length:] = part
+                keys = longer
+            elif driving is not None:
+                keys = torch.cat([k, driving[0]], dim=1), torch.cat([v, driving[1]], dim=1)
+            out[:, frame] = kernel(q[:, frame], *keys, heads, **more)
+        return out
+
+    def _longer(self, x: Tensor) -> Tensor:
+        """A copy of x [B, L, C] with room for a frame more."""
+        out = x.new_empty(x.shape[0], x.shape[1] + self.cells, x.shape[2])
+        out[:, : x.shape[1]] = x
         return out
 
 

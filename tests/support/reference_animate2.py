@@ -12,8 +12,8 @@ def small_reference(monkeypatch, *, bias=0.0, **sizes):
     reference, as the distilled release has it and diffusers does not."""
     from diffusers.models.transformers import transformer_wan_animate_2 as theirs
 
-    def dense_mask(rule, B, H, Q_LEN, KV_LEN, device, **_):
-        q, k = torch.arange(Q_LEN, device=device)[:, None], torch.arange(KV_LEN, device=device)[None]
+    def dense_mask(rule, **sizes):
+        q, k = torch.arange(sizes["Q_LEN"])[:, None], torch.arange(sizes["KV_LEN"])[None]
         return rule(None, None, q, k)
 
     def dense_attention(query, key, value, attn_mask=None, **_):

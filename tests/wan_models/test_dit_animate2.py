@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from reference_animate2 import official_names, small_reference
-from tests_support import on_meta, rel_l2, randomize_
+from tests_support import on_meta, randomize_, rel_l2
 
 from wan_models.config import DISTILLED_BIAS, DiTConfig, DrivenConfig
 from wan_models.dit.animate2 import Animate2Inputs, WanAnimate2Model
@@ -27,7 +27,7 @@ class Clip:
         self.size = frames + 1, height, width
         self.x, self.y = torch.randn(1, 16, *self.size), torch.randn(1, 20, *self.size)
         self.driving = torch.randn(1, 16, frames, height, width)
-        self.text, self.driving_text, self.negative = torch.randn(7, 48), torch.randn(9, 48), torch.randn(5, 48)
+        self.text, self.driving_text, self.negative = (torch.randn(rows, 48) for rows in (7, 9, 5))
         self.image, self.driving_image = torch.randn(1, 257, 1280), torch.randn(1, 257, 1280)
         self.given = torch.cat([self.x, self.y], 1)
 
@@ -117,7 +117,11 @@ def test_rows_of_one_batch_are_computed_each_by_itself(pair):
         torch.cat([clip.driving_image, other.driving_image]),
     )  # fmt: skip
     out = ours(
-        twice, t, [clip.text] * 2, image=clip.image.expand(2, -1, -1), conditions=ours.prepare(mixed, clip.size)
+        twice,
+        t,
+        [clip.text] * 2,
+        image=clip.image.expand(2, -1, -1),
+        conditions=ours.prepare(mixed, clip.size),
     )
     assert rel_l2(out, torch.cat(own)) < 1e-5
 
@@ -146,7 +150,7 @@ def test_kept_equals_made_anew(pair):
         error = rel_l2(second, anew)
         assert error < (5e-3 if "int8" in place else 1e-6)
         assert ("int8" in place) == (error > 1e-6)
-    with pytest.raises(ValueError, match="unknown place 'disk'.*gpu int8"):
+    with pytest.raises(ValueError, match=r"unknown place 'disk'.*gpu int8"):
         run("disk")
 
 

@@ -56,7 +56,9 @@ def test_its_likes_are_not(name, told):
 
 
 @pytest.mark.parametrize("scheme", ["Animate-2 release", "diffusers Animate-2"])
-@pytest.mark.parametrize("file", ["x.safetensors", "wan_x_distillation.safetensors", "Wan-Distilled/transformer"])
+@pytest.mark.parametrize(
+    "file", ["x.safetensors", "wan_x_distillation.safetensors", "Wan-Distilled/transformer"]
+)
 def test_animate_2_is_known_by_the_names_in_its_releases(scheme, file):
     foreign = to_foreign(scheme, I2V_2_1)
     shapes = {foreign[name]: shape for name, shape in I2V_2_1.items()}
@@ -74,7 +76,9 @@ def test_a_kind_that_is_named_counts():
             config = config_of(name, told, kind)
             assert config.family == family and (config.driven.bias if config.driven else None) == bias
     for shapes in (header(on_meta(WanModel, DITS["I2V-A14B"])), header(on_meta(WanModel, DITS["T2V-A14B"]))):
-        with pytest.raises(CheckpointError, match="x.safetensors cannot be of the kind 'animate2'.*CLIP context"):
+        with pytest.raises(
+            CheckpointError, match=r"x.safetensors cannot be of the kind 'animate2'.*CLIP context"
+        ):
             expect(headers(shapes), "dit", "animate2")
     with pytest.raises(ValueError, match="unknown kind 'animate'; choose one of auto, animate2"):
         expect(headers(I2V_2_1), "dit", "animate")

@@ -20,7 +20,9 @@ KINDS = ("auto", "animate2", "animate2 distilled", "i2v")
 _SCHEMES = ("Animate-2 release", "diffusers Animate-2")
 
 
-def driven_config(checkpoint: Checkpoint, channels: tuple[int, int], kind: str = "auto") -> DrivenConfig | None:
+def driven_config(
+    checkpoint: Checkpoint, channels: tuple[int, int], kind: str = "auto"
+) -> DrivenConfig | None:
     """What is particular to an Animate-2 model; None where the checkpoint, of those channels in and out, is another.
 
     kind: one of `KINDS`. Raises ValueError on another one, CheckpointError where a named kind has other weights."""

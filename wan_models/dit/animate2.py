@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention import Attention
 from ..config import DrivenConfig
@@ -74,7 +74,9 @@ class WanAnimate2Model(WanModel):
     """Velocity of the flow at a noise level, for latent video, text, reference and an `Animate2Clip`."""
 
     inputs_class = Animate2Inputs
-    kept_clips: ClassVar[int] = 1  # guidance does not change what drives, and one clip's keys are many gigabytes
+    kept_clips: ClassVar[int] = (
+        1  # guidance does not change what drives, and one clip's keys are many gigabytes
+    )
     guided_apart: ClassVar[bool] = True
 
     @property
@@ -131,7 +133,9 @@ class WanAnimate2Model(WanModel):
                 v = v * inputs.driving_strength
             yield replace(keys, driving=(k, v)).around(attention)
 
-    def pass_block(self, index: int, hidden: Tensor, through: Through, unconditional: Tensor | None) -> Tensor:
+    def pass_block(
+        self, index: int, hidden: Tensor, through: Through, unconditional: Tensor | None
+    ) -> Tensor:
         if index != self.driven.skipped or unconditional is None or not bool(unconditional.any()):
             return through(hidden)
         if bool(unconditional.all()) and not self.is_sharded:
@@ -154,7 +158,8 @@ class WanAnimate2Model(WanModel):
     ) -> Iterator[KeysValues]:
         """Keys and values of the driving video in one block after the other."""
         latents = inputs.driving
-        assert latents is not None and inputs.driving_text is not None
+        assert latents is not None
+        assert inputs.driving_text is not None
         known = latents.new_ones(latents.shape[0], _KNOWN, *latents.shape[2:])
         hidden, grid = self.patchify(torch.cat([latents, known, latents], dim=1))
         frames, height, width = grid
@@ -187,5 +192,7 @@ def _one_row(x: Tensor | None) -> Tensor | None:
 
 def _clip(conditions: Conditions | None) -> Animate2Clip:
     if not isinstance(conditions, Animate2Clip):
-        raise InputError("conditions", "an Animate-2 model needs the conditions that its `prepare` makes of a clip")
+        raise InputError(
+            "conditions", "an Animate-2 model needs the conditions that its `prepare` makes of a clip"
+        )
     return conditions

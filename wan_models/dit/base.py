@@ -164,7 +164,9 @@ class WanModel(nn.Module):
         families whose tokens attend to others than each other. run_block: as of `forward`."""
         return repeat(attention)
 
-    def pass_block(self, index: int, hidden: Tensor, through: Through, unconditional: Tensor | None) -> Tensor:
+    def pass_block(
+        self, index: int, hidden: Tensor, through: Through, unconditional: Tensor | None
+    ) -> Tensor:
         """What block `index` makes of tokens [B, L, C] that go `through` it: hook of families that leave some out."""
         return through(hidden)
 
