@@ -6,6 +6,7 @@ from ..comfy_bridge import folders
 from ..comfy_bridge.models import autoencoder, diffusion, loaded_files, model_info, text_encoder, vision
 from ..comfy_bridge.multi_gpu import text_encoder as shared_text_encoder
 from ..comfy_bridge.multi_gpu import vae as shared_vae
+from ..wan_models.checkpoints.animate2 import KINDS
 from .schema import schema, size_inputs
 
 
@@ -35,7 +36,7 @@ class WanDiTLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "kind",
-                    options=list(diffusion.KINDS),
+                    options=list(KINDS),
                     default="auto",
                     optional=True,
                     tooltip="Animate-2 has the weights' names and shapes of Wan2.1-I2V. auto: told by the file and its "

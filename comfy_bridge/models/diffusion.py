@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ...wan_models import families
-from ...wan_models.checkpoints.animate2 import KINDS as KINDS
 from ...wan_models.checkpoints.detect import ModelInfo
 from ...wan_models.checkpoints.loading import load_into, to_stored
 from ...wan_models.config import DiTConfig

@@ -113,6 +113,4 @@ class WanAnimate2Base(_Official, comfy.model_base.WAN21):
 
             return slice_cond(cond_value, window, x_in, device, temporal_dim=2, temporal_offset=1)
         inherited: Any = super()
-        return inherited.resize_cond_for_context_window(
-            cond_key, cond_value, window, x_in, device, **kwargs
-        )
+        return inherited.resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, **kwargs)

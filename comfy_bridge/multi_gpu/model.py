@@ -114,7 +114,9 @@ def share(model: ModelPatcher, settings: Settings) -> tuple[ModelPatcher, str]:
     patcher.model.is_converted = source.is_converted
     remote = patcher.model.diffusion_model
     taken_for = source.taken_for
-    recipe = Recipe("dit", str(source.source), stored, files=str(source.checkpoint_files), taken_for=taken_for)
+    recipe = Recipe(
+        "dit", str(source.source), stored, files=str(source.checkpoint_files), taken_for=taken_for
+    )
     remote.remote = WorkersVelocity(settings, recipe)
     carry_over(model, patcher)
     diffusion.release_copy(model)
