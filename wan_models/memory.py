@@ -49,7 +49,9 @@ def activation_bytes(config: DiTConfig, shape: Sequence[int], compute_dtype: tor
     tables = (video + beside + (video if beside else 0)) * config.head_dim * 4
     text = 3 * batch * config.text_len * config.dim * item
     kept = batch * beside * config.dim * 4
-    forward = stream + max(attention, feed_forward) + tables + text + kept
+    # Animate-2: the keys and values of a driving video in a block, and the video's own with room for a frame's of these
+    driven = tokens * config.dim * 4 * item if config.driven else 0
+    forward = stream + max(attention + driven, feed_forward) + tables + text + kept
     return max(forward + forward // 32, _face_bytes(config, item))  # a little for all that is small
 
 

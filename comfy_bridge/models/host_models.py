@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.content import tracked
-from ...wan_models.memory import activation_bytes
+from ...wan_models.memory import activation_bytes, tokens_of
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
 from .hosted import Hosted
@@ -103,6 +103,11 @@ class WanAnimate2Base(_Official, comfy.model_base.WAN21):
         if place := kwargs.get("driving_cache"):
             out["driving_cache"] = comfy.conds.CONDConstant(place)
         return out
+
+    def working_bytes(self, shape: Any) -> float:
+        """With the driving video's own tokens, while they go through the blocks."""
+        config = self.diffusion_model.config
+        return super().working_bytes(shape) + shape[0] * tokens_of(config, shape) * config.dim * 4
 
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, **kwargs: Any

@@ -69,9 +69,12 @@ def check_family(model: Model, wanted: str) -> None:
     if kind != wanted:
         release = FAMILIES[wanted].release.name
         found = f"a {FAMILIES[kind].description} model" if kind else "no Wan model"
+        hint = ""
+        if (wanted, kind) == ("animate2", "i2v"):
+            hint = ". If the file is Animate-2 and does not say so, choose kind animate2 in WanDiTLoader"
         raise ValueError(
             f"this is a node for {FAMILIES[wanted].description} and needs {release}; the connected model is {found}: "
-            f"load wan/{release}"
+            f"load wan/{release}{hint}"
         )
 
 
