@@ -134,16 +134,18 @@ class Hosted(WanModel):
         self.compute_dtype = x.dtype
         size = (x.shape[2], x.shape[3], x.shape[4])
         try:
+            conditions = self.clips.conditions(inputs, size, lambda: self.prepare(inputs, size))
+            if conditions is not None and "unconditional" in step:
+                conditions = conditions.with_unconditional(step["unconditional"])
             return super().forward(
                 x,
                 timestep,
                 step["context"],
                 image=step["image"],
-                conditions=self.clips.conditions(inputs, size, lambda: self.prepare(inputs, size)),
+                conditions=conditions,
                 attention=host_attention(options),
                 rotary=step["rotary"],
                 run_block=block_runner(options, len(self.blocks), x, vec),
-                unconditional=step.get("unconditional"),
             )
         except InputError as error:
             raise ValueError(f"{error}{_ADVICE.get(error.what, '')}") from error

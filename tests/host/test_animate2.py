@@ -13,17 +13,19 @@ from safetensors.torch import save_file
 from tests_media import write_video
 from tests_support import rel_l2
 
-from demo.tiny_release import DITS, write_dit, write_release
+from demo.tiny_release import DITS, write_dit, write_image_tower, write_release
 from devhost.errors import HostError
 from wan_models import Animate2, RawVideo, load_dit, load_image_encoder, load_text_encoder, load_vae
 from wan_models.checkpoints.reader import open_model
+from wan_models.config import CLIPConfig
 from wan_models.pipelines.base import Models
 from wan_models.sampling.clips import animate_clip_count
 
 RELEASE = "wan/Animate-2-14B"
 CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 WIDTH, HEIGHT, FRAMES, SEED, STEPS = 64, 48, 12, 3, 3
-CONFIG = replace(DITS["Animate-2-14B"], num_layers=10)  # so that there is a block to leave out
+# so that there is a block to leave out, and as wide as the host's model looks for
+CONFIG = replace(DITS["Animate-2-14B"], num_layers=10, image_dim=1280)
 SETTINGS = {"preset": "custom", "steps": STEPS, "shift": 5.0, "cfg": 3.0, "sampler": "wan dpm++"}
 PLAIN = "unnamed.safetensors"
 PROMPT = "two cats surf in the evening sun"
@@ -35,6 +37,8 @@ def folder(base):
     for file in release.glob("diffusion_pytorch_model*"):
         file.unlink()
     write_dit(release, 51, 1, CONFIG)
+    tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, out_dim=64)
+    write_image_tower(base / "models" / CLIP_FILE, 52, tower)
     state = dict(open_model(release))
     models = base / "models" / "diffusion_models"
     save_file(state, models / PLAIN)

@@ -78,8 +78,8 @@ def test_forward_equals_diffusers(pair, grid, bias):
     for text, unconditional in ((clip.text, False), (clip.negative, True)):
         expected = clip.expected(reference, t, text, unconditional)
         found = ours(
-            clip.given, t, [text], image=clip.image, conditions=conditions,
-            unconditional=torch.tensor([unconditional]),
+            clip.given, t, [text], image=clip.image,
+            conditions=conditions.with_unconditional(torch.tensor([unconditional])),
         )[0]  # fmt: skip
         assert rel_l2(found, expected) < 1e-5
     other = clip.expected(reference, t, clip.negative)
@@ -98,12 +98,12 @@ def test_rows_of_one_batch_are_computed_each_by_itself(pair):
     texts, apart = [clip.text, clip.negative], torch.tensor([False, True])
     twice = clip.given.expand(2, -1, -1, -1, -1)
     both = ours(
-        twice, t, texts, image=clip.image.expand(2, -1, -1), conditions=conditions, unconditional=apart
+        twice, t, texts, image=clip.image.expand(2, -1, -1), conditions=conditions.with_unconditional(apart)
     )
     for row in range(2):
         alone = ours(
-            clip.given, t[:1], texts[row : row + 1], image=clip.image, conditions=conditions,
-            unconditional=apart[row : row + 1],
+            clip.given, t[:1], texts[row : row + 1], image=clip.image,
+            conditions=conditions.with_unconditional(apart[row : row + 1]),
         )  # fmt: skip
         assert rel_l2(both[row : row + 1], alone) < 1e-5
     # rows that differ are each driven by their own

@@ -43,8 +43,9 @@ def test_diffusion_models(family):
     def loss():
         given = network.inputs_class(**inputs)
         conditions = network.prepare(given, tuple(x.shape[2:]))
-        more = {"image": image, "conditions": conditions, "unconditional": unconditional}
-        return network(x, t, context, **more).pow(2).mean()
+        if unconditional is not None:
+            conditions = conditions.with_unconditional(unconditional)
+        return network(x, t, context, image=image, conditions=conditions).pow(2).mean()
 
     check(network, loss)
 

@@ -17,7 +17,9 @@ def forward(network, config, batch):
     image, unconditional = given.pop("image", None), given.pop("unconditional", None)
     inputs = network.inputs_class(**{name: value.to(network.dtype) for name, value in given.items()})
     conditions = network.prepare(inputs, tuple(x.shape[2:]))
-    return network(x, t, context, image=image, conditions=conditions, unconditional=unconditional)
+    if unconditional is not None:
+        conditions = conditions.with_unconditional(unconditional)
+    return network(x, t, context, image=image, conditions=conditions)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -95,8 +95,8 @@ class LoadedModel:
     ) -> Tensor:
         """One forward of a transformer for some rows of a batch.
 
-        given: "x", "timestep", "context", "image", "rotary" and "unconditional" as of `WanModel.forward`, and the
-        fields of the model's `Inputs`, tensors with one row per batch row."""
+        given: "x", "timestep", "context", "image" and "rotary" as of `WanModel.forward`, "unconditional" as of
+        `Conditions`, and the fields of the model's `Inputs`, tensors with one row per batch row."""
         network = self.network
         assert isinstance(network, WanModel)
         batch, _, *size = given["x"].shape
@@ -107,6 +107,8 @@ class LoadedModel:
             tuple(size),
             lambda: network.prepare(_inputs_of(network, mine), tuple(size)),
         )
+        if conditions is not None and "unconditional" in mine:
+            conditions = conditions.with_unconditional(mine["unconditional"])
         return network(
             mine["x"],
             mine["timestep"],
@@ -116,7 +118,6 @@ class LoadedModel:
             attention=attention,
             rotary=given.get("rotary"),
             run_block=run_block,
-            unconditional=mine.get("unconditional"),
         )
 
     def repatch(self, patches: Patches) -> int:

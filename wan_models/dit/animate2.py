@@ -47,10 +47,16 @@ class Animate2Inputs(Inputs):
 
 @dataclass(frozen=True)
 class Animate2Clip(Conditions):
-    """The inputs of a clip, with one row where all rows are alike, and the keys and values made of them so far."""
+    """The inputs of a clip, with one row where all rows are alike, and the keys and values made of them so far.
+
+    unconditional: bool [B], the rows of a call that are of the negative prompt; None for none."""
 
     inputs: Animate2Inputs
     kept: KeptKeys
+    unconditional: Tensor | None = None
+
+    def with_unconditional(self, rows: Tensor) -> "Animate2Clip":
+        return replace(self, unconditional=rows)
 
 
 @dataclass
@@ -134,15 +140,16 @@ class WanAnimate2Model(WanModel):
             yield replace(keys, driving=(k, v)).around(attention)
 
     def pass_block(
-        self, index: int, hidden: Tensor, through: Through, unconditional: Tensor | None
+        self, index: int, hidden: Tensor, through: Through, conditions: Conditions | None
     ) -> Tensor:
-        if index != self.driven.skipped or unconditional is None or not bool(unconditional.any()):
+        rows = _clip(conditions).unconditional
+        if index != self.driven.skipped or rows is None or not bool(rows.any()):
             return through(hidden)
-        if bool(unconditional.all()) and not self.is_sharded:
+        if bool(rows.all()) and not self.is_sharded:
             return hidden
-        before = hidden[unconditional]  # a copy
+        before = hidden[rows]  # a copy
         hidden = through(hidden)
-        hidden[unconditional] = before
+        hidden[rows] = before
         return hidden
 
     def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:

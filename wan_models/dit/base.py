@@ -59,7 +59,7 @@ class WanModel(nn.Module):
     kept_clips: ClassVar[int] = 2
     """Of how many clips what `prepare` makes is worth its memory: those with guidance and without."""
     guided_apart: ClassVar[bool] = False
-    """Whether rows of the negative prompt are computed otherwise: see `unconditional` of `forward`."""
+    """Whether rows of the negative prompt are computed otherwise: see `Conditions.with_unconditional`."""
 
     def __init__(self, config: DiTConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()
@@ -91,7 +91,6 @@ class WanModel(nn.Module):
         attention: Attention | None = None,
         rotary: RotaryTable | None = None,
         run_block: RunBlock | None = None,
-        unconditional: Tensor | None = None,
     ) -> Tensor:
         """Latents x [B, C, F, H, W] and text -> velocity [B, C_out, F, H, W] in float32.
 
@@ -102,7 +101,6 @@ class WanModel(nn.Module):
         conditions: what `prepare` has made of the clip, for the families that have it.
         attention: kernel in the place of the default one; rotary: table in the place of the grid's own.
         run_block: called as run_block(index, block, x, **inputs) in the place of block(x, **inputs).
-        unconditional: bool [B], the rows of the negative prompt; only models that are `guided_apart` ask.
         Raises ValueError where channels, text width, size or conditions do not fit the model."""
         context = pad_text(context, self.config.text_len)
         self._check(x, context)
@@ -128,7 +126,7 @@ class WanModel(nn.Module):
         for index, block in enumerate(self.blocks):
             kernel = self.over_all(next(kernels), length)
             through = partial(run_block, index, block, attention=kernel, **inputs)
-            hidden = self.pass_block(index, hidden, through, unconditional)
+            hidden = self.pass_block(index, hidden, through, conditions)
             hidden = self.after_block(index, hidden, run_frames, conditions, attention)
         if self.sequence_parallel is not None:
             hidden = self.sequence_parallel.gather(hidden, length)
@@ -165,7 +163,7 @@ class WanModel(nn.Module):
         return repeat(attention)
 
     def pass_block(
-        self, index: int, hidden: Tensor, through: Through, unconditional: Tensor | None
+        self, index: int, hidden: Tensor, through: Through, conditions: Conditions | None
     ) -> Tensor:
         """What block `index` makes of tokens [B, L, C] that go `through` it: hook of families that leave some out."""
         return through(hidden)

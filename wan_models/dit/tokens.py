@@ -25,6 +25,10 @@ class Inputs:
 class Conditions:
     """What a family's `prepare` makes of its `Inputs`, once per clip."""
 
+    def with_unconditional(self, rows: Tensor) -> "Conditions":
+        """These for one call, in which the rows [B] of the batch that are true are of the negative prompt."""
+        return self
+
 
 @dataclass(frozen=True)
 class FrameSpan:

@@ -92,10 +92,15 @@ class Animate2(Pipeline):
             )
             self.place(dit)
             noise = self.noise(generator, *size, per_clip + REFERENCE_FRAMES)
-            shared = {"image": features, "conditions": dit.prepare(driving, grid_of(noise))}
+            clip = dit.prepare(driving, grid_of(noise))
+            assert clip is not None
             prompts = (
-                {"context": positive, **shared},
-                {"context": negative, "unconditional": torch.tensor([True]), **shared},
+                {"context": positive, "image": features, "conditions": clip},
+                {
+                    "context": negative,
+                    "image": features,
+                    "conditions": clip.with_unconditional(torch.tensor([True])),
+                },
             )
             progress = clip_progress(on_progress, segment.index, count)
             return denoise(self.experts, noise, *prompts, settings, y=y, on_progress=progress)
