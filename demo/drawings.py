@@ -43,16 +43,16 @@ PAD, HEAD = 20, 50  # a group's margin, and its own title
 WINDOW, MENU = (1500, 850), 60  # pixels of a page's canvas, and of what lies over it at its left and top
 HEIGHTS = {
     "CreateVideo": 110, "GetVideoComponents": 116, "LoadAudio": 140, "LoadImage": 330, "LoadVideo": 334,
-    "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86, "WanCLIPVisionLoader": 86,
-    "WanDiTLoader": 146, "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 322,
-    "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 620, "WanMultiGPU": 322, "WanPoseAnimate": 610,
-    "WanPoseDetect": 174, "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146,
-    "WanTI2VLatent": 242, "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
+    "SaveVideo": 130, "WanAudioEncoderLoader": 86, "WanBackground": 86, "WanCLIPVisionLoader": 86, "WanDiTLoader": 114,
+    "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 322, "WanLoRA": 186,
+    "WanLoadVideo": 578, "WanMoESampler": 620, "WanMultiGPU": 322, "WanPoseAnimate": 610, "WanPoseDetect": 174,
+    "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146, "WanTI2VLatent": 242,
+    "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
 }  # fmt: skip
 """The largest that a node was seen to be, on old and new pages and in both kinds of nodes."""
 SPARE = {
-    "SaveVideo": 340, "WanAnimate2": 390, "WanMoESampler": 390, "WanSpeechToVideo": 390, "WanPoseAnimate": 390,
-    "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60, "WanTextToSpeech": 60,
+    "SaveVideo": 340, "WanMoESampler": 390, "WanSpeechToVideo": 390, "WanPoseAnimate": 390, "WanLoRA": 60,
+    "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60, "WanTextToSpeech": 60,
 }  # fmt: skip
 """Room below nodes that grow: with a video, a preview, a report, or the name of a folder that is missing."""
 
@@ -93,7 +93,7 @@ def _place(nodes: list[dict], depths: dict[int, int], x: float, y: float) -> lis
     return [x, y, right + PAD - x, bottom + PAD - y]
 
 
-def _pack() -> dict[str, str]:
+def pack() -> dict[str, str]:
     """This pack's name and version, under which registry and page know it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {"cnr_id": project["name"], "ver": project["version"]}
@@ -104,8 +104,8 @@ def _describe(node: dict) -> dict:
     kind, (width, height) = node["type"], node["size"]
     if kind in NOTES:
         return node
-    pack = _pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
-    properties = {"Node name for S&R": kind, **node["properties"], **pack}
+    known = pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
+    properties = {"Node name for S&R": kind, **node["properties"], **known}
     values = [value for value in node.get("widgets_values", []) if isinstance(value, str)]
     if models := [model for value in values if (model := published(kind, value))]:
         properties["models"] = models

@@ -5,8 +5,11 @@ import json
 import pytest
 from PIL import Image
 
-from demo.drawings import FOLDER, NOTES, TITLE, arrange, stage_of
+from demo import blueprints
+from demo.drawings import FOLDER, NOTES, TITLE, arrange, dump, stage_of
+from demo.model_files import published
 
+MODEL_FILES = (".pth", ".safetensors", ".gguf", ".onnx", ".ckpt")
 DRAWINGS = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
@@ -71,3 +74,43 @@ def test_a_drawing_without_a_note_is_named():
     drawing["nodes"] = [node for node in drawing["nodes"] if node["type"] not in NOTES]
     with pytest.raises(ValueError, match="one note"):
         arrange(drawing)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_the_page_is_told_where_files_and_packs_are_from(name):
+    """Every file of a loader has an address that the page downloads from, and every node its pack."""
+    for node in read(name)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        properties, values = node["properties"], node.get("widgets_values", [])
+        assert properties["cnr_id"] and properties["ver"]
+        files = [value for value in values if isinstance(value, str) and value.endswith(MODEL_FILES)]
+        models = properties.get("models", [])
+        assert [model["name"] for model in models] == files
+        for model in models:
+            assert model["url"].startswith("https://huggingface.co/") and "/resolve/main/" in model["url"]
+            assert model["url"].endswith(model["name"].rsplit("/", 1)[-1]) and model["directory"]
+
+
+def test_a_file_of_ones_own_has_no_address():
+    assert published("WanDiTLoader", "mine.safetensors") is None
+    assert published("WanDiTLoader", "wan/T2V-A14B/high_noise_model") is None
+
+
+def test_films_and_voices_are_left_open():
+    """Nobody has ours; an example picture comes with the host."""
+    for name in DRAWINGS:
+        for node in read(name)["nodes"]:
+            if node["type"] in ("WanLoadVideo", "LoadVideo", "LoadAudio"):
+                assert node["widgets_values"][0] == "", (name, node["type"])
+
+
+@pytest.mark.parametrize("blueprint", blueprints.ALL, ids=lambda blueprint: blueprint.drawing)
+def test_blueprints_are_made_of_the_drawings(blueprint):
+    """Else: python -m demo.blueprints"""
+    assert blueprints.file_of(blueprint).read_text(encoding="utf-8") == dump(blueprints.make(blueprint))
+
+
+def test_there_are_no_other_blueprints():
+    files = {blueprints.file_of(blueprint) for blueprint in blueprints.ALL}
+    assert set(blueprints.BLUEPRINTS.glob("*.json")) == files
