@@ -133,6 +133,7 @@ class WanPoseAnimate(io.ComfyNode):
             "Wan Pose Animate",
             ["animate", "character", "replace", "motion transfer"],
             folder="sampling",
+            reports=True,
             description="A character moves like the person in a video, or takes their place: the whole video, clip "
             "after clip, as long as the driving one.",
             inputs=[

@@ -27,6 +27,7 @@ class WanLoRA(io.ComfyNode):
             "Wan LoRA",
             ["lora loader", "lightx2v", "lightning"],
             folder="loaders",
+            reports=True,
             description="One LoRA file on both experts, each at its own strength. Chain nodes for several files.",
             inputs=[
                 io.Model.Input("model_high", tooltip="The high-noise expert, or the only model."),

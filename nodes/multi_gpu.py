@@ -98,6 +98,7 @@ class WanMultiGPU(io.ComfyNode):
             "Wan Multi GPU",
             ["parallel", "ulysses", "fsdp", "distributed", "ray"],
             folder="multi gpu",
+            reports=True,
             description="Lets several GPUs run a model together. Samplers, LoRA loaders, previews and Cancel work as "
             "with any MODEL.",
             inputs=[
@@ -121,6 +122,7 @@ class WanMultiGPUSampler(io.ComfyNode):
             "Wan Multi GPU Sampler",
             ["parallel", "ulysses", "fsdp", "experts", "sample"],
             folder="multi gpu",
+            reports=True,
             description="WanMoESampler on several GPUs.",
             inputs=[*sampler_inputs(), *_group_inputs()],
             outputs=[io.Latent.Output()],

@@ -13,9 +13,10 @@ from ..comfy_bridge.sampling.sample import sample_with_experts
 from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings, StepRange
 from .schema import NEGATIVE, POSITIVE, schema, take
 from .settings import (
-    CUSTOM_ONLY,
     boundary_input,
     cfg_input,
+    custom_only,
+    noise_source_input,
     preset_input,
     seed_input,
     shift_input,
@@ -29,21 +30,20 @@ _STEPS = "Model calls (two each with CFG); the official number is 40 for the A14
 _SHIFT = "How much of the run is spent at high noise: 12 for T2V, 5 for I2V, 3 for small videos."
 
 
-def _guidance(note: str = "") -> list[io.Float.Input]:
+def _guidance() -> list[io.Float.Input]:
     """CFG scale of each expert, and the noise level between them."""
     return [
         *(
             cfg_input(
                 f"cfg_{which}",
                 default,
-                f"CFG scale of the {which}-noise expert; 1 leaves the negative prompt out and halves the time."
-                + note,
+                f"CFG scale of the {which}-noise expert; 1 leaves the negative prompt out and halves the time.",
             )
             for which, default in (("high", _DEFAULT.cfg_high), ("low", _DEFAULT.cfg_low))
         ),
         boundary_input(
             _DEFAULT,
-            "Noise level from which the high-noise expert works: 0.875 for T2V, 0.9 for I2V." + note,
+            "Noise level from which the high-noise expert works: 0.875 for T2V, 0.9 for I2V.",
         ),
     ]
 
@@ -181,10 +181,13 @@ def sampler_inputs() -> list:
         seed_input(
             "The noise that the video is made of; the same seed and settings give the same video.", 2**64 - 1
         ),
-        steps_input(_DEFAULT, _STEPS + CUSTOM_ONLY),
-        shift_input(_DEFAULT, _SHIFT + CUSTOM_ONLY),
-        *_guidance(CUSTOM_ONLY),
-        *solver_inputs(_DEFAULT),
+        *custom_only(
+            steps_input(_DEFAULT, _STEPS),
+            shift_input(_DEFAULT, _SHIFT),
+            *_guidance(),
+            *solver_inputs(_DEFAULT),
+        ),
+        noise_source_input(),
         *step_range_inputs(),
         io.Boolean.Input(
             "add_noise",
@@ -215,6 +218,7 @@ class WanMoESampler(io.ComfyNode):
             "Wan MoE Sampler",
             ["ksampler", "experts", "sample"],
             folder="sampling",
+            reports=True,
             description="Samples with both experts, as the official code does; all in one node.",
             inputs=sampler_inputs(),
             outputs=[io.Latent.Output()],

@@ -12,13 +12,18 @@ T = TypeVar("T")
 CATEGORY = "Wan2.2"
 POSITIVE = "The prompt: positive of WanT5Encode, or what a conditioning node made of it."
 NEGATIVE = "The negative prompt, of the same node as positive; not looked at where CFG is 1."
-_HAS_ALIASES = "search_aliases" in inspect.signature(io.Schema).parameters
+_KNOWN = inspect.signature(io.Schema).parameters
 
 
-def schema(node_id: str, title: str, aliases: list[str], *, folder: str, **parts: Any) -> io.Schema:
-    """A node's schema in our category; `aliases` are found by the search of hosts that have them."""
-    if _HAS_ALIASES:
-        parts["search_aliases"] = aliases
+def schema(
+    node_id: str, title: str, aliases: list[str], *, folder: str, reports: bool = False, **parts: Any
+) -> io.Schema:
+    """A node's schema in our category.
+
+    Hosts that can find nodes by `aliases`, and send again what a node `reports` where it need not run again: a page
+    that was reloaded has it on the node once more."""
+    newer = {"search_aliases": aliases, "has_intermediate_output": reports}
+    parts |= {name: value for name, value in newer.items() if name in _KNOWN}
     return io.Schema(node_id=node_id, display_name=title, category=f"{CATEGORY}/{folder}", **parts)
 
 

@@ -11,7 +11,15 @@ from ..comfy_bridge.sampling.clip_run import ClipSampling
 from ..comfy_bridge.sampling.settings import CUSTOM, MAX_STEPS, Noise, Settings
 from .schema import split
 
-CUSTOM_ONLY = " Used when preset is custom."
+_CUSTOM_ONLY = " Used when preset is custom."
+
+
+def custom_only(*inputs: Any) -> list:
+    """Inputs that count with the preset "custom" alone: they say so, and pages that can fold them away."""
+    for entry in inputs:
+        entry.tooltip += _CUSTOM_ONLY
+        entry.extra_dict["advanced"] = True
+    return list(inputs)
 
 
 def preset_input(presets: list[str], tooltip: str) -> io.Combo.Input:
@@ -45,30 +53,33 @@ def boundary_input(official: Settings, tooltip: str) -> io.Float.Input:
 
 
 def solver_inputs(official: Settings) -> list[io.Combo.Input]:
-    """Sampler, scheduler and source of noise; the lists are those of the host as it is now."""
+    """Sampler and scheduler; the lists are those of the host as it is now."""
     return [
         io.Combo.Input(
             "sampler",
             options=samplers.sampler_names(),
             default=official.sampler,
             optional=True,
-            tooltip="The official solvers, then the host's samplers." + CUSTOM_ONLY,
+            tooltip="The official solvers, then the host's samplers.",
         ),
         io.Combo.Input(
             "scheduler",
             options=samplers.scheduler_names(),
             default=official.scheduler,
             optional=True,
-            tooltip="The official schedule, then the host's." + CUSTOM_ONLY,
-        ),
-        io.Combo.Input(
-            "noise_source",
-            options=samplers.NOISE_SOURCES,
-            default="cpu",
-            optional=True,
-            tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
+            tooltip="The official schedule, then the host's.",
         ),
     ]
+
+
+def noise_source_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "noise_source",
+        options=samplers.NOISE_SOURCES,
+        default="cpu",
+        optional=True,
+        tooltip="cpu: the host's noise for this seed. gpu: drawn on the GPU, as the official code does.",
+    )
 
 
 def step_range_inputs() -> list[io.Int.Input]:
@@ -96,10 +107,13 @@ def clip_preset_input(release: str) -> io.Combo.Input:
 def clip_setting_inputs(official: Settings) -> list:
     """Settings of the preset "custom", the source of noise, and the folder of finished clips."""
     return [
-        steps_input(official, "Per clip." + CUSTOM_ONLY),
-        shift_input(official, f"{official.shift:g} is official." + CUSTOM_ONLY),
-        cfg_input("cfg", official.cfg_high, f"{official.cfg_high:g} is official." + CUSTOM_ONLY),
-        *solver_inputs(official),
+        *custom_only(
+            steps_input(official, "Per clip."),
+            shift_input(official, f"{official.shift:g} is official."),
+            cfg_input("cfg", official.cfg_high, f"{official.cfg_high:g} is official."),
+            *solver_inputs(official),
+        ),
+        noise_source_input(),
         io.String.Input(
             "checkpoint_folder",
             default="",

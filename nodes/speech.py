@@ -92,6 +92,7 @@ class WanSpeechToVideo(io.ComfyNode):
             "Wan Speech to Video",
             ["s2v", "talking head", "lip sync", "audio"],
             folder="sampling",
+            reports=True,
             description="A picture and a voice -> a whole talking video, clip after clip, as long as the audio.",
             inputs=[
                 io.Model.Input("model", tooltip="S2V-14B."),

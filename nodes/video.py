@@ -16,6 +16,7 @@ class WanLoadVideo(io.ComfyNode):
             "Wan Load Video",
             ["video", "frames", "fps"],
             folder="preprocessing",
+            reports=True,
             description="Frames of a video file at another rate, exact to the frame, and its sound.",
             inputs=[
                 io.Combo.Input(

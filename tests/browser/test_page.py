@@ -7,11 +7,17 @@ from itertools import combinations
 import pytest
 from canvas import ERROR_NOTICE, FOUND_NODES
 
+from demo.blueprints import ALL as BLUEPRINTS
+from demo.blueprints import GIVEN, file_of
 from demo.drawings import NOTES, stage_of
 from devhost.host import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 T2V = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text())
+OWN = ("file", "upload")
+TITLES = [
+    words["display_name"] for words in json.loads((ROOT / "locales/en/nodeDefs.json").read_text()).values()
+]
 SMALL = {"width": 96, "height": 64, "frames": 33}
 PREVIEW = ".wan22-preview canvas"
 
@@ -40,7 +46,10 @@ def test_nodes_are_found(canvas):
     page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 800})
     page.keyboard.type("wan")
     found = page.locator(FOUND_NODES)
-    found.filter(has_text="Wan MoE Sampler").first.wait_for()
+    found.filter(has_text="Wan").nth(6).wait_for()
+    page.wait_for_timeout(500)
+    on_screen = [found.nth(place).inner_text() for place in range(7)]
+    assert sum(any(title in text for title in TITLES) for text in on_screen) >= 4, on_screen
     canvas.photograph("search")
     page.keyboard.type(" moe sampler")
     found.filter(has_text="Wan MoE Sampler").first.click()
@@ -74,6 +83,60 @@ def test_a_dropped_workflow_loads(canvas, file):
     canvas.page.wait_for_timeout(500)
     canvas.photograph(f"workflow {file.stem}, nodes as elements")
     check_layout(canvas)
+
+
+def values_of(node):
+    """What a node of a prompt is set to, but for its wires and the user's own files."""
+    return {k: v for k, v in node["inputs"].items() if not isinstance(v, list) and k not in OWN}
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda blueprint: blueprint.drawing)
+def test_a_blueprint_is_the_workflow_in_one_node(canvas, blueprint):
+    """It queues what the workflow does, with what is typed into it, and its inputs reach what they are called after."""
+    listed = canvas.server.get("/global_subgraphs").values()
+    assert blueprint.title in [entry["name"] for entry in listed]
+    canvas.drop("blueprint.json", json.loads(file_of(blueprint).read_text(encoding="utf-8")))
+    (node,) = canvas.nodes()
+    names = {*blueprint.widgets, "video"} - {"frames"}
+    slots = canvas.page.evaluate(
+        "() => { const [n] = app.graph.nodes; return [...n.inputs, ...n.outputs].map(s => s.name) }"
+    )
+    assert names <= set(slots)
+    canvas.set(node["type"], prompt="a lighthouse")
+    queued = canvas.page.evaluate("app.graphToPrompt().then(prompt => prompt.output)").values()
+    api = json.loads((ROOT / "example_workflows" / "api" / f"{blueprint.drawing}.json").read_text())
+    inside = {key: node for key, node in api.items() if node["class_type"] not in GIVEN}
+    assert sorted(n["class_type"] for n in queued) == sorted(n["class_type"] for n in inside.values())
+    for kind in {n["class_type"] for n in inside.values() if n["class_type"].startswith("Wan")}:
+        shown, wanted = (
+            sorted((values_of(node) for node in nodes if node["class_type"] == kind), key=str)
+            for nodes in (queued, inside.values())
+        )
+        if kind == "WanT5Encode":
+            assert [values["positive"] for values in shown] == ["a lighthouse"]
+        else:
+            assert all(some.items() <= all_.items() for some, all_ in zip(wanted, shown, strict=True)), kind
+    canvas.photograph(f"blueprint {blueprint.drawing}")
+
+
+def test_settings_of_custom_alone_are_folded(canvas):
+    """The page hides them where it can, and shows them with that preset."""
+    canvas.add("WanMoESampler")
+
+    def folded():
+        return canvas.page.evaluate(
+            "() => { const [n] = app.graph.nodes; return [Boolean(n.showAdvanced),"
+            "n.widgets.filter(w => w.advanced).map(w => w.name)] }"
+        )
+
+    settings = ["steps", "shift", "cfg_high", "cfg_low", "boundary", "sampler", "scheduler"]
+    if folded() == [False, []]:
+        pytest.skip("of newer pages")
+    assert folded() == [False, settings]
+    canvas.set("WanMoESampler", preset="custom")
+    assert folded() == [True, settings]
+    canvas.set("WanMoESampler", preset="I2V-A14B")
+    assert folded() == [False, settings]
 
 
 def check_layout(canvas):

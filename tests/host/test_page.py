@@ -147,6 +147,18 @@ def test_the_schedule_names_every_widget_that_counts(host):
     assert numbers - set(named) == {"seed"}
 
 
+# --- reports ---
+
+
+def test_a_report_is_sent_again_where_the_node_need_not_run(host):
+    """For a page that was reloaded meanwhile."""
+    if "has_intermediate_output" not in host.get("/object_info")["WanMoESampler"]:
+        pytest.skip("of newer hosts")
+    graph = base_graph() | {"sample": sampler(7), "save": save()}
+    reports = [host.run(graph)["outputs"]["sample"]["text"] for _ in range(2)]
+    assert reports[0] == reports[1] and " steps on the high-noise expert" in reports[0][0]
+
+
 # --- the readout of sizes ---
 
 

@@ -9,6 +9,7 @@ interface HostSlot {
 interface HostWidget {
   name: string;
   type?: string;
+  advanced?: boolean;
   value: unknown;
   options: {
     min?: number;
@@ -45,6 +46,7 @@ interface HostNode {
   inputs?: HostSlot[];
   outputs?: HostSlot[];
   badges?: unknown[];
+  showAdvanced?: boolean;
   graph?: HostGraph;
   subgraph?: HostGraph;
   isInputConnected(place: number): boolean;

@@ -6,13 +6,15 @@ import { addMissing, checkAll } from "./missing.js";
 import { putBack, setAside } from "./models.js";
 import { addPreview, listenForPreviews } from "./preview.js";
 import { addReport } from "./report.js";
+import { rankFirst } from "./search.js";
+import { addSettings } from "./settings.js";
 import { addSizes } from "./sizes.js";
 
 app.registerExtension({
   name: "Wan22",
   nodeCreated(node) {
     if (!isOurs(node) || !takesElements(node)) return;
-    for (const add of [addSizes, addChart, addPreview, addReport, addMissing]) add(node);
+    for (const add of [addSizes, addChart, addPreview, addReport, addMissing, addSettings]) add(node);
   },
   refreshComboInNodes: checkAll,
   beforeConfigureGraph: setAside,
@@ -21,5 +23,6 @@ app.registerExtension({
     listenForSteps();
     listenForPreviews();
     listenForErrors();
+    rankFirst();
   },
 });
