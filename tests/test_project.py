@@ -18,7 +18,9 @@ def text(name: str) -> str:
 
 
 def test_packages_are_the_same_for_pip_and_for_comfyui():
-    assert sorted(PROJECT["project"]["dependencies"]) == sorted(text("requirements.txt").split())
+    page = "comfyui-frontend-package"  # for the registry alone: a host has one
+    packages = [name for name in PROJECT["project"]["dependencies"] if not name.startswith(page)]
+    assert sorted(packages) == sorted(text("requirements.txt").split())
 
 
 def test_the_oldest_python_is_that_of_the_readme():
@@ -29,8 +31,7 @@ def test_the_oldest_python_is_that_of_the_readme():
 
 def test_the_version_is_in_the_changelog():
     headings = re.findall(r"^## \[(.*)\]", text("CHANGELOG.md"), re.MULTILINE)
-    assert headings[0] == "Unreleased"
-    assert PROJECT["project"]["version"] in headings
+    assert headings[:2] == ["Unreleased", PROJECT["project"]["version"]]
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -50,7 +51,7 @@ def test_figures_of_the_releases():
         for line in text("docs/numerics.md").splitlines()
     ]
     names = next(row for row in rows if "T2V-A14B" in row)
-    figures = {row[0]: row[1:] for row in rows if len(row) == 1 + len(RELEASES)}
+    figures = {row[0]: row[1:] for row in rows if len(row) == 6}
     assert set(RELEASES) == set(names) - {""}
     for place, release in enumerate(RELEASES[name] for name in names if name):
         low, high = release.guidance

@@ -38,13 +38,11 @@ def test_diffusion_models(family):
     network = trainable(config)
     inputs = inputs_of(config, 3, batch=1)
     x, t, context = (inputs.pop(name) for name in ("x", "timestep", "context"))
-    image, unconditional = inputs.pop("image", None), inputs.pop("unconditional", None)
+    image = inputs.pop("image", None)
 
     def loss():
         given = network.inputs_class(**inputs)
         conditions = network.prepare(given, tuple(x.shape[2:]))
-        if unconditional is not None:
-            conditions = conditions.with_unconditional(unconditional)
         return network(x, t, context, image=image, conditions=conditions).pow(2).mean()
 
     check(network, loss)

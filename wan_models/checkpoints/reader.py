@@ -43,14 +43,10 @@ class Checkpoint(Mapping[str, Tensor]):
     """Names to tensors, over one or several files. `shapes` and `dtypes` come from headers alone.
 
     A packed tensor (see `packing`) reads as it is stored; its shape is that of the weight itself. `fault`: why the
-    weights cannot be used although their names can be read. `scheme`: whose names the file itself has, of
-    `keys.SCHEMES`; "" for official ones."""
+    weights cannot be used although their names can be read."""
 
-    def __init__(
-        self, path: Path, entries: dict[str, _Entry], kind: str, fault: str = "", scheme: str = ""
-    ) -> None:
+    def __init__(self, path: Path, entries: dict[str, _Entry], kind: str, fault: str = "") -> None:
         self.path = path
-        self.scheme = scheme
         self.format = kind
         self.fault = fault
         self._entries = entries
@@ -142,8 +138,7 @@ class Checkpoint(Mapping[str, Tensor]):
             raise CheckpointError(f"{self.path} {error}") from None
         if prefix:
             entries = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
-        names = tuple(entries)
-        official = keys.to_official(names)
+        official = keys.to_official(entries)
         if official is not None:
             entries = {official[name]: entry for name, entry in entries.items() if name in official}
         plain = Checkpoint(self.path, entries, self.format)
@@ -157,7 +152,7 @@ class Checkpoint(Mapping[str, Tensor]):
             for name, entry in entries.items()
             if not is_side_tensor(name)
         }
-        return Checkpoint(self.path, entries, self.format, fault, keys.scheme_of(names))
+        return Checkpoint(self.path, entries, self.format, fault)
 
 
 def _unwrapped(name: str) -> str:
