@@ -17,7 +17,7 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 
 PAGE := tools/page
 
-.PHONY: setup demo test test-fast lint lint-page fuzz bench
+.PHONY: setup demo test test-fast lint lint-page fuzz bench accounting
 
 setup: $(STAMP)
 

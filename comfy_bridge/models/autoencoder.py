@@ -73,11 +73,15 @@ class WanVAE(comfy.sd.VAE):
         self.latent_channels = config.z_dim
         self.output_channels = 3
         self.working_dtypes = list(DTYPES.values())
-        self.memory_used_encode = lambda shape, dtype: _peak_bytes(network, shape[3] * shape[4], dtype)
+        self.memory_used_encode = lambda shape, dtype: network.peak_bytes(
+            "encode", shape[2], shape[3] * shape[4], dtype.itemsize
+        )
         self.memory_used_decode = lambda shape, dtype: (
             1  # the host divides by it
             if network.remote is not None
-            else _peak_bytes(network, shape[3] * shape[4] * space**2, dtype)
+            else network.peak_bytes(
+                "decode", self.upscale_ratio[0](shape[2]), shape[3] * shape[4] * space**2, dtype.itemsize
+            )
         )
 
         self.first_stage_model = network
@@ -92,12 +96,6 @@ class WanVAE(comfy.sd.VAE):
         """Called by the host before it loads the weights for an encode or decode."""
         super().throw_exception_if_invalid()
         check_mapped(self.stamps)
-
-
-def _peak_bytes(network: VideoVAE, pixels: int, dtype: torch.dtype) -> int:
-    """Bytes at the widest point, the full-size layers: about a dozen feature maps of the handful of frames that are
-    worked on at a time (and their causal cache)."""
-    return int(12 * 6 * network.values_per_pixel * pixels * dtype.itemsize)
 
 
 def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:

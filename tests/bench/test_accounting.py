@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.accounting import MODELS, NUMBERS, PAGE, cases, ours, transformer
+from bench.accounting import MODELS, NUMBERS, PAGE, SIZES, VAES, cases, count, ours, transformer
 from bench.counting import Counter, empty
 from wan_models.memory import activation_bytes
+from wan_models.models import build_network
 
 pytestmark = pytest.mark.slow  # half a minute
 
@@ -77,3 +78,26 @@ def test_estimates_are_a_little_above_what_is_counted(case, dtype):
     config = MODELS[case.network]
     counted = transformer(case.network, case.latent, dtype)["forward"].peak
     assert 1 <= activation_bytes(config, (1, config.in_dim, *case.latent), dtype) / counted <= 1.1
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases() if case.network in VAES], ids=lambda case: case.name
+)
+def test_estimates_of_autoencoders(case):
+    height, width, frames = SIZES[case.size]
+    estimate = build_network(VAES[case.network]).peak_bytes(case.task, frames, height * width, 2)
+    assert 1 <= estimate / ours(case).peak <= 1.1
+
+
+@pytest.mark.parametrize("size", [(352, 640, 33), (256, 256, 17), (64, 128, 1)])
+@pytest.mark.parametrize("name", VAES)
+def test_estimates_of_small_videos_are_bounds(name, size):
+    height, width, frames = size
+    vae = build_network(VAES[name], dtype=torch.bfloat16)
+    _, space, _ = vae.config.stride
+    latents = empty(1, vae.config.z_dim, (frames + 3) // 4, height // space, width // space)
+    for task, run in (
+        ("decode", lambda: vae.decode(latents)),
+        ("encode", lambda: vae.encode(empty(1, 3, frames, height, width))),
+    ):
+        assert vae.peak_bytes(task, frames, height * width, 2) >= count(run).peak

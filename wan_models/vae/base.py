@@ -1,6 +1,7 @@
 """What the Wan video autoencoders have in common: streaming over pieces of a video, and latent statistics."""
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from .. import ops as default_ops
 from ..config import VAEConfig
-from .causal import AttentionBlock, Cache, ResidualBlock, RMSNorm, causal_conv3d
+from .causal import AttentionBlock, Cache, ResidualBlock, RMSNorm, causal_conv3d, keeps_frames
 
 OnFrames = Callable[[int, int], None]
 # bytes of one full-size feature map worked on at a time: enough to keep a device busy, no more
 _PIECE_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
+# the same where frames are largest, in whose layers most memory lies; on a CPU, which has more of it, without bound
+_FRAMES_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,21 @@ class _Stack(nn.Module):
     middle: nn.Sequential
     head: nn.Sequential
 
-    def _run(self, x: Tensor, cache: Cache, layers: Iterable[nn.Module]) -> Tensor:
-        x = self.conv1(x, cache)
-        for layer in layers:
-            x = layer(x, cache)
+    def _finish(self, x: Tensor, cache: Cache) -> Tensor:
         norm, _, conv = self.head
         return conv(F.silu(norm(x), inplace=True), cache)
+
+
+def _by_frames(
+    layers: Sequence[Callable[[Tensor, Cache], Tensor]], x: Tensor, cache: Cache, frames: int
+) -> Tensor:
+    """The layers, which keep the number of frames, over so many `frames` at a time: the same in less memory."""
+    out = []
+    for part in x.split(frames, dim=2):
+        for layer in layers:
+            part = layer(part, cache)
+        out.append(part)
+    return torch.cat(out, dim=2) if len(out) > 1 else out[0]
 
 
 def _middle(dim: int, ops: ModuleType) -> nn.Sequential:
@@ -80,9 +92,14 @@ class Encoder(_Stack):
         """The layers from each width of `dims` to the next, on the way down."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        """[B, in_dim, T, H, W] -> [B, 2 z, t, h, w]."""
-        return self._run(x, cache, (*self.downsamples, *self.middle))
+    def forward(self, x: Tensor, cache: Cache, frames: int) -> Tensor:
+        """[B, in_dim, T, H, W] -> [B, 2 z, t, h, w]; `frames` are worked on at a time while they are large."""
+        layers = [self.conv1, *self.downsamples, *self.middle]
+        large = next(i for i, layer in enumerate(layers) if not keeps_frames(layer))
+        x = _by_frames(layers[:large], x, cache, frames)
+        for layer in layers[large:]:
+            x = layer(x, cache)
+        return self._finish(x, cache)
 
 
 class Decoder(_Stack):
@@ -103,9 +120,13 @@ class Decoder(_Stack):
         """The layers from each width of `dims` to the next, on the way up."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        """[B, z, t, h, w] -> [B, out_dim, T, H, W]."""
-        return self._run(x, cache, (*self.middle, *self.upsamples))
+    def forward(self, x: Tensor, cache: Cache, frames: int) -> Tensor:
+        """[B, z, t, h, w] -> [B, out_dim, T, H, W]; `frames` are worked on at a time once they are large."""
+        layers = [self.conv1, *self.middle, *self.upsamples]
+        large = max(i for i, layer in enumerate(layers) if not keeps_frames(layer)) + 1
+        for layer in layers[:large]:
+            x = layer(x, cache)
+        return _by_frames([*layers[large:], self._finish], x, cache, frames)
 
 
 class VideoVAE(nn.Module):
@@ -116,6 +137,9 @@ class VideoVAE(nn.Module):
     encoder_class: type[Encoder]
     decoder_class: type[Decoder]
     statistics: LatentStatistics
+    maps: dict[str, tuple[float, float, float]]
+    """Full-size feature maps alive at the widest point of "encode" and "decode" where one frame is worked on at a time,
+    most of them in the causal layers' caches; for each further frame worked on; for each further frame of a piece."""
 
     def __init__(self, config: VAEConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()
@@ -144,6 +168,20 @@ class VideoVAE(nn.Module):
         """Size of the widest feature map, per pixel of video."""
         return self.config.base_dim
 
+    def peak_bytes(self, task: str, frames: int, pixels: int, itemsize: int) -> int:
+        """Bytes that "encode" or "decode" of `frames` of so many pixels takes on a GPU beside the weights.
+
+        At most 10 % above what bench/accounting.py counts at the usual sizes; a bound at small ones."""
+        config = self.config
+        map_bytes = pixels * self.values_per_pixel * itemsize
+        cells = max(1, min((frames - 1) // 4, int(_PIECE_BYTES["cuda"] // (4 * map_bytes))))
+        together = max(1, min(4 * cells, int(_FRAMES_BYTES // map_bytes)))
+        one, further, waiting = self.maps[task]
+        maps = one + further * (together - 1) + waiting * 4 * (cells - 1)
+        if task == "encode":
+            return int(maps * map_bytes * config.base_dim / max(config.base_dim, config.dec_dim or 0))
+        return int(maps * map_bytes) + 3 * frames * pixels * itemsize
+
     def encode(self, video: Tensor, on_frames: OnFrames | None = None) -> Tensor:
         """Video [B, 3, T, H, W] in -1..1 -> raw latents [B, z, 1 + (T - 1) / 4, H / stride, W / stride].
 
@@ -166,9 +204,10 @@ class VideoVAE(nn.Module):
             dtype=self.dtype,
         )
         cache: Cache = {}
+        large = self._frames(video.shape[0] * video.shape[3] * video.shape[4], video.device)
         for start, end in self._pieces(cells, video.shape[0] * video.shape[3] * video.shape[4], video.device):
             piece = video[:, :, max(0, time * (start - 1) + 1) : time * (end - 1) + 1].to(self.dtype)
-            moments = self.conv1(self.encoder(self.from_pixels(piece), cache), cache)
+            moments = self.conv1(self.encoder(self.from_pixels(piece), cache, large), cache)
             out[:, :, start:end] = moments[:, : self.config.z_dim]
             if on_frames is not None:
                 on_frames(end, cells)
@@ -187,6 +226,7 @@ class VideoVAE(nn.Module):
         for end, frames in self.decode_pieces(z):
             out[:, :, done : done + frames.shape[2]] = frames
             done += frames.shape[2]
+            del frames  # before the next piece takes memory
             if on_frames is not None:
                 on_frames(end, cells)
         return out
@@ -198,7 +238,12 @@ class VideoVAE(nn.Module):
         pixels = z.shape[0] * z.shape[3] * height * z.shape[4] * width
         for start, end in self._pieces(z.shape[2], pixels, z.device):
             x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
-            yield end, self.to_pixels(self.decoder(x, cache)).clamp_(-1, 1)
+            yield end, self.to_pixels(self.decoder(x, cache, self._frames(pixels, z.device))).clamp_(-1, 1)
+
+    def _frames(self, pixels: int, device: torch.device) -> int:
+        """Frames to work on at a time where they are large."""
+        per_frame = pixels * self.values_per_pixel * self.dtype.itemsize
+        return sys.maxsize if device.type == "cpu" else max(1, int(_FRAMES_BYTES // per_frame))
 
     def _pieces(self, cells: int, pixels: int, device: torch.device) -> Iterator[tuple[int, int]]:
         """Ranges of latent frames to work on at a time; the first frame, which stands for one only, goes alone."""

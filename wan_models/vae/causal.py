@@ -13,8 +13,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Cache = dict[nn.Module, Tensor]
-"""Last frames that went into each causal layer, [B, C, k, H, W]."""
+Cache = dict[nn.Module, tuple[Tensor, ...]]
+"""Last frames that went into each causal layer, [B, C, 1, H, W] each."""
+
+# bytes of the frames that a convolution puts together at a time where memory is short
+_STRIP_BYTES = 64 << 20
+
+
+def _is_short(device: torch.device) -> bool:
+    """Whether a device's memory is: a CPU has more of it, and large calls are faster on it."""
+    return device.type != "cpu"
 
 
 @functools.cache
@@ -28,13 +36,30 @@ def causal_conv3d(ops: ModuleType) -> type:
         def forward(self, x: Tensor, cache: Cache) -> Tensor:
             """x [B, C, T, H, W], the frames that follow the last call's -> [B, C_out, T, H, W]."""
             past = self.kernel_size[0] - 1
-            if past:
-                before = cache.get(self)
-                if before is None:
-                    before = x.new_zeros(*x.shape[:2], past, *x.shape[3:])
-                x = torch.cat([before, x], dim=2)
-                cache[self] = x[:, :, -past:].clone()  # a view would keep the whole piece in memory
-            return self.slide(x)
+            if not past:
+                return self.slide(x)
+            before = cache.get(self) or (x.new_zeros(*x.shape[:2], 1, *x.shape[3:]),) * past
+            recent = (*before, *x[:, :, -past:].split(1, dim=2))[-past:]
+            # copies of several, as views of them would keep all frames of x in memory
+            cache[self] = recent if x.shape[2] == 1 else tuple(frame.clone() for frame in recent)
+            return self._in_strips(x, before)
+
+        def _in_strips(self, x: Tensor, before: tuple[Tensor, ...]) -> Tensor:
+            """The kernel over the frames before and x, which are put together only some rows at a time."""
+            height, halo = x.shape[3], self.padding[1]
+            together = sum(part.nbytes for part in (*before, x))
+            rows = max(1, height * _STRIP_BYTES // together)
+            if rows >= height or not _is_short(x.device):
+                return self.slide(torch.cat([*before, x], dim=2))
+            out = x.new_empty(x.shape[0], self.out_channels, *x.shape[2:])
+            for top in range(0, height, rows):
+                bottom = min(top + rows, height)
+                above = min(halo, top)
+                strip = [part[:, :, :, top - above : bottom + halo] for part in (*before, x)]
+                out[:, :, :, top:bottom] = self.slide(torch.cat(strip, dim=2))[
+                    :, :, :, above : above + bottom - top
+                ]
+            return out
 
         def slide(self, x: Tensor) -> Tensor:
             """The kernel over these very frames, none before them: [B, C, T, H, W] -> T / stride less its ends."""
@@ -83,7 +108,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         norm1, _, conv1, norm2, _, _, conv2 = self.residual
         h = conv1(F.silu(norm1(x), inplace=True), cache)
-        h = conv2(F.silu(norm2(h), inplace=True), cache)
+        h = norm2(h)  # by itself, so that what went in is gone before the convolution
+        h = conv2(F.silu(h, inplace=True), cache)
         return h.add_(x if self.shortcut is None else self.shortcut(x, cache))
 
 
@@ -112,8 +138,13 @@ class Upsample2d(nn.Module):
         self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, out_dim, 3, padding=1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        wide = F.interpolate(per_frame(x), scale_factor=2.0, mode="nearest-exact")
-        return per_video(self.resample[1](wide), x.shape[0])
+        frames = per_frame(x)
+        together = max(1, _STRIP_BYTES // (4 * frames[0].nbytes)) if _is_short(x.device) else len(frames)
+        parts = [
+            self.resample[1](F.interpolate(part, scale_factor=2.0, mode="nearest-exact"))
+            for part in frames.split(together)
+        ]
+        return per_video(torch.cat(parts) if len(parts) > 1 else parts[0], x.shape[0])
 
 
 class Upsample3d(Upsample2d):
@@ -125,7 +156,7 @@ class Upsample3d(Upsample2d):
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         if self not in cache:  # the very first frame stays single, and is no past for the others
-            cache[self] = x.new_empty(0)
+            cache[self] = ()
             first, x = x[:, :, :1], x[:, :, 1:]
             return super().forward(
                 torch.cat([first, self._double(x, cache)], 2) if x.shape[2] else first, cache
@@ -157,11 +188,16 @@ class Downsample3d(Downsample2d):
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         x = super().forward(x, cache)
         before = cache.get(self)
-        cache[self] = x[:, :, -1:].clone()
+        cache[self] = (x[:, :, -1:].clone(),)
         if before is not None:
-            return self.time_conv.slide(torch.cat([before, x], dim=2))
+            return self.time_conv.slide(torch.cat([*before, x], dim=2))
         first = x[:, :, :1]
         return torch.cat([first, self.time_conv.slide(x)], dim=2) if x.shape[2] > 1 else first
+
+
+def keeps_frames(layer: nn.Module) -> bool:
+    """Whether as many frames come out of a layer as go in."""
+    return not any(isinstance(part, Upsample3d | Downsample3d) for part in layer.modules())
 
 
 def per_frame(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ code, whose parameter names are kept. Latents are raw here, as in `wan21`.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -89,14 +90,16 @@ class UpLevel(nn.Module):
         self.upsamples = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        shortcut = None
-        if self.factors:
-            first = self not in cache
-            cache[self] = x.new_empty(0)
-            shortcut = repeat_up(x, self.out_dim, *self.factors, first)
+        first = self not in cache
+        cache[self] = ()
+        out = x
         for layer in self.upsamples:
-            x = layer(x, cache)
-        return x if shortcut is None else x.add_(shortcut)
+            out = layer(out, cache)
+        if self.factors:  # by groups of channels: so many repeated values take much memory
+            groups = math.gcd(4, x.shape[1], self.out_dim)
+            for some, into in zip(x.chunk(groups, dim=1), out.chunk(groups, dim=1), strict=True):
+                into.add_(repeat_up(some, into.shape[1], *self.factors, first))
+        return out
 
 
 class Encoder22(Encoder):
@@ -127,6 +130,7 @@ class WanVAE22(VideoVAE):
     encoder_class = Encoder22
     decoder_class = Decoder22
     statistics = _STATISTICS
+    maps = {"decode": (38.8, 12.7, 0.65), "encode": (25.6, 9.0, 0.6)}
 
     @property
     def values_per_pixel(self) -> float:

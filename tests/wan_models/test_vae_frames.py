@@ -1,0 +1,50 @@
+"""Where frames are large, an autoencoder on a GPU works on one at a time and convolutions on some rows: to the bit."""
+
+import pytest
+import torch
+
+from wan_models.models import build_network
+from wan_models.random_weights import random_state
+from wan_models.tools.small_models import VAES
+from wan_models.vae import base, causal
+
+
+@pytest.mark.parametrize("cells", [1, 3])
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("version", VAES)
+@torch.inference_mode()
+def test_frames_one_by_one(monkeypatch, version, frames, cells):
+    vae, z, video = _vae(version, cells)
+    assert vae._frames(96 * 128, z.device) >= 9
+    whole = vae.decode(z), vae.encode(video)
+    monkeypatch.setattr(base.VideoVAE, "_frames", lambda *_: frames)
+    assert torch.equal(vae.decode(z), whole[0])
+    assert torch.equal(vae.encode(video), whole[1])
+
+
+@pytest.mark.parametrize("version", VAES)
+@torch.inference_mode()
+def test_rows_in_strips(monkeypatch, version):
+    vae, z, video = _vae(version, 3)
+    whole = vae.decode(z), vae.encode(video)
+    heights = []
+    slide = torch.mkldnn_convolution
+
+    def noted(x, *args):
+        heights.append(x.shape[3])
+        return slide(x, *args)
+
+    monkeypatch.setattr(torch, "mkldnn_convolution", noted)
+    monkeypatch.setattr(causal, "_is_short", lambda device: True)
+    monkeypatch.setattr(causal, "_STRIP_BYTES", 100_000)
+    assert torch.equal(vae.decode(z), whole[0])
+    assert torch.equal(vae.encode(video), whole[1])
+    assert max(heights) < 96
+
+
+def _vae(version, cells):
+    config = VAES[version]
+    vae = build_network(config)
+    vae.load_state_dict(random_state(lambda: type(vae)(config), 4), assign=True)
+    z = torch.randn(1, config.z_dim, cells, 96 // config.stride[1], 128 // config.stride[2])
+    return vae, z, torch.rand(1, 3, 4 * cells - 3, 96, 128) * 2 - 1
