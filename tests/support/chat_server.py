@@ -6,6 +6,11 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from wan_models.prompt.chat_endpoint import Endpoint, answer
+from wan_models.prompt.extension import question
+
+KEY = "sk-do-not-tell-0123456789"
+JSON = {"Content-Type": "application/json"}
 SOON = {"retry-after-ms": "5"}  # so that the client's retries take no time
 
 
@@ -103,3 +108,9 @@ class RawServer:
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         self._thread.join(10)
+
+
+def ask(server, key=KEY, image=None, **options):
+    """What such a server answers to a question of ours."""
+    asked = question("TI2V", "a cat", "en", image)
+    return answer(Endpoint(server.url, "model-1", key), asked, 2**40 + 7, **options)

@@ -147,3 +147,19 @@ def write_film_with_sound(path: Path, rate: int, layout: str):
         sound.sample_rate, sound.time_base, sound.pts = rate, Fraction(1, rate), 0
         film.mux(track.encode(sound))
         film.mux(track.encode())
+
+
+def plain_decode(path):
+    """All frames of a video, as they come when it is decoded from its beginning."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def rewrite(source, target, change):
+    """Copies the packets, with change(number, packet) made to each; one that it answers False to is left out."""
+    with av.open(str(source)) as file, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(file.streams.video[0], opaque=True)
+        for number, packet in enumerate(file.demux(video=0)):
+            if packet.size and change(number, packet) is not False:
+                packet.stream = stream
+                out.mux(packet)
