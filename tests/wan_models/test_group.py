@@ -89,7 +89,7 @@ def expected(models, given, patches=(), name="t2v"):
 def long_inputs():
     """A forward that takes these processes many seconds."""
     given = inputs_of(CONFIGS["t2v"], 1)
-    return given | {"x": torch.randn(2, 16, 21, 56, 56)}
+    return given | {"x": torch.randn(2, 16, 21, 44, 44)}
 
 
 def long_job(group, key):
