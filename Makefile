@@ -38,6 +38,9 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt devhost/setup_host.py
 demo: setup
 	@$(RUN) -m demo.run $(if $(COMFYUI),--comfyui "$(COMFYUI)")
 
+# servers and workers start often: their modules are compiled once, also where the environment has it otherwise
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
 	$(PYTEST)
 

@@ -43,11 +43,7 @@ class Host(Server):
         self.address = f"127.0.0.1:{port}"
         super().__init__(self.address)
         self.log = self.base / "host.log"
-        command = [
-            sys.executable,
-            str(LAUNCHER),
-            str(comfyui / "main.py"),
-            str(os.getpid()),
+        options = [
             "--listen",
             "127.0.0.1",
             "--port",
@@ -63,15 +59,19 @@ class Host(Server):
             *([] if torch.cuda.is_available() else ["--cpu"]),
             *arguments,
         ]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=comfyui
-            )
+        self.process = self._launch(comfyui / "main.py", options)
         try:
             self._wait_until_ready()
         except BaseException:
             self.close()
             raise
+
+    def _launch(self, main: Path, options: list[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(LAUNCHER), str(main), str(os.getpid()), *options]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=main.parent
+            )
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + BOOT_SECONDS

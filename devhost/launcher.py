@@ -5,6 +5,7 @@ nodes/ would hide the host's nodes.py.
 """
 
 import ctypes
+import gc
 import os
 import runpy
 import signal
@@ -26,6 +27,7 @@ def main() -> None:
     here, main_py, parent = Path(__file__).resolve().parent, Path(sys.argv[1]), int(sys.argv[2])
     die_with(parent)
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() not in (here, here.parent)]
+    gc.disable()  # until all is imported, see imports.py
     runpy.run_path(str(here / "cpu_torch.py"))["repair_torchvision"]()
     runpy.run_path(str(here / "imports.py"))["import_packages"]()
     sys.argv = [str(main_py), *sys.argv[3:]]

@@ -2,6 +2,7 @@
 
 pytest-xdist spreads the suite over processes by file, so that tests of a file share what its fixtures made."""
 
+import gc
 import hashlib
 import importlib.util
 import os
@@ -28,6 +29,17 @@ def pytest_configure(config):
     os.environ.setdefault("TEST_SEED", str(random.SystemRandom().randrange(2**31)))
     if config.getoption("numprocesses", None):  # which are as many as there are cores
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Without looks for garbage among the thousands of modules that come in: there is none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

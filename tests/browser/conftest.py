@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from canvas import Canvas
 from example_files import write_example_files
+from forked import ForkedHost
 
-from devhost.host import ROOT, Host
+from devhost.host import ROOT
 from devhost.setup_host import HOST
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -47,7 +48,7 @@ def server(comfyui, front_end, tmp_path_factory):
     write_example_files(base)
     (base / "input").mkdir()
     shutil.copy(comfyui / "input" / "example.png", base / "input")
-    with Host(comfyui, base=base, arguments=front_end) as host:
+    with ForkedHost(comfyui, base=base, arguments=front_end) as host:
         host.post("/settings", SETTINGS)
         yield host
 

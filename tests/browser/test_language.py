@@ -2,7 +2,9 @@
 
 import json
 
-from devhost.host import ROOT, Host
+from forked import ForkedHost
+
+from devhost.host import ROOT
 
 LOCALES = ROOT / "locales"
 DOCS = ROOT / "web" / "docs"
@@ -15,7 +17,7 @@ def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, front_
     settings.write_text(json.dumps({"Comfy.Locale": "zh", "Comfy.TutorialCompleted": True}))
     drawing = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text(encoding="utf-8"))
     words = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["WanMoESampler"]
-    with Host(comfyui, base=tmp_path, arguments=front_end) as host:
+    with ForkedHost(comfyui, base=tmp_path, arguments=front_end) as host:
         page = chromium.new_page(viewport={"width": 1500, "height": 900})
         page.set_default_timeout(120_000)  # other tests may keep the machine busy
         page.goto(f"http://{host.address}")

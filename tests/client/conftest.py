@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import ForkedHost
 from PIL import Image
 from tests_media import write_film, write_sound, write_video
 
 from demo.tiny_release import DITS, write_release
-from devhost.host import ROOT, Host
+from devhost.host import ROOT
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 14
 SOUND_SECONDS = 0.6
@@ -50,7 +51,7 @@ def host(comfyui, releases, tmp_path_factory):
     for release in releases.iterdir():
         deeper = wan / "more" if release.name.endswith("TI2V-5B") else wan
         (deeper / release.name).symlink_to(release, target_is_directory=True)
-    with Host(comfyui, base=base) as server:
+    with ForkedHost(comfyui, base=base) as server:
         yield server
 
 

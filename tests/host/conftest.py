@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import ForkedHost
 from other_pack import write_other_pack
 from safetensors.torch import save_file
 
 from demo.tiny_release import write_release
-from devhost.host import Host
 from wan_models.checkpoints.reader import open_checkpoint
 
 
@@ -43,5 +43,5 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def host(comfyui, base):
-    with Host(comfyui, base=base) as server:
+    with ForkedHost(comfyui, base=base) as server:
         yield server

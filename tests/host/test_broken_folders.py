@@ -5,10 +5,10 @@ import errno
 import shutil
 
 import pytest
+from forked import ForkedHost
 from other_pack import BREAK
 
 from demo.tiny_release import write_release
-from devhost.host import Host
 
 CALLS = [
     "Path.mkdir",
@@ -54,7 +54,7 @@ def test_a_host_whose_folders_are_files_and_broken_links(comfyui, tmp_path, wan_
     for name in ("detection", "sam2", "loras"):
         (models / name).symlink_to(tmp_path / "nowhere")
     write_release(models / "diffusion_models" / "release")
-    with Host(comfyui, base=tmp_path) as host:
+    with ForkedHost(comfyui, base=tmp_path) as host:
         assert sorted(name for name in host.get("/object_info") if name.startswith("Wan")) == wan_nodes
         log = host.log.read_text(errors="replace")
         assert "there is no folder for release folders: [Errno 17] File exists" in log

@@ -1,20 +1,17 @@
 """Model files that change on disk while a server runs: loaded anew by the next prompt, never read half."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from forked import ForkedHost, run_script
 from formats import write_gguf
 from graphs import RELEASE, base_graph, latents, node, sampler, save
 from safetensors.torch import load_file, save_file
 
 from demo.tiny_release import DIT, write_listener, write_release
 from devhost.errors import HostError
-from devhost.host import ROOT, Host
 from wan_models.checkpoints.reader import open_checkpoint
 from wan_models.dit.base import WanModel
 from wan_models.random_weights import random_state
@@ -33,7 +30,7 @@ def host(comfyui, away):
     write_release(away / "models" / "wan" / "T2V-A14B")
     for name in ("diffusion_models", "loras"):
         (away / "models" / name).mkdir()
-    with Host(comfyui, base=away) as server:
+    with ForkedHost(comfyui, base=away) as server:
         yield server
 
 
@@ -144,16 +141,7 @@ def uses(comfyui, tmp_path_factory):
     lora = {f"{stem}.lora_A.weight": torch.rand(4, 256), f"{stem}.lora_B.weight": torch.rand(256, 4)}
     save_file(lora, models / "loras/lora.safetensors")
     write_listener(models / "audio_encoders/listener", 1)
-    script = [
-        sys.executable,
-        str(ROOT / "tests/host/changed_files_script.py"),
-        str(comfyui),
-        str(ROOT),
-        str(base),
-    ]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=300, cwd=comfyui)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_script("changed_files_script.py", comfyui, base)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -1,13 +1,9 @@
 """Loading where the host has dynamic VRAM, whose layers are made without weights."""
 
-import json
-import subprocess
-import sys
-
 import pytest
+from forked import run_script
 
 from demo.tiny_release import write_release
-from devhost.host import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +13,7 @@ def loaded(comfyui, tmp_path_factory):
         pytest.skip("this host has no dynamic VRAM")
     base = tmp_path_factory.mktemp("dynamic")
     write_release(base / "models" / "wan" / "Animate-14B", name="Animate-14B")
-    command = [sys.executable, str(ROOT / "tests" / "host" / "dynamic_vram_script.py")]
-    command += [str(comfyui), str(ROOT), str(base)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=comfyui)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_script("dynamic_vram_script.py", comfyui, base)
 
 
 @pytest.mark.parametrize("kind", ["dit", "t5", "vae", "clip"])

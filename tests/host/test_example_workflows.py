@@ -6,10 +6,11 @@ import shutil
 import av
 import pytest
 from example_files import write_example_files
+from forked import ForkedHost
 from tests_media import media
 
 from demo.drawings import NOTES
-from devhost.host import ROOT, Host
+from devhost.host import ROOT
 
 FOLDER = ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("api/*.json"))
@@ -24,7 +25,7 @@ def example_host(comfyui, tmp_path_factory):
     media(base / "input")
     shutil.copy(comfyui / "input" / "example.png", base / "input")
     write_example_files(base)
-    with Host(comfyui, base=base) as server:
+    with ForkedHost(comfyui, base=base) as server:
         yield server
 
 

@@ -1,22 +1,14 @@
 """What would fail at the end of a long run is refused before it, and what was made is not lost."""
 
-import json
 import re
-import subprocess
-import sys
 
 import pytest
-
-from devhost.host import ROOT
+from forked import run_script
 
 
 @pytest.fixture(scope="module")
 def found(comfyui, tmp_path_factory):
-    script = str(ROOT / "tests/host/long_run_script.py")
-    command = [sys.executable, script, str(comfyui), str(ROOT), str(tmp_path_factory.mktemp("long"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=comfyui)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_script("long_run_script.py", comfyui, tmp_path_factory.mktemp("long"))
 
 
 SAID = {

@@ -1,16 +1,13 @@
 """Offloading by the host's model management changes no result, and two experts keep to its limit."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
+from forked import run_script
 from formats import write_gguf
 from safetensors.torch import save_file
 
 from demo.tiny_release import DIT, write_release
-from devhost.host import ROOT
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import SpeechConfig
 from wan_models.dit.base import WanModel
@@ -32,16 +29,7 @@ def results(comfyui, base):
         DIT, family="s2v", speech=SpeechConfig()
     )  # the sizes that the host's own loader takes for granted
     save_file(random_state(lambda: WanSpeechModel(s2v), 7), models / "s2v_host.safetensors")
-    command = [
-        sys.executable,
-        str(ROOT / "tests" / "host" / "offload_script.py"),
-        str(comfyui),
-        str(ROOT),
-        str(base),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=comfyui)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_script("offload_script.py", comfyui, base)
 
 
 @pytest.mark.parametrize("part", ["dit", "t5", "vae"])

@@ -1,15 +1,11 @@
 """Models whose weights stay packed under the host's own nodes, and quantised models of others under ours."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 import torch
+from forked import run_script
 from formats import vocabulary, write_gguf, write_scaled_fp8
 from safetensors.torch import load_file, save_file
 
-from devhost.host import ROOT
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.reader import open_model
 
@@ -72,11 +68,7 @@ def results(comfyui, base, tmp_path_factory):
     write_encoders(own / "models" / "text_encoders", {k: v.float().contiguous() for k, v in t5.items()})
     write_loras(own / "models" / "loras", dit)
 
-    script = ROOT / "tests" / "host" / "packed_script.py"
-    command = [sys.executable, str(script), str(comfyui), str(ROOT), str(own)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=comfyui)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_script("packed_script.py", comfyui, own)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,12 +10,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import requests
+from forked import ForkedHost
 from graphs import base_graph, latents, node, sampler, save
 from PIL import Image
 from tests_media import write_film, write_sound
 
 from demo.tiny_release import write_release
-from devhost.host import Host
 from wan_models.sampling.schedule import sigmas
 
 EVERY_SECONDS = 0.5
@@ -281,7 +281,7 @@ def test_a_run_that_nobody_watches(host):
 
 def test_no_previews_where_the_user_wants_none(comfyui, base):
     watcher = Watcher()
-    with Host(comfyui, base=base, arguments=("--preview-method", "none")) as quiet:
+    with ForkedHost(comfyui, base=base, arguments=("--preview-method", "none")) as quiet:
         latents(quiet, long_graph(steps=4), watcher)
     assert watcher.ours == []
 

@@ -1,16 +1,13 @@
 """What other nodes and packs put on a MODEL changes ours as it changes the host's own, with the same weights."""
 
-import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
+from forked import run_script
 from safetensors.torch import save_file
 
 from demo.tiny_release import DIT, DITS
-from devhost.host import ROOT
 from wan_models.config import FaceConfig, SpeechConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
@@ -37,11 +34,7 @@ def results(comfyui, base):
         kind = KINDS.get(config.family, WanModel)
         state = random_state(lambda kind=kind, config=config: kind(config), 50 + seed)
         save_file(state, base / "models" / "diffusion_models" / f"{name}.safetensors")
-    script = ROOT / "tests" / "host" / "patches_script.py"
-    command = [sys.executable, str(script), str(comfyui), str(ROOT), str(base)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=comfyui)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_script("patches_script.py", comfyui, base)
 
 
 def test_every_patch_changes_both_models_alike(results):

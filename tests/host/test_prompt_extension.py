@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 from chat_server import ChatServer, completion, refusal
+from forked import ForkedHost
 from graphs import node
 from PIL import Image
 from tiny_language import write_qwen, write_qwen_vl
 
 from devhost.errors import HostError
-from devhost.host import Host
 from wan_models.prompt.chat_endpoint import DASHSCOPE, KEYS
 from wan_models.prompt.extension import clean_answer, question
 from wan_models.prompt.language_model import LanguageModel
@@ -49,7 +49,7 @@ def host(comfyui, chat, tmp_path_factory):
             patch.delenv(name, raising=False)
         patch.setenv("WAN_PROMPT_API_KEY", KEY)
         patch.setenv("WAN_PROMPT_BASE_URL", chat.url)
-        with Host(comfyui, base=base) as server:
+        with ForkedHost(comfyui, base=base) as server:
             yield server
 
 

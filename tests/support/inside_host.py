@@ -1,6 +1,7 @@
 """Turns this process into a ComfyUI without a server, for scripts that look at the host's objects."""
 
 import asyncio
+import gc
 import importlib.util
 import runpy
 import sys
@@ -12,6 +13,7 @@ def enter(comfyui: Path, pack: Path, base: Path) -> dict[str, type]:
     sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
     hidden = (pack, pack / "tests" / "host")  # the pack's nodes/ would hide the host's nodes.py
     sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in hidden)]
+    gc.disable()  # until all is imported, see imports.py
     runpy.run_path(str(pack / "devhost" / "cpu_torch.py"))["repair_torchvision"]()
     runpy.run_path(str(pack / "devhost" / "imports.py"))["import_packages"]()
     import comfy.options

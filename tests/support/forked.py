@@ -1,0 +1,103 @@
+"""ComfyUI servers, and scripts inside a ComfyUI, that start in a moment: forked from one process that has imported the
+large packages, which are most of such a start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+from devhost.host import LAUNCHER, ROOT, Host
+
+PROGRAM = Path(__file__).with_name("fork_server.py")
+OWN = ("PYTEST_", "RAY_", "WAN_")
+"""Variables that the large packages do not read."""
+
+
+class ForkServer:
+    def __init__(self):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen([sys.executable, str(PROGRAM)], text=True, **pipes)
+        self._lock = threading.Lock()
+        self.pid, self.environment = self._process.pid, others()
+
+    def ask(self, **asked):
+        with self._lock:
+            self._process.stdin.write(f"{json.dumps(asked)}\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+
+
+@cache
+def fork_server():
+    return ForkServer()
+
+
+def others():
+    """The environment without those variables: a process of any other one is not forked."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+
+
+def can_fork():
+    return sys.platform == "linux" and others() == fork_server().environment
+
+
+class Forked:
+    """A process that was forked to run a Python program; what is used here of `subprocess.Popen`."""
+
+    def __init__(self, arguments, cwd, out, err):
+        self.returncode = None
+        self.pid = fork_server().ask(
+            arguments=[str(argument) for argument in arguments], cwd=str(cwd), out=str(out), err=str(err),
+            environment=dict(os.environ),
+        )  # fmt: skip
+
+    def poll(self):
+        if self.returncode is None:
+            self.returncode = fork_server().ask(ended=self.pid)
+        return self.returncode
+
+    def wait(self, timeout=float("inf")):
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(0.02)
+        return self.returncode
+
+
+def start(program, arguments, folder, out, err):
+    """Runs a Python program in a folder; its output goes into files, which may be the same."""
+    command = [str(part) for part in (program, *arguments)]
+    if can_fork():
+        return Forked(command, folder, out, err)
+    with Path(out).open("ab") as stdout, Path(err).open("ab") as stderr:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
+        return subprocess.Popen([sys.executable, *command], cwd=folder, **pipes)
+
+
+class ForkedHost(Host):
+    """A server as `Host` starts it, and sooner."""
+
+    def _launch(self, main, options):
+        self.log.write_bytes(b"")
+        parent = fork_server().pid if can_fork() else os.getpid()
+        return start(LAUNCHER, [main, parent, *options], main.parent, self.log, self.log)
+
+
+def run_script(name, comfyui, base, seconds=900):
+    """What a script of tests/host prints last, as JSON; it is given the folders of a ComfyUI, the pack, and models."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = start(ROOT / "tests" / "host" / name, [comfyui, ROOT, base], comfyui, out, err)
+        try:
+            assert process.wait(seconds) == 0, err.read_text()[-3000:]
+        finally:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+        return json.loads(out.read_text().strip().splitlines()[-1])
