@@ -75,6 +75,8 @@ def test_a_dropped_workflow_loads(canvas, file):
             pairs = zip(node["values"].items(), saved[node["id"]], strict=False)
             # what is left open is the user's, and older pages choose the first there is
             assert not [name for (name, shown), value in pairs if shown != value != ""], node["type"]
+    models = canvas.page.evaluate("app.graph.serialize().nodes.map(n => n.properties.models ?? [])")
+    assert models == [node["properties"].get("models", []) for node in workflow["nodes"]]
     canvas.show_all()
     canvas.photograph(f"workflow {file.stem}")
     check_layout(canvas)
@@ -119,6 +121,25 @@ def test_a_blueprint_is_the_workflow_in_one_node(canvas, blueprint):
     canvas.photograph(f"blueprint {blueprint.drawing}")
 
 
+@pytest.mark.parametrize("name", ["t2v_a14b_4_steps", "s2v_14b_pose", "animate_14b_replace"])
+def test_nodes_lie_apart_where_models_are_missing(canvas, name):
+    """What is said of them makes nodes larger."""
+    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())
+    missing = {model["name"] for node in workflow["nodes"] for model in node["properties"].get("models", [])}
+    for node in workflow["nodes"]:
+        node["widgets_values"] = [
+            value.replace("wan/", "wan/no-") if str(value).startswith("wan/") else f"no-{value}" if value in missing
+            else value for value in node.get("widgets_values", [])
+        ]  # fmt: skip
+    canvas.drop("elsewhere.json", workflow)
+    canvas.show_all()
+    for as_elements in (False, True):
+        canvas.as_elements(as_elements)
+        canvas.page.wait_for_timeout(1500)
+        check_layout(canvas)
+        canvas.photograph(f"missing models {name}{', nodes as elements' if as_elements else ''}")
+
+
 def test_settings_of_custom_alone_are_folded(canvas):
     """The page hides them where it can, and shows them with that preset."""
     canvas.add("WanMoESampler")
@@ -126,12 +147,10 @@ def test_settings_of_custom_alone_are_folded(canvas):
     def folded():
         return canvas.page.evaluate(
             "() => { const [n] = app.graph.nodes; return [Boolean(n.showAdvanced),"
-            "n.widgets.filter(w => w.advanced).map(w => w.name)] }"
+            "n.widgets.filter(w => w.advanced || w.options.advanced).map(w => w.name)] }"
         )
 
     settings = ["steps", "shift", "cfg_high", "cfg_low", "boundary", "sampler", "scheduler"]
-    if folded() == [False, []]:
-        pytest.skip("of newer pages")
     assert folded() == [False, settings]
     canvas.set("WanMoESampler", preset="custom")
     assert folded() == [True, settings]
@@ -433,6 +452,7 @@ def test_nodes_as_elements(canvas):
     node = page.locator(".lg-node").filter(has_text="Wan MoE Sampler")
     expect_text(node.locator(".wan22-chart .split"), "19 + 11 of 30 steps")
     expect_text(page.locator(".lg-node .wan22-readout"), "33 frames = 2.06 s at 16 fps · 96 × 64")
+    assert page.locator(".lg-node .wan22-readout").evaluate("e => e.offsetHeight") == 16
     latent = page.locator(".lg-node").filter(has_text="Wan Empty Latent")
     frames = latent.locator(".lg-node-widget").filter(has_text="frames").locator("input").first
     canvas.show("WanEmptyLatent")

@@ -12,6 +12,7 @@ interface HostWidget {
   advanced?: boolean;
   value: unknown;
   options: {
+    advanced?: boolean;
     min?: number;
     max?: number;
     step?: number;

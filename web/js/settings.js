@@ -8,7 +8,7 @@ import { after, CHANGES, grow, isLinked, widgetOf } from "./host.js";
  */
 export function addSettings(node) {
   const preset = widgetOf(node, "preset");
-  const folded = node.widgets?.filter((widget) => widget.advanced) ?? [];
+  const folded = node.widgets?.filter(({ advanced, options }) => advanced || options?.advanced) ?? [];
   if (!preset || !folded.length) return;
   const unfold = () => {
     if (preset.value !== "custom" && !folded.some(({ name }) => isLinked(node, name))) return false;
