@@ -16,7 +16,7 @@ import torch
 from bench.counting import Cost, Counter, empty
 from wan_models import rope
 from wan_models.attention import sdpa
-from wan_models.config import VAE_2_2, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.config import VAE_2_2, DiTConfig, DrivenConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 from wan_models.models import build_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +30,7 @@ MODELS = {
     "TI2V-5B": DiTConfig("ti2v", dim=3072, ffn_dim=14336, num_heads=24, num_layers=30, in_dim=48, out_dim=48),
     "S2V-14B": DiTConfig("s2v", speech=SpeechConfig()),
     "Animate-14B": DiTConfig("animate", in_dim=36, image_dim=1280, face=FaceConfig()),
+    "Animate-2-14B": DiTConfig("animate2", in_dim=36, image_dim=1280, driven=DrivenConfig()),
 }
 VAES = {"VAE 2.1": VAEConfig(), "VAE 2.2": VAE_2_2}
 TEXT_ENCODER = "UMT5-XXL"
@@ -136,6 +137,20 @@ def _conditions(config, network, latent):
             faces=empty(1, 3, 4 * (frames - 2) + 1, config.face.size, config.face.size),
         )
         return network.prepare(inputs, latent), empty(1, 257, config.image_dim)
+    if config.driven:
+        inputs = network.inputs_class(
+            driving=empty(1, config.out_dim, frames - 1, *latent[1:]),
+            driving_text=empty(1, config.text_len, config.text_dim),
+            keep="gpu",
+        )
+        clip = network.prepare(inputs, latent)
+        shape = 1, (frames - 1) * latent[1] * latent[2] // 4, config.dim
+        pair = empty(*shape, dtype=network.dtype), empty(*shape, dtype=network.dtype)
+        for index in range(
+            config.num_layers
+        ):  # a step after the first; those of one block are here at a time
+            clip.kept.put(index, pair)
+        return clip, empty(1, 257, config.image_dim)
     return None, None
 
 

@@ -27,7 +27,11 @@ def peers(case: Case) -> list[Cost | None]:
         return [_autoencoder(case, peer) for peer in PEERS]
     if case.network == TEXT_ENCODER:
         return [_host_text_encoder(), None]
-    if MODELS[case.network].family in ("s2v", "animate"):  # diffusers' has other inputs, or is not there
+    if MODELS[case.network].family in (
+        "s2v",
+        "animate",
+        "animate2",
+    ):  # diffusers' has other inputs, or is not there
         return [None, None]
     return [_transformer(MODELS[case.network], case.latent, peer) for peer in PEERS]
 

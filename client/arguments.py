@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wan_models.families import RELEASES, Release
+from wan_models.families import DISTILLED_MODELS, RELEASES, Release
 from wan_models.sampling.solvers import SOLVERS
 
 from . import prompt_extension
@@ -20,13 +20,15 @@ TASKS = {
     "i2v-A14B": "I2V-A14B",
     "ti2v-5B": "TI2V-5B",
     "animate-14B": "Animate-14B",
+    "animate-2-14B": "Animate-2-14B",
     "s2v-14B": "S2V-14B",
 }
 MAX_SEED = 2**63 - 1
 # arguments that have no part in the other tasks; the official code passes them over in silence
 ONLY_IN = {
-    "frame_num": ("t2v-A14B", "i2v-A14B", "ti2v-5B", "animate-14B"),
-    "image": ("i2v-A14B", "ti2v-5B", "s2v-14B"),
+    "frame_num": ("t2v-A14B", "i2v-A14B", "ti2v-5B", "animate-14B", "animate-2-14B"),
+    "image": ("i2v-A14B", "ti2v-5B", "s2v-14B", "animate-2-14B"),
+    **dict.fromkeys(("driving_video", "driving_prompt", "distilled"), ("animate-2-14B",)),
     **dict.fromkeys(("src_root_path", "refert_num", "replace_flag", "use_relighting_lora"), ("animate-14B",)),
     **dict.fromkeys(
         ("num_clip", "audio", "enable_tts", "tts_prompt_audio", "tts_prompt_text", "tts_text", "tts_voice"),
@@ -51,6 +53,15 @@ def _yes(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
+def _add_driven(parser: argparse.ArgumentParser) -> None:
+    driven = parser.add_argument_group("animate-2-14B")
+    driven.add_argument("--driving_video", metavar="FILE", help="the raw video that the character moves like")
+    driven.add_argument(
+        "--driving_prompt", metavar="TEXT", help="what that shows; the official text if left out"
+    )
+    driven.add_argument("--distilled", action="store_true", help="the distilled model of --ckpt_dir")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Every official argument, under its official name, and a few of our own at the end."""
     parser = _Parser(
@@ -62,16 +73,20 @@ def make_parser() -> argparse.ArgumentParser:
     add("--task", choices=list(TASKS), default="t2v-A14B")
     add("--ckpt_dir", metavar="FOLDER", help="the official release folder; on --server, its name there")
     add("--size", metavar="WIDTH*HEIGHT", help="size, or with an image its area (1280*720; ti2v-5B 1280*704)")
-    add("--frame_num", type=int, help="frames, 4n+1; of each clip in animate-14B")
+    add("--frame_num", type=int, help="frames, 4n+1; of each clip in animate-14B and animate-2-14B")
     add("--prompt", help="what the video shows")
-    add("--image", metavar="FILE", help="start image (i2v, ti2v) or who speaks (s2v)")
+    add(
+        "--image",
+        metavar="FILE",
+        help="start image (i2v, ti2v), who speaks (s2v), or the character (animate-2)",
+    )
     add(
         "--save_file",
         metavar="FILE.mp4",
         help="where the video goes; a name made of the arguments if left out",
     )
     add("--base_seed", type=int, default=-1, help="-1: a new one each time")
-    add("--sample_solver", choices=list(SOLVERS), default="unipc")
+    add("--sample_solver", choices=list(SOLVERS), help="unipc if left out; animate-2-14B: its own")
     add("--sample_steps", type=int)
     add("--sample_shift", type=float)
     add("--sample_guide_scale", type=float, help="CFG scale, of both experts")
@@ -104,6 +119,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     animate.add_argument("--replace_flag", action="store_true", help="take the person's place")
     animate.add_argument("--use_relighting_lora", action="store_true")
+
+    _add_driven(parser)
 
     speech = parser.add_argument_group("s2v-14B")
     speech.add_argument("--audio", metavar="FILE")
@@ -150,6 +167,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if args.task not in tasks and getattr(args, name) != parser.get_default(name)
     ]
     release = args.release = RELEASES[TASKS[args.task]]
+    if args.distilled and args.task == "animate-2-14B":
+        release = args.release = DISTILLED_MODELS[f"{release.name} distilled"]
+    if args.sample_solver is None:  # the official default, but where there is no official code
+        args.sample_solver = release.solver if args.task == "animate-2-14B" else "unipc"
     _check_numbers(args, release)
     _check_files(args)
     if args.base_seed < 0:
@@ -166,7 +187,7 @@ def _check_numbers(args: argparse.Namespace, release: Release) -> None:
     _check_size(args, release)
     if args.frame_num is None:
         args.frame_num = release.frames
-    least = 5 if args.task == "animate-14B" else 1
+    least = 5 if args.task.startswith("animate") else 1
     if args.task != "s2v-14B" and (args.frame_num < least or args.frame_num % 4 != 1):
         _wrong(f"--frame_num {args.frame_num} is not 4n+1 and {least} or more: 81 or 77 for example")
     if args.infer_frames < 4 or args.infer_frames % 4:
@@ -204,8 +225,10 @@ def _check_size(args: argparse.Namespace, release: Release) -> None:
 
 def _check_files(args: argparse.Namespace) -> None:
     needed: dict[str, Any] = {}
-    if args.task in ("i2v-A14B", "ti2v-5B", "s2v-14B"):
+    if args.task in ("i2v-A14B", "ti2v-5B", "s2v-14B", "animate-2-14B"):
         needed["image"] = args.task != "ti2v-5B"
+    if args.task == "animate-2-14B":
+        needed["driving_video"] = True
     if args.task == "s2v-14B":
         needed |= {"pose_video": False, "audio": not args.enable_tts, "tts_prompt_audio": False}
     for name, is_required in needed.items():

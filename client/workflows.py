@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from wan_models.sampling.solvers import SOLVERS
+
 from .graph import Graph, LocalFile
 from .prompt_extension import NODE, extend_prompt
 
@@ -11,6 +13,7 @@ SAMPLERS = {
     "WanMoESampler": ("model_high", "model_low"),
     "WanSpeechToVideo": ("model",),
     "WanPoseAnimate": ("model",),
+    "WanAnimate2": ("model",),
 }
 """The nodes that do the work, and their MODEL inputs."""
 
@@ -21,7 +24,7 @@ def build(args: argparse.Namespace) -> Graph:
     _set_models(graph, args)
     _set_sampling(graph, args)
     if args.prompt is not None:
-        graph.only("WanT5Encode")["positive"] = args.prompt
+        graph[graph.of("WanT5Encode")[0]]["inputs"]["positive"] = args.prompt
     if args.use_prompt_extend:
         extend_prompt(graph, args)
     if args.ulysses_size > 1 or args.dit_fsdp:
@@ -32,7 +35,11 @@ def build(args: argparse.Namespace) -> Graph:
 
 def prompt_of(graph: Graph) -> str:
     """The prompt before any extension: the argument, or the example's."""
-    return graph[NODE]["inputs"]["prompt"] if NODE in graph else graph.only("WanT5Encode")["positive"]
+    return (
+        graph[NODE]["inputs"]["prompt"]
+        if NODE in graph
+        else graph[graph.of("WanT5Encode")[0]]["inputs"]["positive"]
+    )
 
 
 def _size(args: argparse.Namespace) -> dict[str, int]:
@@ -119,11 +126,30 @@ def _animate(args: argparse.Namespace) -> Graph:
     return graph
 
 
+def _animate_2(args: argparse.Namespace) -> Graph:
+    graph = Graph.example("animate_2_14b")
+    graph.only("LoadImage")["image"] = LocalFile(args.image)
+    graph.only("WanLoadVideo").update(file=LocalFile(args.driving_video), fit="original")
+    graph.only("WanAnimate2").update(_size(args), frames_per_clip=args.frame_num)
+    folder = f"wan/{args.ckpt_dir.name}"
+    # as the release has them; unlike the others, not in one folder
+    file = "wan_animate_2_bf16_distillation" if args.distilled else "wan_animate_2_bf16"
+    graph.only("WanDiTLoader")["model_name"] = f"{folder}/wan_animate_2/{file}.safetensors"
+    for kind, name in (("WanT5Loader", "t5_name"), ("WanCLIPVisionLoader", "clip_name")):
+        inputs = graph.only(kind)
+        inputs[name] = f"{folder}/videomodel/Wan-AI/{inputs[name].rpartition('/')[2]}"
+    graph.only("WanVAELoader")["vae_name"] = f"{folder}/videomodel/Wan-AI/vae.pth"
+    if args.driving_prompt is not None:
+        graph[graph.of("WanT5Encode")[1]]["inputs"]["positive"] = args.driving_prompt
+    return graph
+
+
 _TASKS = {
     "t2v-A14B": _text_to_video,
     "i2v-A14B": _image_to_video,
     "ti2v-5B": _text_and_image_to_video,
     "animate-14B": _animate,
+    "animate-2-14B": _animate_2,
     "s2v-14B": _speech_to_video,
 }
 
@@ -157,6 +183,8 @@ def _set_sampling(graph: Graph, args: argparse.Namespace) -> None:
         shift=args.sample_shift or release.shift,
         sampler=f"wan {args.sample_solver}",
     )
+    if args.sample_solver not in SOLVERS:  # of a distilled model, the host's
+        work.update(sampler=args.sample_solver, scheduler="simple")
     if len(models) == 1:
         work["cfg"] = high
     else:

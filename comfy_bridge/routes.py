@@ -25,6 +25,8 @@ _RELEASE_OF = {
     "WanTI2VLatent": "TI2V-5B",
     "WanPoseAnimate": "Animate-14B",
     "WanAnimateCondition": "Animate-14B",
+    "WanAnimate2": "Animate-2-14B",
+    "WanAnimate2Condition": "Animate-2-14B",
 }
 """Nodes of one release; the others' videos are T2V-A14B's, or TI2V-5B's where its VAE is connected."""
 _VAES = 16

@@ -10,6 +10,10 @@ _FOLDERS = {
         "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
         "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors",
     ),
+    f"{HUB}/Wan-AI/Wan2.2-Animate-2-14B/resolve/main/wan_animate_2": (
+        "wan_animate_2_bf16.safetensors",
+        "wan_animate_2_bf16_distillation.safetensors",
+    ),
     f"{_REPACKED}/loras": (
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",

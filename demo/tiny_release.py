@@ -15,7 +15,16 @@ from safetensors.torch import save_file
 
 from demo.tiny_tokenizer import write_tokenizer
 from wan_models.checkpoints.release_folder import official_config
-from wan_models.config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.config import (
+    VAE_2_2,
+    CLIPConfig,
+    DiTConfig,
+    DrivenConfig,
+    FaceConfig,
+    SpeechConfig,
+    T5Config,
+    VAEConfig,
+)
 from wan_models.families import FAMILIES
 from wan_models.random_weights import random_state
 from wan_models.text.umt5 import UMT5Encoder
@@ -35,6 +44,7 @@ DITS = {
         DIT, family="animate", in_dim=36, num_layers=5, image_dim=160,
         face=FaceConfig(channels=(4, 4, 4, 4, 8, 8, 8, 8), style_dim=24, hidden_dim=32),
     ),
+    "Animate-2-14B": replace(DIT, family="animate2", in_dim=36, image_dim=160, driven=DrivenConfig()),
 }  # fmt: skip
 CLIP = CLIPConfig(dim=160, mlp_dim=320, num_heads=2, num_layers=3, out_dim=64)
 LISTENER: dict[str, Any] = {
@@ -107,15 +117,16 @@ def write_relighting_lora(file: Path, seed: int, rank: int = 2) -> None:
 def write_release(folder: str | Path, seed: int = 0, name: str = "T2V-A14B") -> Path:
     """Writes the release folder of one of `DITS` (existing files are replaced) and returns it."""
     folder = Path(folder)
-    if name in ("TI2V-5B", "S2V-14B", "Animate-14B"):
+    if name in ("TI2V-5B", "S2V-14B", "Animate-14B", "Animate-2-14B"):
         write_dit(folder, seed + 1, shards=2, config=DITS[name])
     else:
         write_dit(folder / "high_noise_model", seed + 1, shards=2, config=DITS[name])
         write_dit(folder / "low_noise_model", seed + 2, shards=1, config=DITS[name])
     if name == "S2V-14B":
         write_listener(folder / "wav2vec2-large-xlsr-53-english", seed + 5)
-    if name == "Animate-14B":
+    if name in ("Animate-14B", "Animate-2-14B"):
         write_image_tower(folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", seed + 6)
+    if name == "Animate-14B":
         write_relighting_lora(folder / "relighting_lora.ckpt", seed + 7)
     if name == "TI2V-5B":
         vae = random_state(lambda: WanVAE22(VAE22), seed + 4)

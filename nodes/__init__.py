@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_bridge import folders, routes
 from .animate import WanAnimateCondition, WanPoseAnimate
+from .animate2 import WanAnimate2, WanAnimate2Condition
 from .audio import WanAudioEncode, WanAudioEncoderLoader, WanTextToSpeech
 from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
@@ -36,6 +37,8 @@ class WanExtension(ComfyExtension):
             WanSpeechToVideo,
             WanAnimateCondition,
             WanPoseAnimate,
+            WanAnimate2Condition,
+            WanAnimate2,
             WanLoadVideo,
             WanPoseDetect,
             WanPoseRetarget,

@@ -6,6 +6,7 @@ from ..comfy_bridge import folders
 from ..comfy_bridge.models import autoencoder, diffusion, loaded_files, model_info, text_encoder, vision
 from ..comfy_bridge.multi_gpu import text_encoder as shared_text_encoder
 from ..comfy_bridge.multi_gpu import vae as shared_vae
+from ..wan_models.checkpoints.animate2 import KINDS
 from .schema import schema, size_inputs
 
 
@@ -33,6 +34,14 @@ class WanDiTLoader(io.ComfyNode):
                     tooltip="Precision the weights are kept in. default: as in the file where it has 16 bits or less "
                     "(fp8 and GGUF stay packed), else what suits this device.",
                 ),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    default="auto",
+                    optional=True,
+                    tooltip="Animate-2 has the weights' names and shapes of Wan2.1-I2V. auto: told by the file and its "
+                    "name; else what you know it to be.",
+                ),
             ],
             outputs=[io.Model.Output()],
         )
@@ -42,10 +51,9 @@ class WanDiTLoader(io.ComfyNode):
         return loaded_files.fingerprint(model_name, "diffusion_models")
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
-        return io.NodeOutput(
-            diffusion.load_diffusion_model(folders.resolve(model_name, "diffusion_models"), weight_dtype)
-        )
+    def execute(cls, model_name: str, weight_dtype: str = "default", kind: str = "auto") -> io.NodeOutput:
+        path = folders.resolve(model_name, "diffusion_models")
+        return io.NodeOutput(diffusion.load_diffusion_model(path, weight_dtype, kind))
 
 
 class WanT5Loader(io.ComfyNode):

@@ -11,8 +11,9 @@ from PIL import Image
 from tests_media import write_sound
 
 from demo.tiny_release import DITS, write_release
-from wan_models.config import CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config
+from wan_models.config import CLIPConfig, DiTConfig, DrivenConfig, FaceConfig, SpeechConfig, T5Config
 from wan_models.dit.animate import WanAnimateModel
+from wan_models.dit.animate2 import WanAnimate2Model
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
 from wan_models.families import RELEASES
@@ -36,6 +37,9 @@ NETWORKS = {
     "S2V-14B": (WanSpeechModel, replace(A14B, family="s2v", speech=SpeechConfig())),
     "Animate-14B": (
         WanAnimateModel, replace(A14B, family="animate", in_dim=36, image_dim=1280, face=FaceConfig()),
+    ),
+    "Animate-2-14B": (
+        WanAnimate2Model, replace(A14B, family="animate2", in_dim=36, image_dim=1280, driven=DrivenConfig()),
     ),
 }  # fmt: skip
 
@@ -121,16 +125,18 @@ def test_the_code_in_python_md_runs(tmp_path, monkeypatch, capsys):
     first, *others = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(first.splitlines()) == 15
     shapes, names = [], {"poses": torch.rand(6, 48, 64, 3), "faces": torch.rand(6, 40, 40, 3)}
+    names |= {"picture": torch.rand(1, 48, 64, 3), "dance": torch.rand(6, 40, 40, 3)}
     for code in (first, *others):
         code = code.replace('"cuda"', '"cpu"').replace("width=832, height=480", "width=64, height=48")
+        code = code.replace("640 * 800", "64 * 48")
         exec(code, names)
         shapes.append(tuple(names["frames"].shape))
         assert names["frames"].isfinite().all()
     area = 64 * 64
     (wide, high), (columns, rows) = size_for_ti2v(64, 48, area), size_for_i2v(64, 48, area)
     across, down = size_for_s2v(64, 48, area)
-    assert shapes[:5] == [
-        (5, 48, 64, 3), (5, rows, columns, 3), (5, high, wide, 3), (6, down, across, 3), (6, 48, 64, 3)
+    assert shapes[:6] == [
+        (5, 48, 64, 3), (5, rows, columns, 3), (5, high, wide, 3), (6, down, across, 3), (6, 48, 64, 3), (6, 48, 64, 3),
     ]  # fmt: skip
     with av.open("video.mp4") as film:
         assert len(list(film.decode(video=0))) == 5

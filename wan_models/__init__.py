@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         read_info,
     )
     from .pipelines.animate import Animate
+    from .pipelines.animate2 import Animate2
     from .pipelines.driving import DrivingVideos
     from .pipelines.image_to_video import ImageToVideo
+    from .pipelines.raw_video import RawVideo
     from .pipelines.speech_to_video import SpeechToVideo
     from .pipelines.text_image_to_video import TextImageToVideo
     from .pipelines.text_to_video import TextToVideo
@@ -33,16 +35,20 @@ _MODULES = {
     "load_vae": "models",
     "read_info": "models",
     "Animate": "pipelines.animate",
+    "Animate2": "pipelines.animate2",
     "DrivingVideos": "pipelines.driving",
     "ImageToVideo": "pipelines.image_to_video",
+    "RawVideo": "pipelines.raw_video",
     "SpeechToVideo": "pipelines.speech_to_video",
     "TextImageToVideo": "pipelines.text_image_to_video",
     "TextToVideo": "pipelines.text_to_video",
 }
 __all__ = [
     "Animate",
+    "Animate2",
     "DrivingVideos",
     "ImageToVideo",
+    "RawVideo",
     "SpeechToVideo",
     "TextImageToVideo",
     "TextToVideo",

@@ -52,6 +52,21 @@ class FaceConfig:
 
 
 @dataclass(frozen=True)
+class DrivenConfig:
+    """What Animate-2-14B does otherwise than the image-to-video model that it has the weights of.
+
+    bias: added to the logits of all queries for the first latent frame after the reference; the distilled model's is
+    DISTILLED_BIAS. skipped: block that the pass without the prompt leaves out, as the official code does."""
+
+    bias: float = 0.0
+    skipped: int = 9
+
+
+DISTILLED_BIAS = -1.3
+"""`DrivenConfig.bias` of the distilled Animate-2-14B."""
+
+
+@dataclass(frozen=True)
 class DiTConfig:
     """Shape of a Wan diffusion transformer. Defaults are T2V-A14B's.
 
@@ -79,6 +94,7 @@ class DiTConfig:
     image_positions: int = 0
     speech: SpeechConfig | None = None
     face: FaceConfig | None = None
+    driven: DrivenConfig | None = None
 
     @property
     def head_dim(self) -> int:

@@ -82,6 +82,11 @@ FAMILIES: dict[str, Family] = {
             Release("Animate-14B", "animate", 5.0, 20, (1.0, 1.0), "dpm++", 30, 77),
             "character animation", "dit.animate.WanAnimateModel", (36, 16), part="face_adapter.",
         ),
+        # told apart from i2v, whose weights it has, by what its file says of itself: `checkpoints.variants`
+        Family(
+            Release("Animate-2-14B", "animate2", 5.0, 40, (3.0, 3.0), "dpm++", 24, 81, size=(800, 640)),
+            "character animation from a raw video", "dit.animate2.WanAnimate2Model", (36, 16),
+        ),
     )
 }  # fmt: skip
 RELEASES: dict[str, Release] = {family.release.name: family.release for family in FAMILIES.values()}
@@ -91,6 +96,17 @@ DISTILLED: dict[str, Release] = {
 }
 """How the models are sampled under lightx2v's 4-step LoRAs: at noise levels 1, 0.9375, 0.8333 and 0.625, two above
 the boundary and two below, without guidance."""
+
+DISTILLED_MODELS: dict[str, Release] = {
+    "Animate-2-14B distilled": replace(
+        RELEASES["Animate-2-14B"],
+        name="Animate-2-14B distilled",
+        steps=10,
+        guidance=(1.0, 1.0),
+        solver="euler",
+    )
+}
+"""How released models of few steps are sampled, which need no LoRA."""
 
 
 def find_family(channels: tuple[int, int], has: Callable[[str], bool]) -> Family | None:

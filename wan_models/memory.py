@@ -8,6 +8,16 @@ from .config import DiTConfig
 from .dit.pieces import PIECE_BYTES
 
 
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device, what torch holds of it unused among it."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 def tokens_of(config: DiTConfig, shape: Sequence[int]) -> int:
     """Tokens of a row of latents of `shape` [B, C, F, H, W]."""
     frames, height, width = (-(-n // p) for n, p in zip(shape[2:], config.patch_size, strict=True))
@@ -39,7 +49,9 @@ def activation_bytes(config: DiTConfig, shape: Sequence[int], compute_dtype: tor
     tables = (video + beside + (video if beside else 0)) * config.head_dim * 4
     text = 3 * batch * config.text_len * config.dim * item
     kept = batch * beside * config.dim * 4
-    forward = stream + max(attention, feed_forward) + tables + text + kept
+    # Animate-2: the keys and values of a driving video in a block, and the video's own with room for a frame's of these
+    driven = tokens * config.dim * 4 * item if config.driven else 0
+    forward = stream + max(attention + driven, feed_forward) + tables + text + kept
     return max(forward + forward // 32, _face_bytes(config, item))  # a little for all that is small
 
 

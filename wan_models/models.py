@@ -37,10 +37,11 @@ def read_info(path: str | Path) -> ModelInfo:
     return identify(open_model(path))
 
 
-def open_as(path: str | Path, kind: str) -> tuple[Checkpoint, ModelInfo]:
-    """A checkpoint under official names and what it holds, a `kind` of `ModelInfo`; errors as of `expect`."""
+def open_as(path: str | Path, kind: str, taken_for: str = "auto") -> tuple[Checkpoint, ModelInfo]:
+    """A checkpoint under official names and what it holds, a `kind` of `ModelInfo`; taken_for and errors as of
+    `expect`."""
     checkpoint = open_model(path)
-    return checkpoint, expect(checkpoint, kind)
+    return checkpoint, expect(checkpoint, kind, taken_for)
 
 
 def open_text_encoder(
@@ -93,15 +94,17 @@ def load_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     keep_packed: bool = False,
+    taken_for: str = "auto",
 ) -> nn.Module:
     """A network with its weights: a `kind` of `ModelInfo`.
 
     ops: namespace of layers, see `ops`. dtype: of weights and computation; None takes that of the file, and bfloat16
     for the computation with weights of 8 bits or less. Norms and bare parameters of a diffusion model, tiny but
     sensitive, keep the file's. keep_packed: weights of GGUF and scaled 8-bit files stay as they are in layers of `ops`
-    that can unpack them, see `checkpoints.packing`.
+    that can unpack them, see `checkpoints.packing`. taken_for: of a file that does not say whether it is image-to-video
+    or Animate-2, one of `checkpoints.animate2.KINDS`.
     Raises WrongModelError, UnsupportedModelError and other kinds of CheckpointError, which are ValueErrors."""
-    opened = open_as(path, kind)
+    opened = open_as(path, kind, taken_for)
     return _load(*opened, ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
 
 
@@ -137,12 +140,12 @@ def load_dit(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     keep_packed: bool = False,
+    taken_for: str = "auto",
 ) -> WanModel:
     """A diffusion model of any family; arguments and errors as of `load_model`. The official code computes in
     bfloat16."""
-    return cast(
-        WanModel, load_model(path, "dit", ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)
-    )
+    more = {"keep_packed": keep_packed, "taken_for": taken_for}
+    return cast(WanModel, load_model(path, "dit", ops=ops, dtype=dtype, device=device, **more))  # type: ignore[arg-type]
 
 
 def load_vae(

@@ -81,21 +81,25 @@ def build(path: Path, config: DiTConfig, stored: torch.dtype, kind: type | None 
     return patcher
 
 
-def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynamic: bool = False) -> Any:
+def load_diffusion_model(
+    path: str | Path, dtype: str = "default", kind: str = "auto", disable_dynamic: bool = False
+) -> Any:
     """Loads a DiT file or folder as a MODEL.
 
     dtype: of the stored weights, one of `DTYPES`; "default" keeps 16 bits and less, packed weights too, as they are
-    in the file. Bare parameters and norms, tiny but sensitive, keep the precision of the file.
+    in the file. Bare parameters and norms, tiny but sensitive, keep the precision of the file. kind: what a file is
+    taken for that does not say whether it is image-to-video or Animate-2, one of `KINDS`.
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     with loader_hints():
-        checkpoint, info = open_as(path, "dit")
+        checkpoint, info = open_as(path, "dit", kind)
     stored = DTYPES[dtype] or _stored_dtype(info)
     keep_packed = bool(info.packed) and dtype == "default"
     as_in_file = keep_packed or (dtype == "default" and stored == info.dtype)
     # packed layers unpack themselves, which the patcher of dynamic VRAM does not know of
-    kind = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
-    patcher = build(Path(path), info.config, stored, kind)
+    other = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
+    patcher = build(Path(path), info.config, stored, other)
     model = patcher.model
+    model.taken_for = kind
     network = model.diffusion_model
     model.is_converted = not as_in_file
 
@@ -113,7 +117,7 @@ def load_diffusion_model(path: str | Path, dtype: str = "default", disable_dynam
     ):
         patcher.add_callback(moment, network.clear_cache)
     compat.archive_dtypes(network)
-    compat.remember_origin(patcher, load_diffusion_model, str(path), dtype)
+    compat.remember_origin(patcher, load_diffusion_model, str(path), dtype, kind)
     return patcher
 
 

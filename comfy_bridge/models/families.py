@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.supported_models
+
 from ...wan_models.config import DiTConfig
-from .host_models import WanAnimateBase, WanBase, WanSpeechBase, WanTI2VBase
-from .hosted import HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
+from .host_models import WanAnimate2Base, WanAnimateBase, WanBase, WanSpeechBase, WanTI2VBase
+from .hosted import HostAnimate2DiT, HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,16 @@ class HostFamily:
         return self.with_image_context or plain if config.image_dim else plain
 
 
+# older hosts have no class of its own for it
+_ANIMATE_2 = (
+    ("WAN_Animate2", "animate2") if hasattr(comfy.supported_models, "WAN_Animate2") else ("WAN21_I2V", "i2v")
+)
 FAMILIES: dict[str, HostFamily] = {
     "t2v": HostFamily(HostDiT, WanBase, "WAN21_T2V", "t2v", {"image_to_video": False}),
     "i2v": HostFamily(HostDiT, WanBase, "WAN21_T2V", "t2v", {"image_to_video": True}, ("WAN21_I2V", "i2v")),
     "ti2v": HostFamily(HostDiT, WanTI2VBase, "WAN22_T2V", "t2v", {"image_to_video": True}),
     "s2v": HostFamily(HostSpeechDiT, WanSpeechBase, "WAN22_S2V", "s2v"),
     "animate": HostFamily(HostAnimateDiT, WanAnimateBase, "WAN22_Animate", "animate"),
+    "animate2": HostFamily(HostAnimate2DiT, WanAnimate2Base, *_ANIMATE_2, {"image_to_video": True}),
 }
 """By `DiTConfig.family`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.content import tracked
-from ...wan_models.memory import activation_bytes
+from ...wan_models.memory import activation_bytes, tokens_of
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
 from .hosted import Hosted
@@ -26,6 +26,7 @@ class _Official:
         self.source = source
         self.checkpoint_files = files_of(source)  # as they were when they were read
         self.stamps: tuple[Stamp, ...] = ()  # of those whose bytes are mapped
+        self.taken_for = "auto"  # what the file was taken for: see `load_diffusion_model`
         self.workspace_bytes = 0
         self.is_converted = False  # whether the weights are in another dtype than in the file
 
@@ -82,3 +83,39 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
         if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
+
+
+class WanAnimate2Base(_Official, comfy.model_base.WAN21):
+    """The host's model object of Animate-2-14B, with the conditioning keys of its WanAnimate2ToVideo, which older hosts
+    do not know."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        out = super().extra_conds(**kwargs)
+        if (driving := kwargs.get("pose_video_latent")) is not None:
+            out["pose_latents"] = KeptCond(tracked(self.process_latent_in(driving)))
+        if (seen := kwargs.get("clip_vision_output_pose")) is not None:
+            out["clip_fea_pose"] = KeptCond(tracked(seen.penultimate_hidden_states))
+        if (text := kwargs.get("cross_attn_pose")) is not None:
+            out["context_pose"] = KeptCond(tracked(text))
+        for name in ("pose_strength", "reference_strength"):
+            if (strength := kwargs.get(name, 1.0)) != 1.0:
+                out[name] = comfy.conds.CONDConstant(strength)
+        if place := kwargs.get("driving_cache"):
+            out["driving_cache"] = comfy.conds.CONDConstant(place)
+        return out
+
+    def working_bytes(self, shape: Any) -> float:
+        """With the driving video's own tokens, while they go through the blocks."""
+        config = self.diffusion_model.config
+        return super().working_bytes(shape) + shape[0] * tokens_of(config, shape) * config.dim * 4
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, **kwargs: Any
+    ) -> Any:
+        """Called by newer hosts only: the driving video has no frame for the reference's slot."""
+        if cond_key == "pose_latents":
+            from comfy.context_windows import slice_cond
+
+            return slice_cond(cond_value, window, x_in, device, temporal_dim=2, temporal_offset=1)
+        inherited: Any = super()
+        return inherited.resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, **kwargs)

@@ -15,7 +15,8 @@ from torch import Tensor
 from ...wan_models import rope
 from ...wan_models.config import DiTConfig
 from ...wan_models.dit.animate import WanAnimateModel
-from ...wan_models.dit.base import InputError, WanModel
+from ...wan_models.dit.animate2 import WanAnimate2Model
+from ...wan_models.dit.base import InputError, RunBlock, WanModel
 from ...wan_models.dit.speech import WanSpeechModel
 from ...wan_models.dit.tokens import Inputs
 from ...wan_models.rope import THETA, Positions, RotaryTable, axis_split
@@ -54,7 +55,7 @@ class Hosted(WanModel):
 
     def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__(config, ops)
-        self.clips = ClipCache()
+        self.clips = ClipCache(self.kept_clips)
         self.dim, self.ffn_dim, self.num_heads = config.dim, config.ffn_dim, config.num_heads
         self.num_layers, self.head_dim = config.num_layers, config.head_dim
         self.in_dim, self.out_dim = config.in_dim, config.out_dim
@@ -109,9 +110,11 @@ class Hosted(WanModel):
         x = comfy.ldm.common_dit.pad_to_patch_size(x, self.config.patch_size)
         options["grid_sizes"] = self._grid(x)
 
-        inputs = self._inputs(kwargs)
+        inputs = self._inputs(kwargs, options)
         rotary = self._rotary(x, options)
         step = {"x": x, "timestep": timestep, "context": context, "image": clip_fea, "rotary": rotary}
+        if self.guided_apart:
+            step["unconditional"] = _unconditional(options, x.shape[0])
         if self.remote is not None:
             out = self.remote(self, step | vars(inputs), options)
         else:
@@ -131,12 +134,15 @@ class Hosted(WanModel):
         self.compute_dtype = x.dtype
         size = (x.shape[2], x.shape[3], x.shape[4])
         try:
+            conditions = self.clips.conditions(inputs, size, lambda: self.prepare(inputs, size))
+            if conditions is not None and "unconditional" in step:
+                conditions = conditions.with_unconditional(step["unconditional"])
             return super().forward(
                 x,
                 timestep,
                 step["context"],
                 image=step["image"],
-                conditions=self.clips.conditions(inputs, size, lambda: self.prepare(inputs, size)),
+                conditions=conditions,
                 attention=host_attention(options),
                 rotary=step["rotary"],
                 run_block=block_runner(options, len(self.blocks), x, vec),
@@ -146,8 +152,8 @@ class Hosted(WanModel):
         finally:
             self.compute_dtype = before
 
-    def _inputs(self, conditioning: dict) -> Inputs:
-        """The host's conditioning of a clip, as the model takes it."""
+    def _inputs(self, conditioning: dict, options: dict) -> Inputs:
+        """The host's conditioning of a clip, as the model takes it, under the host's transformer_options."""
         named = {self.conditioning[name]: v for name, v in conditioning.items() if name in self.conditioning}
         return self.inputs_class(**named)
 
@@ -235,6 +241,12 @@ class Hosted(WanModel):
         return type(self.rope_embedder) is _PlainEmbedder and method not in vars(self)
 
 
+def _unconditional(options: dict, batch: int) -> Tensor:
+    """Which rows of a batch the host computes for the negative prompt, bool [B]; none where it does not say."""
+    chunks = options.get("cond_or_uncond") or [0]
+    return torch.tensor([which == 1 for which in chunks]).repeat_interleave(batch // len(chunks))
+
+
 class HostDiT(Hosted):
     """`WanModel` for the host."""
 
@@ -272,3 +284,34 @@ class HostAnimateDiT(Hosted, WanAnimateModel):
         "face_pixel_values": "faces",
         "face_strength": "face_strength",
     }
+
+
+class HostAnimate2DiT(Hosted, WanAnimate2Model):
+    """`WanAnimate2Model` for the host."""
+
+    conditioning: ClassVar[dict[str, str]] = {
+        "pose_latents": "driving",
+        "context_pose": "driving_text",
+        "clip_fea_pose": "driving_image",
+        "pose_strength": "driving_strength",
+        "reference_strength": "reference_strength",
+        "driving_cache": "keep",
+    }
+
+    def _inputs(self, conditioning: dict, options: dict) -> Inputs:
+        cache = options.get("animate2_cache")  # of the host's node WanAnimate2Cache
+        if cache is not None and "driving_cache" not in conditioning:
+            where = "ram" if getattr(cache, "store_device", torch.device("cpu")).type == "cpu" else "gpu"
+            # its 4 bits are for inputs of blocks; keys and values are kept in no less than 8
+            packed = " int8" if getattr(cache, "dtype", "default") in ("int8", "int4") else ""
+            conditioning = {**conditioning, "driving_cache": where + packed}
+        return super()._inputs(conditioning, options)
+
+    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
+        if self._is_plain("rotary_at"):
+            return super().rotary_at(positions, device)
+        return rotary_of(self._embed([torch.tensor(axis, device=device).float() for axis in positions]))[0]
+
+    def driving_runner(self, run_block: RunBlock) -> RunBlock:
+        # patches are for the video that is made; Cancel is heard all the same
+        return block_runner({}, len(self.blocks), torch.empty(0), lambda: torch.empty(0))

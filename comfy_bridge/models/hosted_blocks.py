@@ -23,6 +23,7 @@ from ...wan_models.rope import RotaryTable
 PATCHES = ("attn1_patch", "attn1_output_patch", "attn2_patch", "attn2_output_patch", "double_block")
 """Kinds of patches that a hosted model hands its insides to."""
 _LENGTHS = "wan_segment_lengths"  # tokens of each segment, for blocks whose segments differ in length
+_KERNEL = "wan_self_attention"  # of a block, where that is more than the host's over its own tokens
 
 
 class _Described:
@@ -44,7 +45,8 @@ class HostSelfAttention(_Described, SelfAttention):
         options = transformer_options or {}
 
         def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-            out = optimized_attention(q, k, v, heads=heads, transformer_options=options)
+            kernel = options.get(_KERNEL) or host_attention(options)
+            out = kernel(q, k, v, heads)
             for patch in _patches(options, "attn1_patch"):
                 q_heads, k_heads = (t.unflatten(-1, (heads, -1)) for t in (q, k))
                 out = patch({"x": out, "q": q_heads, "k": k_heads, "transformer_options": options})
@@ -150,6 +152,8 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         if not shared:
             prepare(inputs["context"], inputs["rotary"], inputs["image"], inputs["lengths"])
         options["block_index"] = index
+        kernel = inputs["attention"]
+        options[_KERNEL] = None if kernel is inputs["cross_attention"] else kernel
 
         def call(img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, given: dict) -> Tensor:
             return block(

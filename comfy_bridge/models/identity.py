@@ -166,6 +166,8 @@ def _names(patcher: Any) -> dict[int, str]:
 def _parts(patcher: Any, walk: Walk) -> dict[str, bytes | str]:
     model = patcher.model
     files = getattr(model, "checkpoint_files", None)
+    if files and (taken_for := getattr(model, "taken_for", "auto")) != "auto":
+        files = [*files, taken_for]
     modules = _modules(patcher)
     patched = dict(patcher.object_patches)
     sampling = patched.pop("model_sampling", None) or _sampling(patcher)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from ...wan_models.checkpoints.detect import ModelInfo, identify
 from ...wan_models.checkpoints.reader import open_checkpoint
-from ...wan_models.memory import activation_bytes
+from ...wan_models.dit.kept_keys import Place, kept_bytes
+from ...wan_models.memory import activation_bytes, tokens_of
 from .diffusion import INFERENCE_DTYPES
 from .other_models import road
 
 _GIB = 1 << 30
+_KEPT: tuple[Place, ...] = ("ram", "ram int8")
 
 
 def describe(path: str | Path, width: int, height: int, frames: int) -> str:
@@ -39,6 +41,15 @@ def _dit(info: ModelInfo, width: int, height: int, frames: int) -> list[str]:
         f"goes with the Wan {'2.2' if is_2_2 else '2.1'} VAE and the UMT5-XXL text encoder ({config.text_dim} wide)",
         f"activations about {activations / _GIB:.2f} GiB at {width}x{height}, {frames} frames",
     ]
+    if config.driven:
+        kept = ", ".join(
+            f"{place} {kept_bytes(config, tokens_of(config, shape), 2, place) / _GIB:.2f} GiB"
+            for place in _KEPT
+        )
+        version = "distilled: CFG 1, 10 steps" if config.driven.bias else "base: CFG 3, 40 steps"
+        lines += [f"Animate-2, {version}; for Wan Animate 2", f"driving cache of such a clip: {kept}"]
+    elif config.family == "i2v" and config.image_dim:
+        lines.append("Animate-2 has the same weights: if it is that, choose its kind in WanDiTLoader")
     if config.image_dim:
         lines.insert(2, f"takes CLIP image features {config.image_dim} wide (clip_vision_h)")
     return lines
@@ -63,7 +74,7 @@ def _t5(info: ModelInfo, *_: int) -> list[str]:
 def _clip(info: ModelInfo, *_: int) -> list[str]:
     size, dim = info.config.image_size, info.config.dim
     return [
-        f"sees pictures of {size}x{size}, features {dim} wide; goes with Animate-14B and Wan2.1's I2V models"
+        f"sees pictures of {size}x{size}, features {dim} wide; goes with Animate-14B, Animate-2 and Wan2.1's I2V models"
     ]
 
 

@@ -24,7 +24,6 @@ _ROADS: dict[str, tuple[str | None, str]] = {
     "scail": ("WAN21_SCAIL", _WHOLE.format(_MADE_BY.format("WanSCAILToVideo"))),
     "scail2": ("WAN21_SCAIL2", _WHOLE.format(_MADE_BY.format("WanSCAILToVideo"))),
     "wandancer": ("WAN22_WanDancer", _WHOLE.format(_MADE_BY.format("WanDancerVideo"))),
-    "animate2": ("WAN_Animate2", "Run it with ComfyUI's own loader and its node WanAnimate2ToVideo."),
     "edit": (None, _WHOLE.format("")),
     "other": (None, _WHOLE.format("")),
     "uni3c": (None, _LAID_ON.format("its Uni3C node")),

@@ -17,6 +17,7 @@ from ...wan_models.config import DiTConfig
 from ...wan_models.distributed import plan
 from ...wan_models.distributed.mesh import Layout, check
 from ...wan_models.distributed.weights import Recipe
+from ...wan_models.dit.kept_keys import kept_bytes
 from ...wan_models.memory import tokens_of
 from ..models import diffusion
 from ..models.foreign_patches import refuse_on_workers, refuse_options_on_workers
@@ -59,6 +60,10 @@ class WorkersVelocity:
         recipe = replace(self.recipe, compute=str(x.dtype).removeprefix("torch."), layout=layout)
         key = workers.load(recipe, lambda: patches_of(patcher), version_of(patcher), needed)
         given = {name: value for name, value in step.items() if _is_plain(value)}
+        if given.get("keep") == "auto":
+            given["keep"] = _place(
+                network, layout, given, min(m["free"] for m in workers.measured()) - needed
+            )
         return group.velocity(key, given, self.settings.attention).to(x.device)
 
     def _layout(self, network: Hosted, workers: Workers, x: Tensor) -> Layout:
@@ -87,6 +92,16 @@ def _job(network: Hosted, latents: Tensor) -> plan.Job:
     return plan.Job(network.config, size, tokens, latents.shape[0], latents.dtype.itemsize)
 
 
+def _place(network: Hosted, layout: Layout, given: Mapping[str, Any], free: float) -> str:
+    """Where all processes keep the keys and values of a driving video, which they must agree on; free: bytes of a GPU
+    beside all else that a process holds."""
+    if (driving := given.get("driving")) is None:
+        return "off"
+    tokens = tokens_of(network.config, driving.shape)
+    needed = kept_bytes(network.config, tokens, given["x"].dtype.itemsize) / layout.ulysses
+    return "gpu" if needed <= free else "off"
+
+
 def choose(settings: Settings, network: Hosted, workers: Workers, latents: Tensor) -> tuple[Layout, str]:
     """The layout for latents [B, C, F, H, W] of the dtype that the network computes in, and why."""
     world, degrees = workers.group.size, None
@@ -113,7 +128,10 @@ def share(model: ModelPatcher, settings: Settings) -> tuple[ModelPatcher, str]:
     patcher = diffusion.build(source.source, network.config, network.dtype, RemotePatcher)
     patcher.model.is_converted = source.is_converted
     remote = patcher.model.diffusion_model
-    recipe = Recipe("dit", str(source.source), stored, files=str(source.checkpoint_files))
+    taken_for = source.taken_for
+    recipe = Recipe(
+        "dit", str(source.source), stored, files=str(source.checkpoint_files), taken_for=taken_for
+    )
     remote.remote = WorkersVelocity(settings, recipe)
     carry_over(model, patcher)
     diffusion.release_copy(model)

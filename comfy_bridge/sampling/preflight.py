@@ -5,7 +5,7 @@ from ..host_types import Conditioning, Model
 from ..models.lora import loras_of
 from .experts import Experts
 
-# of the host's other Wan models, which take their own conditions: Fun-Camera, Fun-Control, HuMo, Animate-2 and SCAIL
+# of the host's other Wan models, which take their own conditions: Fun-Camera, Fun-Control, HuMo and SCAIL
 _NO_FAMILY = ("control_adapter", "ref_conv", "audio_proj", "patch_embedding_pose",
               "patch_embedding_mask", "patch_embedding_global")  # fmt: skip
 
@@ -19,12 +19,15 @@ def channels(model: Model) -> tuple[int, int] | None:
 
 
 def family(model: Model) -> str | None:
-    """Family (t2v, i2v, ti2v, s2v or animate) of our models and the host's; None where they do not tell."""
+    """Family (a name of `FAMILIES`) of our models and the host's; None where they do not tell."""
     found = channels(model)
     network = getattr(model.model, "diffusion_model", None)
     config = getattr(network, "config", None) if found else None
     if config is not None:
         return config.family
+    described = getattr(getattr(model.model, "model_config", None), "unet_config", None) or {}
+    if found and described.get("model_type") == "animate2":
+        return "animate2"
     if any(getattr(network, part, None) is not None for part in _NO_FAMILY):
         return None
     known = find_family(found or (0, 0), lambda part: hasattr(network, part.rstrip(".")))
@@ -66,9 +69,12 @@ def check_family(model: Model, wanted: str) -> None:
     if kind != wanted:
         release = FAMILIES[wanted].release.name
         found = f"a {FAMILIES[kind].description} model" if kind else "no Wan model"
+        hint = ""
+        if (wanted, kind) == ("animate2", "i2v"):
+            hint = ". If the file is Animate-2 and does not say so, choose kind animate2 in WanDiTLoader"
         raise ValueError(
             f"this is a node for {FAMILIES[wanted].description} and needs {release}; the connected model is {found}: "
-            f"load wan/{release}"
+            f"load wan/{release}{hint}"
         )
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from ...wan_models.families import DISTILLED, RELEASES
+from ...wan_models.families import DISTILLED, DISTILLED_MODELS, RELEASES
 from ...wan_models.sampling.schedule import timestep_of
 from ...wan_models.sampling.solvers import SOLVERS
 from . import samplers
 
 CUSTOM = "custom"
-PRESETS = {**RELEASES, **DISTILLED}
+PRESETS = {**RELEASES, **DISTILLED, **DISTILLED_MODELS}
 MAX_STEPS = 1000
 
 

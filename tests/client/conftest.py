@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from forked import ForkedHost
 from PIL import Image
+from safetensors.torch import save_file
 from tests_media import write_film, write_sound, write_video
 
 from demo.tiny_release import DITS, write_release
 from devhost.host import ROOT
+from wan_models.checkpoints.keys import to_foreign
+from wan_models.checkpoints.reader import open_model
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 14
 SOUND_SECONDS = 0.6
@@ -24,7 +27,26 @@ def releases(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("releases")
     for name in DITS:
         write_release(folder / f"Wan2.2-{name}", name=name)
+    _as_published(folder / "Wan2.2-Animate-2-14B")
     return folder
+
+
+def _as_published(release: Path) -> None:
+    """Animate-2's files where its release has them, and its weights under the names that they have there."""
+    state = dict(open_model(release))
+    names = to_foreign("Animate-2 release", state)
+    for file in (*release.glob("diffusion_pytorch_model*"), release / "config.json"):
+        file.unlink()
+    others = release / "videomodel" / "Wan-AI"
+    others.mkdir(parents=True)
+    for source, target in (
+        ("Wan2.1_VAE.pth", "vae.pth"), ("google/umt5-xxl", "umt5-xxl"),
+        *((file.name, file.name) for file in release.glob("models_*.pth")),
+    ):  # fmt: skip
+        (release / source).rename(others / target)
+    (release / "wan_animate_2").mkdir()
+    renamed = {names[name]: weight for name, weight in state.items()}
+    save_file(renamed, release / "wan_animate_2" / "wan_animate_2_bf16.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from fake_comfyui import FakeComfyUI
 from graphs import node
 from processes import servers, wait_for
 
+from client.arguments import TASKS
 from devhost.host import ROOT
 
 TEXT = ("--task", "t2v-A14B", "--ckpt_dir", "Wan2.2-T2V-A14B", "--prompt", "two cats")
@@ -48,6 +49,7 @@ def levels_apart(film, other):
 def tasks(media):
     """Each task's own arguments; its size, frames, rate and seconds of sound."""
     image, audio, pose = (media / name for name in ("生日 cat.png", "talk.wav", "pose.mp4"))
+    driving = media / "src_pose.mp4"  # 14 frames at 25 per second, and silence
     animate = ("--src_root_path", media, "--frame_num", 9)
     clip = ("--size", "64*64", "--infer_frames", 8, "--image", image, "--audio", audio)
     return {  # with an image the size is an area, and the aspect the image's: 4:3
@@ -60,17 +62,17 @@ def tasks(media):
         "animate-14B replace": (
             (*animate, "--replace_flag", "--use_relighting_lora", "--refert_num", 5), (64, 48), 14, 30, None,
         ),
+        "animate-2-14B": (
+            ("--image", image, "--driving_video", driving, "--size", "64*48", "--frame_num", 9), (64, 48), 13, 24, 0.55,
+        ),
     }  # fmt: skip
-
-
-NAMES = {"i2v": "I2V-A14B", "ti2v": "TI2V-5B", "s2v": "S2V-14B", "animate": "Animate-14B"}
 
 
 @pytest.mark.parametrize("case", list(tasks(ROOT)))
 def test_each_task_makes_its_video(run, host, media, tmp_path, case):
     arguments, (width, height), count, fps, seconds = tasks(media)[case]
     task = case.split()[0]
-    release = f"Wan2.2-{NAMES[task.split('-')[0]]}"
+    release = f"Wan2.2-{TASKS[task]}"
     code, out, err = run(
         "--task", task, "--ckpt_dir", release, *arguments, *FEW, "--server", host.address, "--save_file", "made.mp4"
     )  # fmt: skip
@@ -263,6 +265,29 @@ def test_flags_of_speech_and_animation_reach_the_nodes(run, media):
     assert found["WanPoseAnimate"][0]["preset"] == "Animate-14B"
     assert found["WanPoseAnimate"][0].keys() >= {"mask", "background_video"}
     assert found["WanLoRA"][0]["lora_name"] == "wan/Animate/relighting_lora.ckpt"
+
+    image = media / "生日 cat.png"
+    driven = (
+        "--task",
+        "animate-2-14B",
+        "--ckpt_dir",
+        "A",
+        "--image",
+        image,
+        "--driving_video",
+        media / "pose.mp4",
+    )
+    found = planned(run, *driven, "--prompt", "a cat", "--driving_prompt", "dancing", "--size", "640*800")
+    (work,) = found["WanAnimate2"]
+    assert (work["preset"], work["width"], work["height"]) == ("Animate-2-14B", 640, 800)
+    assert [text["positive"] for text in found["WanT5Encode"]] == ["a cat", "dancing"]
+    found = planned(run, *driven, "--distilled")
+    assert found["WanAnimate2"][0]["preset"] == "Animate-2-14B distilled"
+    (model,) = found["WanDiTLoader"]
+    assert model["model_name"] == "wan/A/wan_animate_2/wan_animate_2_bf16_distillation.safetensors"
+    assert found["WanVAELoader"][0]["vae_name"] == "wan/A/videomodel/Wan-AI/vae.pth"
+    (work,) = planned(run, *driven, "--distilled", "--sample_steps", 6)["WanAnimate2"]
+    assert (work["preset"], work["steps"], work["cfg"], work["sampler"]) == ("custom", 6, 1.0, "euler")
 
 
 def test_every_official_flag_is_taken_and_documented(run):

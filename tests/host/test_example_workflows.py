@@ -37,7 +37,7 @@ def test_example_runs(example_host, name):
         content["inputs"] |= {k: v for k, v in small.items() if k in content["inputs"]}
     entry = example_host.run(graph)
     videos = [file for file in example_host.outputs(entry) if file.suffix == ".mp4"]
-    rate = 24 if "5b" in name else 30 if name.startswith("animate") else 16
+    rate = 24 if "5b" in name or "animate_2" in name else 30 if name.startswith("animate") else 16
     for video in videos:
         with av.open(str(video)) as container:
             stream = container.streams.video[0]

@@ -138,20 +138,6 @@ def test_other_models_are_named_and_the_road_works(host, folder, name):
     )
 
 
-def test_animate_2_is_refused_by_name(host, base):
-    state = transformer(1, in_dim=36, image_dim=CLIP_WIDE)
-    file = base / "models" / "diffusion_models" / "wan_animate_2_distill_bf16.safetensors"
-    save_file(state, file, {"config": '{"transformer": {"model_type": "animate2"}}'})
-    graph = base_graph() | {"sample": sampler(3), "save": save()}
-    graph["high"] = node("WanDiTLoader", model_name=file.name)
-    with pytest.raises(
-        HostError, match=r"is Wan-Animate-2 \(character animation\).*none of the models that are run"
-    ):
-        host.run(graph)
-    info = node("WanModelInfo", file_name=file.name, width=832, height=480, frames=81)
-    assert "Wan-Animate-2" in host.run({"info": info})["outputs"]["info"]["text"][0]
-
-
 @pytest.mark.parametrize(
     ("place", "name", "says"),
     [

@@ -56,6 +56,10 @@ def write_example_files(base: Path) -> None:
     for name in ("diffusion_models", "text_encoders", "vae", "loras"):
         (models / name).mkdir(exist_ok=True)
 
+    driven = dict(open_model(models / "wan" / "Animate-2-14B"))
+    for name in ("wan_animate_2_bf16", "wan_animate_2_bf16_distillation"):
+        save_file(driven, models / "diffusion_models" / f"{name}.safetensors")
+
     release = models / "wan" / "T2V-A14B"
     for expert in ("high", "low"):
         state = dict(open_model(release / f"{expert}_noise_model"))

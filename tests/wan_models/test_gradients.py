@@ -38,11 +38,13 @@ def test_diffusion_models(family):
     network = trainable(config)
     inputs = inputs_of(config, 3, batch=1)
     x, t, context = (inputs.pop(name) for name in ("x", "timestep", "context"))
-    image = inputs.pop("image", None)
+    image, unconditional = inputs.pop("image", None), inputs.pop("unconditional", None)
 
     def loss():
         given = network.inputs_class(**inputs)
         conditions = network.prepare(given, tuple(x.shape[2:]))
+        if unconditional is not None:
+            conditions = conditions.with_unconditional(unconditional)
         return network(x, t, context, image=image, conditions=conditions).pow(2).mean()
 
     check(network, loss)

@@ -14,9 +14,12 @@ from wan_models.tools.small_models import CONFIGS, inputs_of
 def forward(network, config, batch):
     given = inputs_of(config, 5, batch)
     x, t, context = (given.pop(name).to(network.dtype) for name in ("x", "timestep", "context"))
-    image = given.pop("image", None)
+    image, unconditional = given.pop("image", None), given.pop("unconditional", None)
     inputs = network.inputs_class(**{name: value.to(network.dtype) for name, value in given.items()})
-    return network(x, t, context, image=image, conditions=network.prepare(inputs, tuple(x.shape[2:])))
+    conditions = network.prepare(inputs, tuple(x.shape[2:]))
+    if unconditional is not None:
+        conditions = conditions.with_unconditional(unconditional)
+    return network(x, t, context, image=image, conditions=conditions)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -1,4 +1,4 @@
-"""Wan models that are not run here: refused by name, and the models that look like them are not."""
+"""Wan models that are not run here, by name; and Animate-2, which has the shapes of another model."""
 
 import json
 from dataclasses import replace
@@ -12,10 +12,11 @@ from tests_support import on_meta
 
 from demo.tiny_release import DIT, DITS
 from wan_models.checkpoints.detect import identify
-from wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError
+from wan_models.checkpoints.errors import CheckpointError
+from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
-from wan_models.config import DiTConfig
+from wan_models.config import DISTILLED_BIAS, DiTConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
 
@@ -37,20 +38,50 @@ IS_NOT = [
 ]  # fmt: skip
 
 
+def config_of(name, told, kind="auto"):
+    return expect(headers(I2V_2_1, Path("models/diffusion_models", name), told), "dit", kind).config
+
+
 @pytest.mark.parametrize(("name", "told"), IS_ANIMATE_2)
-def test_animate_2_is_refused_by_name(name, told):
-    checkpoint = headers(I2V_2_1, Path("models/diffusion_models", name), told)
-    assert identify(checkpoint).variant.key == "animate2"
-    with pytest.raises(
-        UnsupportedModelError, match=r"is Wan-Animate-2 \(character animation\).*none of the models"
-    ) as caught:
-        expect(checkpoint, "dit")
-    assert caught.value.info.variant.key == "animate2"
+def test_animate_2_is_known_by_name(name, told):
+    config = config_of(name, told)
+    assert (config.family, config.num_layers, config.image_dim) == ("animate2", 40, 1280)
+    assert config.driven.bias == (DISTILLED_BIAS if "distill" in name else 0)
 
 
 @pytest.mark.parametrize(("name", "told"), IS_NOT)
 def test_its_likes_are_not(name, told):
-    assert expect(headers(I2V_2_1, Path("models/diffusion_models", name), told), "dit").config.family == "i2v"
+    config = config_of(name, told)
+    assert config.family == "i2v" and config.driven is None
+
+
+@pytest.mark.parametrize("scheme", ["Animate-2 release", "diffusers Animate-2"])
+@pytest.mark.parametrize(
+    "file", ["x.safetensors", "wan_x_distillation.safetensors", "Wan-Distilled/transformer"]
+)
+def test_animate_2_is_known_by_the_names_in_its_releases(scheme, file):
+    foreign = to_foreign(scheme, I2V_2_1)
+    shapes = {foreign[name]: shape for name, shape in I2V_2_1.items()}
+    checkpoint = headers(shapes, Path("models/diffusion_models", file)).for_model()
+    assert checkpoint.shapes == I2V_2_1
+    driven = expect(checkpoint, "dit").config.driven
+    assert driven.bias == (DISTILLED_BIAS if "istil" in file else 0)
+
+
+def test_a_kind_that_is_named_counts():
+    for name, told in [*IS_ANIMATE_2, *IS_NOT]:
+        for kind, family, bias in (
+            ("animate2", "animate2", 0), ("animate2 distilled", "animate2", DISTILLED_BIAS), ("i2v", "i2v", None),
+        ):  # fmt: skip
+            config = config_of(name, told, kind)
+            assert config.family == family and (config.driven.bias if config.driven else None) == bias
+    for shapes in (header(on_meta(WanModel, DITS["I2V-A14B"])), header(on_meta(WanModel, DITS["T2V-A14B"]))):
+        with pytest.raises(
+            CheckpointError, match=r"x.safetensors cannot be of the kind 'animate2'.*CLIP context"
+        ):
+            expect(headers(shapes), "dit", "animate2")
+    with pytest.raises(ValueError, match="unknown kind 'animate'; choose one of auto, animate2"):
+        expect(headers(I2V_2_1), "dit", "animate")
 
 
 @pytest.mark.parametrize("name", [name for name, _ in IS_ANIMATE_2[:4]])
@@ -66,11 +97,11 @@ def test_config_pipeline_and_metadata_of_a_file_tell_it_too(tmp_path):
     folder.mkdir(parents=True)
     for told in ({"_class_name": "WanAnimate2Transformer3DModel"}, {"model_type": "animate2", "dim": 1}):
         (folder / "config.json").write_text(json.dumps(told))
-        assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
+        assert identify(headers(I2V_2_1, folder)).config.family == "animate2"
     (folder / "config.json").unlink()
-    assert identify(headers(I2V_2_1, folder)).variant is None
+    assert identify(headers(I2V_2_1, folder)).config.family == "i2v"
     (folder.parent / "model_index.json").write_text(json.dumps({"_class_name": "WanAnimate2Pipeline"}))
-    assert identify(headers(I2V_2_1, folder)).variant.key == "animate2"
+    assert identify(headers(I2V_2_1, folder)).config.family == "animate2"
     state = WanModel(replace(DITS["I2V-A14B"], image_dim=16)).state_dict()
     quantised = {"blocks.0.ffn.0.comfy_quant": torch.tensor(list(b'{"format": "int8"}'), dtype=torch.uint8)}
     save_file(
@@ -80,11 +111,7 @@ def test_config_pipeline_and_metadata_of_a_file_tell_it_too(tmp_path):
     )
     checkpoint = open_model(tmp_path / "x.safetensors")
     assert checkpoint.metadata["config"].startswith('{"transformer"')
-    with pytest.raises(
-        CheckpointError, match="is Wan-Animate-2"
-    ):  # though its format could not be read either
-        expect(checkpoint, "dit")
-    save_file(state | quantised, tmp_path / "x.safetensors")
+    assert identify(checkpoint).config.family == "animate2"  # though its format cannot be read
     with pytest.raises(CheckpointError, match="format is 'int8'"):
         expect(open_model(tmp_path / "x.safetensors"), "dit")
 

@@ -38,19 +38,19 @@ class ModelInfo:
         return torch.bfloat16 if is_for_storage else self.dtype
 
 
-def identify(checkpoint: Checkpoint) -> ModelInfo:
-    """Tells what a checkpoint holds; kind "unknown" where no rule fits. Raises CheckpointError where its weights do not
-    make up the model that they belong to."""
+def identify(checkpoint: Checkpoint, taken_for: str = "auto") -> ModelInfo:
+    """Tells what a checkpoint holds; kind "unknown" where no rule fits. taken_for: as `kind` of
+    `animate2.driven_config`. Raises CheckpointError where its weights do not make up the model that they belong to."""
     shapes = checkpoint.shapes
     parameters = sum(math.prod(shape) for shape in shapes.values())
     config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
     is_dit = "patch_embedding.weight" in shapes and "head.head.weight" in shapes
     channels = channels_of(checkpoint) if is_dit else None
-    variant = variant_of(shapes, channels, checkpoint.path, checkpoint.metadata, checkpoint.config)
+    variant = variant_of(shapes, channels)
     if variant is not None:
         kind, name = "variant", variant.name
     elif is_dit:
-        kind, config = "dit", dit_config(checkpoint)
+        kind, config = "dit", dit_config(checkpoint, taken_for)
         name = f"a {FAMILIES[config.family].description} diffusion model ({config.in_dim} input channels)"
     elif "token_embedding.weight" in shapes and "blocks.0.attn.q.weight" in shapes:
         kind, config, name = "t5", t5_config(checkpoint), "a UMT5 text encoder"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ..config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 from ..families import find_family
+from .animate2 import driven_config
 from .errors import CheckpointError
 from .reader import Checkpoint
 
@@ -65,12 +66,15 @@ class _Header:
         )
 
 
-def _checked(read: Callable[[Checkpoint], _Config]) -> Callable[[Checkpoint], _Config]:
+_Read = Callable[..., _Config]
+
+
+def _checked(read: _Read[_Config]) -> _Read[_Config]:
     """With a look at all sizes, which a network would be built of."""
 
-    def checked(checkpoint: Checkpoint) -> _Config:
+    def checked(checkpoint: Checkpoint, *more: Any) -> _Config:
         try:
-            config = read(checkpoint)
+            config = read(checkpoint, *more)
         except CheckpointError:
             raise
         except ValueError as error:  # of the config itself
@@ -102,18 +106,20 @@ def channels_of(checkpoint: Checkpoint) -> tuple[int, int]:
 
 
 @_checked
-def dit_config(checkpoint: Checkpoint) -> DiTConfig:
-    """Of a diffusion model of `FAMILIES`."""
+def dit_config(checkpoint: Checkpoint, kind: str = "auto") -> DiTConfig:
+    """Of a diffusion model of `FAMILIES`; kind: as of `animate2.driven_config`."""
     header = _Header(checkpoint)
     dim, in_dim, *patch = header.sizes("patch_embedding.weight", 5)
     config = _believed(checkpoint, header)
     channels = channels_of(checkpoint)
     family = find_family(channels, header.has)
     assert family is not None, "other channels are those of a variant"
+    driven = driven_config(checkpoint, channels, kind)
+    name = family.name if driven is None else "animate2"
     has_image = "img_emb.proj.0.weight" in header.shapes
     has_positions = "img_emb.emb_pos" in header.shapes
     return DiTConfig(
-        family=family.name,
+        family=name,
         patch_size=(patch[0], patch[1], patch[2]),
         in_dim=in_dim,
         out_dim=channels[1],
@@ -131,6 +137,7 @@ def dit_config(checkpoint: Checkpoint) -> DiTConfig:
         image_positions=header.sizes("img_emb.emb_pos", 3)[1] if has_positions else 0,
         speech=_speech(checkpoint, header) if family.name == "s2v" else None,
         face=_face(header) if family.name == "animate" else None,
+        driven=driven,
     )
 
 

@@ -1,8 +1,9 @@
 """The names other projects give to the same weights, as tables of (foreign, official) module paths.
 
 `{i}` stands for a number. What follows a module path (".weight", ".bias", or the scale of a quantised weight)
-stays as it is. Sources: diffusers' WanTransformer3DModel and AutoencoderKLWan, transformers' UMT5EncoderModel
-(also ComfyUI's repackaged encoders) and CLIPVisionModel, and llama.cpp's tensor names for T5 encoders.
+stays as it is. Sources: diffusers' WanTransformer3DModel, WanAnimate2Transformer3DModel and AutoencoderKLWan,
+transformers' UMT5EncoderModel (also ComfyUI's repackaged encoders) and CLIPVisionModel, LightX2V on the names in
+Animate-2's own release, and llama.cpp's tensor names for T5 encoders.
 """
 
 import re
@@ -53,6 +54,28 @@ _TRANSFORMER: Table = [
     ("blocks.{i}.scale_shift_table", "blocks.{i}.modulation"),
     ("scale_shift_table", "head.modulation"),
     ("proj_out", "head.head"),
+]
+
+# Wan-Animate-2 has the image-to-video model's weights; its releases name some of them otherwise
+_ROOT: Table = [
+    (name, name)
+    for name in (
+        "patch_embedding", *(f"{part}.{n}" for part in ("text_embedding", "time_embedding") for n in (0, 2)),
+        "time_projection.1", *(f"img_emb.proj.{n}" for n in (0, 1, 3, 4)), "head.head", "head.modulation",
+    )
+]  # fmt: skip
+_ANIMATE_2: Table = [*_ROOT, ("blocks.{i}.block", "blocks.{i}")]
+_ANIMATE_2_DIFFUSERS: Table = [
+    *_ROOT,
+    *(
+        (f"blocks.{{i}}.{part}.{a}", f"blocks.{{i}}.{part}.{b}")
+        for part in ("self_attn", "cross_attn")
+        for a, b in _ATTENTION
+    ),
+    ("blocks.{i}.cross_attn.add_k_proj", "blocks.{i}.cross_attn.k_img"),
+    ("blocks.{i}.cross_attn.add_v_proj", "blocks.{i}.cross_attn.v_img"),
+    ("blocks.{i}.cross_attn.norm_added_k", "blocks.{i}.cross_attn.norm_k_img"),
+    *((f"blocks.{{i}}.{name}", f"blocks.{{i}}.{name}") for name in ("norm3", "ffn.0", "ffn.2", "modulation")),
 ]
 
 
@@ -193,6 +216,8 @@ class _Renaming:
 
 SCHEMES: dict[str, Scheme] = {
     "diffusers transformer": Scheme("condition_embedder.time_proj.weight", _TRANSFORMER),
+    "Animate-2 release": Scheme("blocks.0.block.self_attn.q.weight", _ANIMATE_2),
+    "diffusers Animate-2": Scheme("blocks.0.self_attn.to_q.weight", _ANIMATE_2_DIFFUSERS),
     "diffusers VAE 2.2": Scheme("encoder.down_blocks.0.resnets.0.conv1.weight", _VAE_2_2),
     "diffusers VAE 2.1": Scheme("encoder.down_blocks.0.conv1.weight", _VAE_2_1),
     "transformers UMT5": Scheme("shared.weight", _T5_HUGGING_FACE, dropped=("encoder.embed_tokens.weight",)),
@@ -230,12 +255,18 @@ def _only_prefixes(text: str) -> bool:
     return not text or (text.endswith(".") and all(part in MODEL_PREFIXES for part in text[:-1].split(".")))
 
 
+def scheme_of(names: Iterable[str]) -> str:
+    """The scheme of `SCHEMES` that names are of; "" where that is none of them."""
+    names = set(names)
+    return next((name for name, scheme in SCHEMES.items() if scheme.tells in names), "")
+
+
 def to_official(names: Iterable[str]) -> dict[str, str] | None:
     """Foreign name -> official name; None where the names are of no foreign scheme.
 
     Duplicates are left out. Names that the scheme does not know are kept, so that a loader can report them."""
     names = list(names)
-    scheme = next((s for s in SCHEMES.values() if s.tells in names), None)
+    scheme = SCHEMES.get(scheme_of(names))
     if scheme is None:
         return None
     return {name: scheme.forth(name) or name for name in names if name not in scheme.dropped}

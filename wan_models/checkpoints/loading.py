@@ -10,10 +10,10 @@ from .errors import CheckpointError, UnsupportedModelError, WrongModelError
 from .reader import Checkpoint
 
 
-def expect(checkpoint: Checkpoint, kind: str) -> ModelInfo:
-    """What the checkpoint holds. Raises UnsupportedModelError or WrongModelError where that is not a `kind` (of
-    `ModelInfo`), and CheckpointError where it cannot be used."""
-    info = identify(checkpoint)
+def expect(checkpoint: Checkpoint, kind: str, taken_for: str = "auto") -> ModelInfo:
+    """What the checkpoint holds, told by `identify`. Raises UnsupportedModelError or WrongModelError where that is not
+    a `kind` (of `ModelInfo`), and CheckpointError where it cannot be used."""
+    info = identify(checkpoint, taken_for)
     if info.variant is not None:
         raise UnsupportedModelError(checkpoint.path, info)
     if info.kind != kind:

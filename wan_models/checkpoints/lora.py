@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from . import lora_sizes
-from .keys import SCHEMES, to_foreign
+from .keys import SCHEMES
 from .lora_names import Reading, experts_of, read, unread
 
 # the tensors of each way to change a weight, of which it needs all in one of the lists
@@ -41,6 +41,10 @@ _OTHERS = {
     "audio_injector": "Wan S2V",
     "face_adapter": "Wan Animate",
 }
+
+
+_FOREIGN = ("diffusers transformer", "Animate-2 release", "diffusers Animate-2")
+"""Schemes of names that LoRAs of transformers may be in."""
 
 
 @dataclass
@@ -150,13 +154,16 @@ def _place(reading: Reading, modules: Mapping[str, str]) -> tuple[str, str] | No
 
 
 def _aliases(weights: Collection[str]) -> dict[str, str]:
-    """Underscored official and diffusers names of modules and modulations -> official name."""
+    """Underscored official and foreign names of modules and modulations -> official name."""
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in weights if "." in name))
     modules += [name for name in weights if name.endswith(".modulation")]
-    back = SCHEMES["diffusers transformer"].back
-    foreign = {name: to_foreign("diffusers transformer", [name])[name] for name in modules if back(name)}
-    # a diffusers name may be the official name of another module (norm2), so official names go last and win
-    found = {foreign_name.replace(".", "_"): name for name, foreign_name in foreign.items()}
+    # a foreign name may be the official name of another module (norm2), so official names go last and win
+    found = {
+        foreign.replace(".", "_"): name
+        for scheme in _FOREIGN
+        for name in modules
+        if (foreign := SCHEMES[scheme].back(name))
+    }
     # former attention processors have no list around their last layer
     found |= {name.removesuffix("_0"): module for name, module in found.items() if name.endswith("to_out_0")}
     return found | {name.replace(".", "_"): name for name in modules}

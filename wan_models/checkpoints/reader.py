@@ -43,10 +43,14 @@ class Checkpoint(Mapping[str, Tensor]):
     """Names to tensors, over one or several files. `shapes` and `dtypes` come from headers alone.
 
     A packed tensor (see `packing`) reads as it is stored; its shape is that of the weight itself. `fault`: why the
-    weights cannot be used although their names can be read."""
+    weights cannot be used although their names can be read. `scheme`: whose names the file itself has, of
+    `keys.SCHEMES`; "" for official ones."""
 
-    def __init__(self, path: Path, entries: dict[str, _Entry], kind: str, fault: str = "") -> None:
+    def __init__(
+        self, path: Path, entries: dict[str, _Entry], kind: str, fault: str = "", scheme: str = ""
+    ) -> None:
         self.path = path
+        self.scheme = scheme
         self.format = kind
         self.fault = fault
         self._entries = entries
@@ -138,7 +142,8 @@ class Checkpoint(Mapping[str, Tensor]):
             raise CheckpointError(f"{self.path} {error}") from None
         if prefix:
             entries = {k.removeprefix(prefix): v for k, v in entries.items() if k.startswith(prefix)}
-        official = keys.to_official(entries)
+        names = tuple(entries)
+        official = keys.to_official(names)
         if official is not None:
             entries = {official[name]: entry for name, entry in entries.items() if name in official}
         plain = Checkpoint(self.path, entries, self.format)
@@ -152,7 +157,7 @@ class Checkpoint(Mapping[str, Tensor]):
             for name, entry in entries.items()
             if not is_side_tensor(name)
         }
-        return Checkpoint(self.path, entries, self.format, fault)
+        return Checkpoint(self.path, entries, self.format, fault, keys.scheme_of(names))
 
 
 def _unwrapped(name: str) -> str:

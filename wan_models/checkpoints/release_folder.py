@@ -72,6 +72,8 @@ def official_config(config: DiTConfig) -> dict[str, Any]:
     names = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
     official: dict[str, Any] = {"_class_name": "WanModel", "model_type": config.family}
     official |= {name: getattr(config, name) for name in names}
+    if config.driven and config.driven.bias:
+        official["model_type"] = f"{config.family}_distilled"
     if config.speech:
         official["audio_inject_layers"] = list(config.speech.inject_layers)
     return official

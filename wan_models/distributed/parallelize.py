@@ -21,6 +21,7 @@ def parallelize_dit(model: WanModel, mesh: DeviceMesh, layout: Layout, load: Loa
     Batch rows (`layout.cfg`) are split by who calls the model: see `Worker.velocity`."""
     if layout.fsdp:
         shard(model, model.units(), _everyone(mesh), layout.offload)
+        model.is_sharded = True
     load(model)
     if layout.ulysses > 1:
         model.sequence_parallel = Ulysses(mesh.get_group("ulysses"))

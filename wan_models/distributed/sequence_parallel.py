@@ -84,7 +84,7 @@ class Ulysses:
         self.group = group
 
     def split(self, whole: Run) -> Run:
-        """This process's equal run of the tokens, with an attention over those of all."""
+        """This process's equal run of the tokens."""
         shard = self._shard(whole.hidden.shape[1])
         modulation, lengths = shard.segments(whole.modulation, whole.lengths)
         return replace(
@@ -94,8 +94,10 @@ class Ulysses:
             rotary=shard.take(whole.rotary, dim=0),
             lengths=lengths,
             frames=shard.frames(whole.frames),
-            attention=ulysses(whole.attention, self.group, shard.length),
         )
+
+    def over_all(self, attention: Attention, length: int) -> Attention:
+        return ulysses(attention, self.group, length)
 
     def gather(self, hidden: Tensor, length: int) -> Tensor:
         return gather(hidden, self._shard(length), self.group)

@@ -35,7 +35,7 @@ class Recipe:
 
     kind: "dit", "t5" or "vae". path: checkpoint. stored: dtype of the large weights, "" as in the file (packed ones are
     unpacked to `compute`). compute: dtype of linear layers and attention. layout: see `Layout`. files: what is another
-    text where the checkpoint's files are others, so that those are read anew."""
+    text where the checkpoint's files are others, so that those are read anew. taken_for: as of `identify`."""
 
     kind: str
     path: str
@@ -43,6 +43,7 @@ class Recipe:
     compute: str = "float32"
     layout: Layout = field(default_factory=Layout)
     files: str = ""
+    taken_for: str = "auto"
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -68,10 +69,10 @@ class LoadedModel:
     ) -> None:
         self.recipe, self.device, self._heartbeat = recipe, device, heartbeat
         self.patches = patches
-        self.clips = ClipCache()
-        self._checkpoint, info = open_as(recipe.path, recipe.kind)
+        self._checkpoint, info = open_as(recipe.path, recipe.kind, recipe.taken_for)
         self._stored = recipe.stored_dtype or (recipe.compute_dtype if info.packed else None)
         self.network = build_network(info.config, dtype=self._stored or info.dtype)
+        self.clips = ClipCache(getattr(self.network, "kept_clips", 0))
         if hasattr(self.network, "compute_dtype"):
             self.network.compute_dtype = recipe.compute_dtype
         if mesh is not None and isinstance(self.network, WanModel):
@@ -94,8 +95,8 @@ class LoadedModel:
     ) -> Tensor:
         """One forward of a transformer for some rows of a batch.
 
-        given: "x", "timestep", "context", "image" and "rotary" as of `WanModel.forward`, and the fields of the model's
-        `Inputs`, tensors with one row per batch row."""
+        given: "x", "timestep", "context", "image" and "rotary" as of `WanModel.forward`, "unconditional" as of
+        `Conditions`, and the fields of the model's `Inputs`, tensors with one row per batch row."""
         network = self.network
         assert isinstance(network, WanModel)
         batch, _, *size = given["x"].shape
@@ -106,6 +107,8 @@ class LoadedModel:
             tuple(size),
             lambda: network.prepare(_inputs_of(network, mine), tuple(size)),
         )
+        if conditions is not None and "unconditional" in mine:
+            conditions = conditions.with_unconditional(mine["unconditional"])
         return network(
             mine["x"],
             mine["timestep"],

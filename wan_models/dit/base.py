@@ -5,8 +5,11 @@ attention to UMT5 text, feed-forward; all modulated by the timestep) -> patches 
 the official names. Source: wan/modules/model.py of the official code.
 """
 
+from collections.abc import Iterator
+from functools import partial
+from itertools import repeat
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from einops import rearrange
@@ -16,7 +19,7 @@ from .. import ops as default_ops
 from ..attention import Attention, get_attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
-from .layers import Block, Head, ImageEmbedding, pad_text, sinusoidal_embedding
+from .layers import Block, Head, ImageEmbedding, Through, pad_text, sinusoidal_embedding
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
 
 
@@ -51,6 +54,12 @@ class WanModel(nn.Module):
     compute_dtype: torch.dtype
     sequence_parallel: SequenceParallel | None = None
     """Slot for processes that share the tokens of each forward; None where one does all."""
+    is_sharded: bool = False
+    """Whether processes share the weights, and so all have to run the same layers."""
+    kept_clips: ClassVar[int] = 2
+    """Of how many clips what `prepare` makes is worth its memory: those with guidance and without."""
+    guided_apart: ClassVar[bool] = False
+    """Whether rows of the negative prompt are computed otherwise: see `Conditions.with_unconditional`."""
 
     def __init__(self, config: DiTConfig, ops: ModuleType = default_ops) -> None:
         super().__init__()
@@ -104,17 +113,20 @@ class WanModel(nn.Module):
 
         grid, length, frames = tokens.grid, tokens.hidden.shape[1], FrameSpan.of_video(tokens.grid)
         segments = e.shape[1] if tokens.lengths is None else 1
-        run = Run(tokens.hidden, modulation, tokens.rotary, tokens.lengths, frames, attention)
+        run = Run(tokens.hidden, modulation, tokens.rotary, tokens.lengths, frames)
+        kernels = self.kernels(grid, conditions, attention, run_block)
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)
         hidden, run_frames = run.hidden, run.frames
         inputs = {
-            "e": run.modulation, "context": text, "rotary": run.rotary, "attention": run.attention,
+            "e": run.modulation, "context": text, "rotary": run.rotary,
             "cross_attention": attention, "image": image, "lengths": run.lengths,
         }  # fmt: skip
         del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
         for index, block in enumerate(self.blocks):
-            hidden = run_block(index, block, hidden, **inputs)
+            kernel = self.over_all(next(kernels), length)
+            through = partial(run_block, index, block, attention=kernel, **inputs)
+            hidden = self.pass_block(index, hidden, through, conditions)
             hidden = self.after_block(index, hidden, run_frames, conditions, attention)
         if self.sequence_parallel is not None:
             hidden = self.sequence_parallel.gather(hidden, length)
@@ -142,6 +154,24 @@ class WanModel(nn.Module):
     ) -> Tensor:
         """What goes on to the next block, of what block `index` gave [B, L, C]: hook of families."""
         return hidden
+
+    def kernels(
+        self, grid: Grid, conditions: Conditions | None, attention: Attention, run_block: RunBlock
+    ) -> Iterator[Attention]:
+        """The kernel of each block's self-attention over all tokens, asked for just before the block runs: hook of
+        families whose tokens attend to others than each other. run_block: as of `forward`."""
+        return repeat(attention)
+
+    def pass_block(
+        self, index: int, hidden: Tensor, through: Through, conditions: Conditions | None
+    ) -> Tensor:
+        """What block `index` makes of tokens [B, L, C] that go `through` it: hook of families that leave some out."""
+        return through(hidden)
+
+    def over_all(self, attention: Attention, length: int) -> Attention:
+        """A kernel over all `length` tokens as one over those of this process."""
+        parallel = self.sequence_parallel
+        return attention if parallel is None else parallel.over_all(attention, length)
 
     def units(self) -> list[nn.Module]:
         """The parts that each run as a whole: their weights can be gathered just before where they are sharded."""

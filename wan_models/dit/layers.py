@@ -172,6 +172,10 @@ Layer = Callable[[Callable[[], Tensor]], Tensor]
 """A layer over tokens [B, L, C] that are made when it asks for them, so that nobody else holds their memory."""
 
 
+Through = Callable[[Tensor], Tensor]
+"""A whole block over tokens [B, L, C], whose memory it may change."""
+
+
 class Block(nn.Module):
     """One transformer block: self-attention, cross-attention to the text, feed-forward."""
 

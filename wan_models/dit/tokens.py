@@ -25,6 +25,10 @@ class Inputs:
 class Conditions:
     """What a family's `prepare` makes of its `Inputs`, once per clip."""
 
+    def with_unconditional(self, rows: Tensor) -> "Conditions":
+        """These for one call, in which the rows [B] of the batch that are true are of the negative prompt."""
+        return self
+
 
 @dataclass(frozen=True)
 class FrameSpan:
@@ -82,15 +86,13 @@ class Tokens:
 class Run:
     """The tokens that one process takes through the blocks, with all that blocks need to know of them.
 
-    modulation: [B, S, 6, C] of the segments in it. frames: of the video, that its tokens lie in. attention: over the
-    tokens of all processes."""
+    modulation: [B, S, 6, C] of the segments in it. frames: of the video, that its tokens lie in."""
 
     hidden: Tensor
     modulation: Tensor
     rotary: RotaryTable
     lengths: Lengths
     frames: FrameSpan
-    attention: Attention
 
 
 class SequenceParallel(Protocol):
@@ -98,6 +100,10 @@ class SequenceParallel(Protocol):
 
     def split(self, whole: Run) -> Run:
         """This process's part of a run of all tokens."""
+        ...
+
+    def over_all(self, attention: Attention, length: int) -> Attention:
+        """`attention` over all `length` tokens, for processes that hold parts of them."""
         ...
 
     def gather(self, hidden: Tensor, length: int) -> Tensor:

@@ -12,7 +12,6 @@ from ..images.conditioning import reference_mask_channels, replaced_frames
 from ..images.resize import letterbox, resize_area
 from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
 from ..sampling.denoise import OnProgress, denoise
-from ..vision.clip import preprocess
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 from .driving import DrivingVideos
 
@@ -97,11 +96,3 @@ class Animate(Pipeline):
             return denoise(self.experts, noise, positive, negative, settings, y=y, on_progress=progress)
 
         yield from animate_clips(make, self.decode, picture, per_clip, carried, count)
-
-    def encode_image(self, picture: Tensor) -> Tensor:
-        """A picture [1, H, W, 3] -> CLIP features [1, 257, C] in float32."""
-        tower = self.models.image_encoder
-        assert tower is not None
-        self.place(tower)
-        pictures = preprocess(picture.to(self.device), tower.config.image_size)
-        return tower(pictures.to(tower.cls_embedding.dtype))[0].float()

@@ -20,7 +20,7 @@ from ..images.pixels import rgb
 from ..models import load_audio_encoder, load_dit, load_image_encoder, load_text_encoder, load_vae
 from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity
 from ..vae.base import VideoVAE
-from ..vision.clip import VisionTransformer
+from ..vision.clip import VisionTransformer, preprocess
 
 Picture = Tensor | Image.Image
 """[H, W, 3] or [1, H, W, 3] in 0..1, or PIL's."""
@@ -78,7 +78,9 @@ class Models:
             load_text_encoder(release.find("t5")),
             None if high is None else load_dit(high, dtype=dtype),
             load_audio_encoder(release.find("wav2vec2")) if dit.config.family == "s2v" else None,
-            load_image_encoder(release.find("clip_vision")) if dit.config.family == "animate" else None,
+            load_image_encoder(release.find("clip_vision"))
+            if dit.config.family in ("animate", "animate2")
+            else None,
         )
 
 
@@ -127,6 +129,14 @@ class Pipeline:
         self.place(self.models.vae)
         video = rearrange(frames.to(self.device), "t h w c -> 1 c t h w") * 2 - 1
         return self.models.vae.statistics.normalize(self.models.vae.encode(video))
+
+    def encode_image(self, picture: Tensor) -> Tensor:
+        """A picture [1, H, W, 3] -> CLIP features [1, 257, C] in float32."""
+        tower = self.models.image_encoder
+        assert tower is not None
+        self.place(tower)
+        pictures = preprocess(picture.to(self.device), tower.config.image_size)
+        return tower(pictures.to(tower.cls_embedding.dtype))[0].float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> frames on the CPU."""

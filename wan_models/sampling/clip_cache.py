@@ -13,13 +13,12 @@ from torch import Tensor
 from ..content import Seen
 from ..dit.tokens import Conditions, Inputs
 
-_CLIPS = 2  # with guidance and without
-
 
 class ClipCache:
-    """The conditions of the last clips that a model was given."""
+    """The conditions of the last clips that a model was given, so many of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clips: int) -> None:
+        self._clips = clips
         self._entries: list[tuple[tuple, Conditions | None]] = []
 
     def conditions(
@@ -28,11 +27,13 @@ class ClipCache:
         """prepare(), or what that gave before for inputs and a size equal to these."""
         key = (size, *(getattr(inputs, field.name) for field in fields(inputs)))
         found = self._find(key)
+        if found is None:
+            del self._entries[self._clips - 1 :]  # what goes makes room first
         conditions = prepare() if found is None else found[1]
         others = [entry for entry in self._entries if entry is not found]
         # as they are now, in the place of how they were found
         seen = tuple(Seen.of(value) if isinstance(value, Tensor) else value for value in key)
-        self._entries = [(seen, conditions), *others][:_CLIPS]
+        self._entries = [(seen, conditions), *others][: self._clips]
         return conditions
 
     def _find(self, key: tuple) -> tuple[tuple, Conditions | None] | None:

@@ -13,7 +13,15 @@ from safetensors.torch import save_file
 
 from ..checkpoints.patches import Patch, Patches
 from ..checkpoints.release_folder import official_config
-from ..config import DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from ..config import (
+    DISTILLED_BIAS,
+    DiTConfig,
+    DrivenConfig,
+    FaceConfig,
+    SpeechConfig,
+    T5Config,
+    VAEConfig,
+)
 from ..models import Config, network_class
 from ..random_weights import random_state
 
@@ -34,6 +42,9 @@ CONFIGS = {
         num_layers=6,
         image_dim=32,
         face=FaceConfig(channels=(4, 4, 4), style_dim=12, motion_dim=4, hidden_dim=16),
+    ),
+    "animate2": replace(
+        _SMALL, family="animate2", in_dim=36, num_layers=10, image_dim=32, driven=DrivenConfig(DISTILLED_BIAS)
     ),
 }
 VAES = {
@@ -65,6 +76,12 @@ def inputs_of(config: DiTConfig, seed: int, batch: int = 2) -> dict[str, Any]:
         out["image"] = draw(batch, 257, config.image_dim)
         out["pose"] = draw(batch, config.out_dim, frames - 1, height, width)
         out["faces"] = draw(batch, 3, 4 * (frames - 2) + 1, config.face.size, config.face.size)
+    if config.driven:
+        out["image"] = draw(batch, 257, config.image_dim)
+        out["driving"] = draw(1, config.out_dim, frames - 1, height, width).expand(batch, -1, -1, -1, -1)
+        out["driving_text"] = draw(1, 5, config.text_dim).expand(batch, -1, -1)
+        out["driving_image"] = draw(1, 257, config.image_dim).expand(batch, -1, -1)
+        out["unconditional"] = torch.arange(batch) % 2 == 1
     return out
 
 
