@@ -1,6 +1,7 @@
 """The pack as the Comfy registry takes it: complete, small, and by the rules that `comfy node validate` and `comfy node
 pack` check (comfy-cli 1.23; it is not needed here)."""
 
+import ast
 import importlib.util
 import io
 import json
@@ -114,6 +115,19 @@ def test_what_is_shipped_is_small_and_whole(shipped):
 def test_what_users_do_not_need_is_not_shipped(shipped, left_out):
     assert not [name for name in shipped if name.startswith((*(f"{folder}/" for folder in BELOW), "."))]
     assert all(left_out.match_file(f"{folder}/anything.bin") for folder in BELOW)
+
+
+def test_what_is_shipped_needs_nothing_else(shipped):
+    """No module of a folder that stays behind is imported."""
+    found = []
+    for name in (name for name in shipped if name.endswith(".py")):
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            found += [(name, module) for module in modules if module.split(".")[0] in BELOW]
+    assert found == []
 
 
 def test_the_list_of_nodes_is_that_of_the_schemas():
