@@ -25,12 +25,13 @@ _WITH_END = 3
 @dataclass(frozen=True)
 class Batch:
     """Clips to learn from in one step: latents [B, C, F, h, w], what is true of each, conditioning channels
-    [B, C_y, F, h, w], and the inputs of families that have them."""
+    [B, C_y, F, h, w], the inputs of families that have them, and CLIP features [B, rows, C]."""
 
     latents: Tensor
     facts: Sequence[Facts]
     y: Tensor | None = None
     inputs: Inputs | None = None
+    image: Tensor | None = None
 
 
 @dataclass(frozen=True)

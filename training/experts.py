@@ -90,14 +90,21 @@ class TextRows:
         return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h l d -> b l (h d)")
 
     def velocity(
-        self, model: WanModel, x: Tensor, t: Tensor, captions: list[str], inputs: Inputs | None = None
+        self,
+        model: WanModel,
+        x: Tensor,
+        t: Tensor,
+        captions: list[str],
+        inputs: Inputs | None = None,
+        image: Tensor | None = None,
     ) -> Tensor:
-        """model(x, t, captions) with padding that is counted, not computed; inputs: those of its family."""
+        """model(x, t, captions) with padding that is counted, not computed; inputs: those of its family; image: CLIP
+        features."""
         context, config = self(captions), model.config
         model.config = replace(config, text_len=self.rows)
         try:
             conditions = None if inputs is None else model.prepare(inputs, grid_of(x))
-            return model(x, t, context, conditions=conditions, attention=self.attention)
+            return model(x, t, context, image=image, conditions=conditions, attention=self.attention)
         finally:
             model.config = config
 
@@ -145,7 +152,7 @@ def make_expert(
         t[is_begun, 0], noisy[is_begun, :, 0] = 0, latents[is_begun, :, 0]
         x = noisy if clip.y is None else torch.cat([noisy, clip.y], dim=1)
         captions = captions_for(clip.facts, rng)
-        velocity = text.velocity(model, x, t if begun else t[:, 0], captions, clip.inputs)
+        velocity = text.velocity(model, x, t if begun else t[:, 0], captions, clip.inputs, clip.image)
         error = (velocity - (drawn - latents)) ** 2
         return error[:, :, 1:].mean() if begun else error.mean()
 
@@ -168,7 +175,7 @@ def fresh(config: DiTConfig, seed: int) -> WanModel:
                 parameter.normal_(std=config.dim**-0.5, generator=generator)
             elif name.startswith(("time_embedding", "text_embedding")):
                 parameter.normal_(std=0.02 if "time" in name else config.text_dim**-0.5, generator=generator)
-            elif parameter.dim() > 1:
+            elif parameter.dim() > 1 and "motion_encoder" not in name:  # that one scales its weights itself
                 fan = parameter[0].numel() + parameter.shape[0]
                 parameter.uniform_(-math.sqrt(6 / fan), math.sqrt(6 / fan), generator=generator)
         nn.init.zeros_(model.head.head.weight)

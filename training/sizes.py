@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from wan_models import config
-from wan_models.config import DiTConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.config import CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
 
 WIDTH = HEIGHT = 96
 FRAMES = 17
@@ -25,6 +25,11 @@ T2V = DiTConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=3, text_dim=TEXT_D
 I2V = replace(T2V, family="i2v", in_dim=36)
 TI2V = replace(T2V, family="ti2v", in_dim=48, out_dim=48)
 S2V = replace(T2V, family="s2v", speech=SpeechConfig(audio_dim=64, audio_layers=3, inject_layers=(0, 2)))
+IMAGE_ENCODER = CLIPConfig(image_size=112, dim=80, mlp_dim=160, num_heads=1, num_layers=2, out_dim=16)
+ANIMATE = replace(
+    T2V, family="animate", in_dim=36, num_layers=5, image_dim=IMAGE_ENCODER.dim,
+    face=FaceConfig(channels=(16, 16, 32, 32, 64), style_dim=64, motion_dim=8, hidden_dim=64),
+)  # fmt: skip
 LISTENER: dict[str, Any] = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
     "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True,

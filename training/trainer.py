@@ -15,6 +15,7 @@ from wan_models.models import load_dit, load_text_encoder
 from wan_models.text.encoder import TextEncoder
 
 from . import sizes
+from .animation import Moves, make_image_encoder, make_moves
 from .autoencoder import make_autoencoder
 from .clips import Clips, image_clips, make_clips, text_clips
 from .distill import captions_of, journeys, make_lora, write_lora
@@ -27,6 +28,7 @@ from .talking import Talks, make_talks
 
 T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 VAE_FILE, VAE22_FILE = "Wan2.1_VAE.pth", "Wan2.2_VAE.pth"
+CLIP_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 LISTENER_FOLDER = "wav2vec2-large-xlsr-53-english"
 
 
@@ -94,6 +96,14 @@ class Trainer:
         talks = make_clips(make, range(40000, 40480), self.work / "talks.pt", Talks)
         self._single("S2V-14B", sizes.S2V, talks, Schedule(2000, 1e-3, 0.01, seed=4))
 
+    def animate(self) -> None:
+        """Animate-14B."""
+        tower = self.out / "Animate-14B" / CLIP_FILE
+        make_image_encoder(tower)
+        make = partial(make_moves, self.vae_file, tower)
+        moves = make_clips(make, range(50000, 51200), self.work / "moves.pt", Moves)
+        self._single("Animate-14B", sizes.ANIMATE, moves, Schedule(2400, 1e-3, 0.01, seed=5))
+
     @property
     def vae_file(self) -> Path:
         return self.out / SHARED / VAE_FILE
@@ -136,4 +146,4 @@ class Trainer:
         write_expert(self.out / release, model)
 
 
-MODELS = ("text", "vae", "t2v", "lora", "i2v", "vae22", "ti2v", "listener", "s2v")
+MODELS = ("text", "vae", "t2v", "lora", "i2v", "vae22", "ti2v", "listener", "s2v", "animate")
