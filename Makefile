@@ -1,4 +1,5 @@
-# make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there)
+# make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there; PROMPT="...")
+# make train  the miniatures that the demo uses, trained from nothing (hours; goes on where it was stopped)
 # make test   all tests, in several processes
 # make test-fast   those that need no server, browser or group of processes: for the loop of work
 # make lint   style, types and spelling, of the page's scripts too
@@ -17,7 +18,7 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 
 PAGE := tools/page
 
-.PHONY: setup demo test test-fast lint lint-page fuzz bench accounting
+.PHONY: setup demo train test test-fast lint lint-page fuzz bench accounting
 
 setup: $(STAMP)
 
@@ -36,7 +37,10 @@ $(STAMP): pyproject.toml requirements.txt constraints.txt devhost/setup_host.py
 	touch $(STAMP)
 
 demo: setup
-	@$(RUN) -m demo.run $(if $(COMFYUI),--comfyui "$(COMFYUI)")
+	@$(RUN) -m demo.run $(if $(COMFYUI),--comfyui "$(COMFYUI)") $(if $(TASK),--task "$(TASK)") $(if $(PROMPT),--prompt "$$PROMPT")
+
+train: setup
+	$(RUN) -m training $(MODELS)
 
 # servers and workers start often: their modules are compiled once, also where the environment has it otherwise
 test test-fast: export PYTHONDONTWRITEBYTECODE =

@@ -1,11 +1,9 @@
-"""From nothing to a video file: a tiny release, a real ComfyUI, the example workflow posted to it.
+"""From nothing to a video file: a trained miniature, a real ComfyUI, the example workflow posted to it.
 
-Run by `make demo`. What it proves is the way from a workflow to an mp4; the weights are random and small, so the
-picture is coloured noise.
+Run by `make demo`. The miniatures (folder `miniature`) know a small world only: see `training.world.words`.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -15,39 +13,55 @@ import time
 from pathlib import Path
 
 import av
+from PIL import Image
 
-from demo.tiny_release import write_release
+from demo.miniature import TASKS, Task, place_miniature, prompt_of
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
 from devhost.progress import Progress
 from devhost.setup_host import install_host
 
-WORKFLOW = ROOT / "example_workflows" / "api" / "t2v_a14b.json"
-SIZE = {"width": 256, "height": 160, "frames": 33}
 OUTPUT = ROOT / "demo_output"
+_SHEET = 6
+"""Frames of a contact sheet."""
+
+
+def read_frames(video: Path) -> list[Image.Image]:
+    """All frames of a video file."""
+    with av.open(str(video)) as container:
+        return [frame.to_image() for frame in container.decode(video=0)]
 
 
 def describe(video: Path) -> str:
     """Size, frame count and rate of a video file, read back from it."""
     with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        frames = sum(1 for _ in container.decode(stream))
-        return f"{stream.width}x{stream.height}, {frames} frames, {float(stream.average_rate or 0):g} fps"
+        rate = float(container.streams.video[0].average_rate or 0)
+    frames = read_frames(video)
+    return f"{frames[0].width}x{frames[0].height}, {len(frames)} frames, {rate:g} fps"
 
 
-def make_video(comfyui: Path, output: Path = OUTPUT) -> Path:
-    """Runs the demo on the ComfyUI in that folder; returns the video, copied to `output`."""
-    prompt = json.loads(WORKFLOW.read_text())
-    for node in prompt.values():
-        if node["class_type"] == "WanEmptyLatent":
-            node["inputs"] |= SIZE
+def contact_sheet(video: Path) -> Path:
+    """Frames from the first to the last of a video side by side, as a PNG beside it."""
+    frames = read_frames(video)
+    chosen = [frames[round(i * (len(frames) - 1) / (_SHEET - 1))] for i in range(_SHEET)]
+    width, height = (2 * n for n in chosen[0].size)
+    sheet = Image.new("RGB", (width * _SHEET, height))
+    for i, frame in enumerate(chosen):
+        sheet.paste(frame.resize((width, height), Image.Resampling.BICUBIC), (i * width, 0))
+    sheet.save(file := video.with_suffix(".png"))
+    return file
+
+
+def make_video(comfyui: Path, task: Task, prompt: str, output: Path = OUTPUT) -> Path:
+    """Runs a task on the ComfyUI in that folder; returns the video, copied to `output`."""
+    graph = prompt_of(task, prompt)
     base = Path(tempfile.mkdtemp(prefix="wan22-demo-"))
     try:
-        write_release(base / "models" / "wan" / "T2V-A14B")
+        place_miniature(task.release, base / "models" / "wan" / task.release)
         with Host(comfyui, base=base) as host:
-            progress = Progress(prompt, sys.stdout, with_steps=True)
+            progress = Progress(graph, sys.stdout, with_steps=True)
             try:
-                entry = host.run(prompt, progress)
+                entry = host.run(graph, progress)
                 progress.finish()
             finally:
                 progress.close()
@@ -63,19 +77,27 @@ def main() -> int:
     parser.add_argument(
         "--comfyui", type=Path, help="a ComfyUI folder that is already there; nothing is written into it"
     )
-    chosen = parser.parse_args().comfyui
+    parser.add_argument("--task", choices=TASKS, default="t2v")
+    parser.add_argument(
+        "--prompt", default="", help="what is to be seen; the task's own example where not given"
+    )
+    chosen = parser.parse_args()
+    task = TASKS[chosen.task]
     # an ended demo must end its server too: make the polite signal an exception, so that everything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit it ignored
     started = time.monotonic()
     try:
-        video = make_video((chosen or install_host()).expanduser().resolve())
+        comfyui = (chosen.comfyui or install_host()).expanduser().resolve()
+        video = make_video(comfyui, task, chosen.prompt or task.prompt)
+        sheet = contact_sheet(video)
     except HostError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    sys.stdout.write(f"{os.path.relpath(sheet)}: frames of it side by side\n")
     sys.stdout.write(f"{os.path.relpath(video)}: {describe(video)} ({time.monotonic() - started:.0f} s)\n")
     return 0
 

@@ -4,14 +4,15 @@
     python -m tests.thumbnails --graph <name>          docs/graph.jpg, larger
 
 Needs chromium and playwright. Opens each drawing in the real page of a real host, sets a small size, queues it as a
-user does and waits for the end. The models are tiny and random, so the videos are coloured noise; picture, voice and
-driving video are drawn here.
+user does and waits for the end. Where there is a trained miniature it makes the video; the other models are tiny and
+random, so theirs is coloured noise. Picture, voice and driving video are drawn here.
 """
 
 import argparse
 import io
 import json
 import math
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from demo.drawings import FOLDER
+from demo.miniature import TASKS, place_miniature
 from devhost.cpu_torch import repair_torchvision
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
@@ -112,15 +114,28 @@ def prepare(base: Path) -> None:
 
     write_inputs(base / "input")
     write_example_files(base)
+    for task in TASKS.values():
+        release = base / "models" / "wan" / task.release
+        shutil.rmtree(release)
+        place_miniature(task.release, release)
     user = base / "user" / "default"
     user.mkdir(parents=True)
     (user / "comfy.settings.json").write_text(json.dumps(SETTINGS))
 
 
+def values_for(name: str) -> dict[str, Any]:
+    """Values of widgets with which a workflow is run here."""
+    for task in TASKS.values():
+        if name.removesuffix("_multi_gpu") == task.workflow:
+            given = {key: value for values in task.inputs.values() for key, value in values.items()}
+            return given | {"positive": task.prompt}
+    return SMALL | (DRIVEN if name.startswith("animate") else SPOKEN)
+
+
 def run_in_page(page: Any, host: Host, name: str) -> None:
     """Opens a drawing and runs it to its end. HostError where nodes are missing or the run fails."""
     drawing = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    missing = page.evaluate(LOAD, [drawing, SMALL | (DRIVEN if name.startswith("animate") else SPOKEN)])
+    missing = page.evaluate(LOAD, [drawing, values_for(name)])
     if missing:
         raise HostError(f"{name}: the page does not know {', '.join(missing)}")
     before = set(host.get("/history"))

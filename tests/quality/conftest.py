@@ -1,0 +1,30 @@
+"""A real ComfyUI server with the trained miniatures in it, and videos of it as tensors."""
+
+import pytest
+
+from demo.miniature import TASKS, frames_of, place_miniature, prompt_of
+from devhost.host import Host
+
+
+@pytest.fixture(scope="session")
+def host(comfyui, tmp_path_factory):
+    base = tmp_path_factory.mktemp("quality")
+    for task in TASKS.values():
+        place_miniature(task.release, base / "models" / "wan" / task.release)
+    with Host(comfyui, base=base) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def make(host):
+    """make(task, caption, negative, WanMoESampler={...}) -> video [T, H, W, 3] in 0..1; inputs of nodes by class."""
+
+    def run(task, caption, negative=None, **changes):
+        graph = prompt_of(TASKS[task], caption)
+        for node in graph.values():
+            node["inputs"] |= changes.get(node["class_type"], {})
+            if node["class_type"] == "WanT5Encode" and negative is not None:
+                node["inputs"]["negative"] = negative
+        return frames_of(host, graph)
+
+    return run
