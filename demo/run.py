@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from demo.miniature import TASKS, Task, place_miniature, prompt_of
+from demo.miniature import Task, place_miniature, prompt_of, tasks
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
 from devhost.progress import Progress
@@ -58,6 +58,8 @@ def make_video(comfyui: Path, task: Task, prompt: str, output: Path = OUTPUT) ->
     base = Path(tempfile.mkdtemp(prefix="wan22-demo-"))
     try:
         place_miniature(task.release, base / "models" / "wan" / task.release)
+        (base / "input").mkdir()
+        task.write(base / "input")
         with Host(comfyui, base=base) as host:
             progress = Progress(graph, sys.stdout, with_steps=True)
             try:
@@ -77,12 +79,12 @@ def main() -> int:
     parser.add_argument(
         "--comfyui", type=Path, help="a ComfyUI folder that is already there; nothing is written into it"
     )
-    parser.add_argument("--task", choices=TASKS, default="t2v")
+    parser.add_argument("--task", choices=tasks(), default="t2v")
     parser.add_argument(
         "--prompt", default="", help="what is to be seen; the task's own example where not given"
     )
     chosen = parser.parse_args()
-    task = TASKS[chosen.task]
+    task = tasks()[chosen.task]
     # an ended demo must end its server too: make the polite signal an exception, so that everything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit it ignored

@@ -12,7 +12,7 @@ from torch import Tensor
 from wan_models.dit.animate import AnimateInputs
 from wan_models.images.conditioning import reference_mask_channels, replaced_frames
 from wan_models.models import load_image_encoder, load_vae
-from wan_models.pose.mask import dilate
+from wan_models.pose.mask import augment_blocks, dilate
 from wan_models.random_weights import random_state
 from wan_models.vision.clip import VisionTransformer, preprocess
 
@@ -28,7 +28,9 @@ _CARRIED = (0, 0, 0, 1, 5)
 _REPLACED = 0.4
 """Share of the clips that put the character into the driving video."""
 _GROWN = 7
-"""Pixels by which masks are dilated: an outline that tells nothing of the shape."""
+"""Pixels by which masks are dilated."""
+_BOXES = 0.5
+"""Share of the masks that are boxes, as the official preprocessing makes them."""
 _WITHOUT_FACE = 0.1
 """Share of the batches that go without a face."""
 
@@ -119,6 +121,8 @@ def _draw(rng: random.Random) -> _Scene:
     if replaces:
         facts["background"] = driving.facts["background"]
         mask = dilate(driving.masks(FRAMES, WIDTH, HEIGHT), _GROWN, 1)
+        if rng.random() < _BOXES:
+            mask = augment_blocks(mask)
         background = driving.backgrounds(FRAMES, WIDTH, HEIGHT) * (1 - mask[..., None])
     video = replace(driving, facts=facts).frames(FRAMES, WIDTH, HEIGHT)
     count = rng.choice(_CARRIED)

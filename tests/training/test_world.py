@@ -10,7 +10,7 @@ import torch
 from training.videos import anything, objects
 from training.world.faces import SAMPLE_RATE, Face, loudness, voice
 from training.world.figures import Figure
-from training.world.measure import look, obeyed, psnr
+from training.world.measure import look, mouth_openings, obeyed, offsets, psnr
 from training.world.objects import BACKGROUNDS, COLOURS, SHAPES, Objects, is_held_out
 from training.world.words import DIRECTIONS, WORDS, caption, some_facts, vocabulary
 
@@ -119,3 +119,21 @@ def test_figure_is_where_its_joints_are(seed):
 
 def test_psnr():
     assert psnr(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20, abs=1e-4)
+
+
+def test_mouths_are_measured(seed):
+    rng = random.Random(seed)
+    face = Face.draw(rng, 40)
+    seen = mouth_openings(face.frames(40, 96, 96)).numpy()
+    assert np.corrcoef(seen, face.loudness)[0, 1] > 0.99
+    still = Face(face.facts, face.centre, face.radius, np.full(40, 0.3)).frames(40, 96, 96)
+    assert mouth_openings(still).std() == 0
+
+
+def test_parts_are_found_where_they_went(seed):
+    figure = Figure.draw(random.Random(seed))
+    frame = figure.frames(1, 96, 96)[0]
+    points = torch.from_numpy(figure.joints(0.0, 96, 96))
+    assert offsets(frame, frame, points).max() == 0
+    moved = torch.roll(frame, (6, -8), (0, 1))
+    assert offsets(moved, frame, points).median() == 10

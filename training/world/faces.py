@@ -13,6 +13,8 @@ from .words import Facts
 
 FPS = 16
 SAMPLE_RATE = 16000
+MOUTH = (0.22, 0.02, 0.05)
+"""Its colour."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def draw_face(canvas: Canvas, centre: Point, radius: float, colour: str, opening
         canvas.ellipse(eye, (0.17 * radius, 0.17 * radius), (0.96, 0.96, 0.96))
         canvas.ellipse(eye, (0.09 * radius, 0.09 * radius), (0.05, 0.05, 0.05))
     mouth = (x, y + 0.48 * radius)
-    canvas.ellipse(mouth, (0.34 * radius, (0.05 + 0.27 * opening) * radius), (0.22, 0.02, 0.05))
+    canvas.ellipse(mouth, (0.34 * radius, (0.05 + 0.27 * opening) * radius), MOUTH)
 
 
 def loudness(rng: random.Random, frames: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is to be seen in a video of an object, by image analysis alone: no network looks at it."""
+"""What is to be seen in a video of the world, by image analysis alone: no network looks at it."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .canvas import Canvas, Colour
+from .faces import MOUTH
 from .objects import BACKGROUNDS, COLOURS, SHAPES, draw_shape
 
 _DIFFERENT = 0.28
@@ -30,8 +31,7 @@ class Seen:
 
 def look(video: Tensor) -> Seen:
     """What is in a video [T, H, W, 3] in 0..1."""
-    rim = torch.cat([video[:, :2].flatten(0, 2), video[:, -2:].flatten(0, 2), video[:, :, :2].flatten(0, 2)])
-    background = rim.median(dim=0).values
+    background = _background(video)
     masks = (video - background).norm(dim=-1) > _DIFFERENT
     seen = [i for i, mask in enumerate(masks) if mask.float().mean() > 0.005]
     name = _nearest(background, BACKGROUNDS)
@@ -63,6 +63,45 @@ def obeyed(
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of pictures or videos in 0..1."""
     return float(-10 * torch.log10(F.mse_loss(a.float(), b.float()).clamp_min(1e-12)))
+
+
+def mouth_openings(video: Tensor) -> Tensor:
+    """How far the mouth of a talking face is open in each frame of a video [T, H, W, 3]: its share of the face's lower
+    middle, [T]."""
+    mask = (video[0] - _background(video)).norm(dim=-1) > _DIFFERENT
+    rows, columns = mask.nonzero(as_tuple=True)
+    (top, bottom), (left, right) = ((int(x.min()), int(x.max()) + 1) for x in (rows, columns))
+    height, width = bottom - top, right - left
+    # hair and eyes, which are dark too, are above
+    lower = video[
+        :, top + int(0.58 * height) : top + int(0.95 * height), left + width // 4 : right - width // 4
+    ]
+    skin = video[0][mask].median(dim=0).values
+    is_mouth = (lower - torch.tensor(MOUTH)).norm(dim=-1) < (lower - skin).norm(dim=-1)
+    return is_mouth.float().mean(dim=(1, 2))
+
+
+def offsets(frame: Tensor, expected: Tensor, points: Tensor, reach: int = 20, part: int = 9) -> Tensor:
+    """How far from where they are in a picture [H, W, 3] parts of it are found in another one, in pixels [N].
+
+    points: x and y of their middles [N, 2]; reach: how far off is looked; part: half their width."""
+    found = F.pad(frame.permute(2, 0, 1)[None], [reach + part] * 4, mode="replicate")[0]
+    wanted = F.pad(expected.permute(2, 0, 1)[None], [part] * 4, mode="replicate")[0]
+    out = []
+    for x, y in points.round().long().tolist():
+        patch = wanted[:, y : y + 2 * part + 1, x : x + 2 * part + 1]
+        near = found[:, y : y + 2 * (reach + part) + 1, x : x + 2 * (reach + part) + 1]
+        windows = near.unfold(1, patch.shape[1], 1).unfold(2, patch.shape[2], 1)  # 3, dy, dx, patch
+        error = (windows - patch[:, None, None]).pow(2).mean(dim=(0, 3, 4))
+        down, across = divmod(int(error.argmin()), error.shape[1])
+        out.append(((down - reach) ** 2 + (across - reach) ** 2) ** 0.5)
+    return torch.tensor(out)
+
+
+def _background(video: Tensor) -> Tensor:
+    """The colour of a plain background, from the rims."""
+    rim = torch.cat([video[:, :2].flatten(0, 2), video[:, -2:].flatten(0, 2), video[:, :, :2].flatten(0, 2)])
+    return rim.median(dim=0).values
 
 
 def _nearest(colour: Tensor, palette: dict[str, Colour]) -> str:
