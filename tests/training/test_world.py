@@ -31,7 +31,7 @@ def test_what_is_drawn_is_seen(kind, motion, seed):
     seen = look(video)
     assert obeyed(seen, facts, ("kind", "colour", "background", "motion")), (seen, facts)
     assert abs(max(seen.travel, key=abs)) == pytest.approx(
-        {"slow": 0.24, "fast": 0.48}[facts["speed"]], abs=0.06
+        {"slow": 0.14, "fast": 0.28}[facts["speed"]], abs=0.05
     )
 
 

@@ -20,9 +20,13 @@ BACKGROUNDS: dict[str, Colour] = {
     "blue": (0.50, 0.68, 0.93),
 }  # fmt: skip
 SHAPES = ("ball", "square", "triangle", "star")
-_TRAVEL = {"slow": 0.28, "fast": 0.56}
+_GRID = 12
+"""Middles of ways lie on a grid of so many cells in each direction: those of the latents of a picture of 96 pixels. In a
+video of 17 frames an object then goes half a cell or a whole one in a latent frame, and is the same pattern of latents
+wherever it is; between cells it would be another one everywhere, which is too much for small models to learn."""
+_TRAVEL = {"slow": 2 / _GRID, "fast": 4 / _GRID}
 """Way of an object in a video, as a share of the picture."""
-_RADIUS = {"small": 0.15, "large": 0.22}
+_RADIUS = {"small": 0.17, "large": 0.26}
 _STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
@@ -72,7 +76,7 @@ class Objects:
         """A video that all these facts are true of; where the object is, is left to chance."""
         radius, travel = _RADIUS[facts["size"]], _TRAVEL[facts["speed"]]
         along, across = max(0.02, 0.48 - radius - travel / 2), max(0.02, 0.46 - radius)
-        shift = {True: rng.uniform(-along, along), False: rng.uniform(-across, across)}
+        shift = {True: _on_grid(along, rng), False: _on_grid(across, rng)}
         is_across = facts["motion"] in ("left", "right")
         return cls(facts, (0.5 + shift[is_across], 0.5 + shift[not is_across]))
 
@@ -95,6 +99,12 @@ class Objects:
                 COLOURS[facts["colour"]],
             )
             yield canvas.pixels()
+
+
+def _on_grid(reach: float, rng: random.Random) -> float:
+    """A shift by whole cells, at most by `reach` to either side."""
+    cells = int(reach * _GRID)
+    return rng.randint(-cells, cells) / _GRID
 
 
 def draw_shape(canvas: Canvas, kind: str, centre: Point, radius: float, colour: Colour) -> None:
