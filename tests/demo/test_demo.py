@@ -26,7 +26,7 @@ def test_demo_makes_a_video(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.strip().splitlines()[-1]
-    match = re.match(r"(demo_output/.*\.mp4): 256x160, 33 frames, 16 fps", last)
+    match = re.match(r"(demo_output/.*\.mp4): 96x96, 17 frames, 16 fps", last)
     assert match and (ROOT / match[1]).stat().st_size > 1000
     assert "WanMoESampler" in done.stdout and "40/40" in done.stdout
     assert not servers(tmp_path)
