@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from demo.tiny_tokenizer import write_tokenizer
+from training.tiny_tokenizer import write_tokenizer
 from wan_models.checkpoints.release_folder import official_config
 from wan_models.config import (
     VAE_2_2,

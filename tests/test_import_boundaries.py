@@ -1,5 +1,5 @@
 """Imports go one way: nodes -> comfy_bridge -> wan_models; only the bridge knows the host's insides. The rooms beside
-the pack (client, demo, bench) stand on devhost, which knows none of them; tests may import everything."""
+the pack (client, training, demo, bench) stand on devhost, which knows none of them; tests may import everything."""
 
 import ast
 import re
@@ -29,8 +29,8 @@ PACK = {
 BESIDE = {
     "devhost": (set(), set()),
     "client": (set(), {"devhost", "wan_models"}),
-    "demo": (set(), {"devhost", "wan_models"}),
-    "training": (set(), {"demo", "devhost", "wan_models"}),
+    "demo": (set(), {"devhost", "training", "wan_models"}),
+    "training": (set(), {"devhost", "wan_models"}),
     "bench": (HOST, {"demo", "devhost", "training", "wan_models"}),
     "generate.py": (set(), {"client"}),
 }

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from demo.tiny_tokenizer import write_tokenizer
 from wan_models.config import NEGATIVE_PROMPT
 from wan_models.models import build_network
 from wan_models.random_weights import random_state
@@ -17,6 +16,7 @@ from wan_models.text.umt5 import UMT5Encoder
 
 from .loop import Schedule, train
 from .sizes import TEXT_DIM, text_encoder
+from .tiny_tokenizer import write_tokenizer
 from .world.faces import Face
 from .world.figures import Figure
 from .world.objects import Objects

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from demo.tiny_release import write_image_tower, write_listener
-from demo.tiny_tokenizer import write_tokenizer
 from tests.support.formats import vocabulary, write_gguf, write_scaled_fp8
+from training.tiny_tokenizer import write_tokenizer
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.config import CLIPConfig, DiTConfig, T5Config, VAEConfig
 from wan_models.dit.base import WanModel

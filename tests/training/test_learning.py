@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from demo.tiny_tokenizer import write_tokenizer
 from training.autoencoder import PREVIEW, encode, reconstruct, standardize
 from training.distill import LowRank, _levels, _substeps, add_low_rank, journeys, write_lora
 from training.experts import NoiseRange, TextRows, begun_as, fresh
 from training.loop import Schedule, train
 from training.muon import Muon, orthogonalized
+from training.tiny_tokenizer import write_tokenizer
 from wan_models.checkpoints.lora import match
 from wan_models.checkpoints.patches import Patch, patched
 from wan_models.checkpoints.reader import open_checkpoint

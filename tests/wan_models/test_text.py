@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_support import randomize_, rel_l2
 
-from demo.tiny_tokenizer import write_tokenizer
+from training.tiny_tokenizer import write_tokenizer
 from wan_models.config import T5Config
 from wan_models.text.tokenizer import WanTokenizer, clean
 from wan_models.text.umt5 import UMT5Encoder

@@ -21,8 +21,8 @@ BACKGROUNDS: dict[str, Colour] = {
 }  # fmt: skip
 SHAPES = ("ball", "square", "triangle", "star")
 _GRID = 12
-"""Middles of ways lie on a grid of so many cells in each direction: those of the latents of a picture of 96 pixels. In a
-video of 17 frames an object then goes half a cell or a whole one in a latent frame, and is the same pattern of latents
+"""Middles of ways lie on a grid of so many cells in each direction: those of the latents of a picture of 96 pixels. In
+17 frames an object then goes half a cell or a whole one in each latent frame, and is the same pattern of latents
 wherever it is; between cells it would be another one everywhere, which is too much for small models to learn."""
 _TRAVEL = {"slow": 2 / _GRID, "fast": 4 / _GRID}
 """Way of an object in a video, as a share of the picture."""
