@@ -10,8 +10,9 @@ export function addSettings(node) {
   const preset = widgetOf(node, "preset");
   const folded = node.widgets?.filter(({ advanced, options }) => advanced || options?.advanced) ?? [];
   if (!preset || !folded.length) return;
+  const counts = () => preset.value === "custom" || [preset, ...folded].some(({ name }) => isLinked(node, name));
   const unfold = () => {
-    if (preset.value !== "custom" && !folded.some(({ name }) => isLinked(node, name))) return false;
+    if (!counts()) return false;
     node.showAdvanced = true;
     grow(node);
     return true;
