@@ -1,5 +1,6 @@
 """A Wan video autoencoder as the host's VAE, with everything the host's VAE nodes expect of one."""
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,12 @@ class Hosted(VideoVAE):
 
     remote: Callable[[Tensor], Tensor] | None = None
     """Slot for what decodes elsewhere: raw latents to the video, as `decode`."""
+    compute: torch.dtype | None = None
+    """What is computed in, where that is another precision than that of the weights."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.compute or super().dtype
 
     def encode(self, video: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         # the host's own Wan VAE leaves out the frames past 4n+1, and its nodes count on that
@@ -91,6 +98,29 @@ class WanVAE(comfy.sd.VAE):
         offload_device = comfy.model_management.vae_offload_device()
         self.patcher = compat.make_patcher(network, self.device, offload_device)
         self.stamps: tuple[Stamp, ...] = ()
+
+    def decode(self, samples_in: Tensor, *args: Any, **options: Any) -> Tensor:
+        """As the host's, in bfloat16 where float32 does not fit and that does: the host would decode in tiles."""
+        network, own = self.first_stage_model, self.vae_dtype
+        if (
+            own == torch.float32
+            and not self._fits(samples_in, own)
+            and self._fits(samples_in, torch.bfloat16)
+        ):
+            logging.info(
+                "[Wan2.2] this video is decoded in bf16: fp32 takes %.1f GB at once, more than the device has",
+                self.memory_used_decode(samples_in.shape, own) / 1e9,
+            )
+            self.vae_dtype = network.compute = torch.bfloat16
+        try:
+            return super().decode(samples_in, *args, **options)
+        finally:
+            self.vae_dtype, network.compute = own, None
+
+    def _fits(self, latent: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the device can decode a latent in a precision, with all of its memory."""
+        room = comfy.model_management.get_total_memory(self.device) - self.patcher.model_size()
+        return self.memory_used_decode(latent.shape, dtype) <= room
 
     def throw_exception_if_invalid(self) -> None:
         """Called by the host before it loads the weights for an encode or decode."""

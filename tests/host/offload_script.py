@@ -9,6 +9,7 @@ of CLIP image features.
 import gc
 import importlib
 import json
+import logging
 import runpy
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,7 @@ def main() -> dict:
         }
 
     results["packed"] = packed_with_lora(conditions)
+    results["decoding"] = decoding(vae)
     results["clip"] = clip_image(positive, negative, vae)
     results["speech"] = speech(positive, negative, vae)
     results["workers"] = workers(clip, vae, conditions)
@@ -161,6 +163,38 @@ def packed_with_lora(conditions: tuple) -> dict:
         "reloaded": difference(sample(one), full),
         "plain": difference(sample(model), full),
     }
+
+
+def decoding(vae: object) -> dict:
+    """A decode in float32 on devices of several sizes: the difference to one of any size, and what was said."""
+    logging.getLogger().setLevel(logging.INFO)
+    z = torch.randn(1, 16, 3, 12, 16, generator=torch.Generator().manual_seed(3))
+    need = {dtype: vae.memory_used_decode(z.shape, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    weights, real = vae.patcher.model_size(), management.get_total_memory
+    expected = vae.decode(z)
+    rooms = {
+        "float32": need[torch.float32],
+        "bfloat16": need[torch.bfloat16],
+        "neither": need[torch.bfloat16] - 1,
+    }
+    out = {}
+    for name, room in rooms.items():
+        said = []
+        handler = logging.Handler()
+        handler.emit = lambda record, said=said: said.append(record.getMessage())
+        logging.getLogger().addHandler(handler)
+        management.get_total_memory = lambda *args, room=room, **options: room + weights
+        try:
+            found = vae.decode(z)
+        finally:
+            management.get_total_memory = real
+            logging.getLogger().removeHandler(handler)
+        out[name] = {
+            "difference": difference(found, expected),
+            "said": [line for line in said if "decoded in bf16" in line],
+            "afterwards": difference(vae.decode(z), expected),
+        }
+    return out
 
 
 def clip_image(positive: object, negative: object, vae: object) -> dict:

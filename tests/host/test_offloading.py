@@ -97,3 +97,15 @@ def test_block_patches_see_both_sides_of_a_block(results):
     patch = results["patch"]
     assert patch["difference"] < 1e-6
     assert patch["calls"] >= 2 and patch["change"] > 1e-3
+
+
+def test_decoding_takes_half_precision_where_the_other_does_not_fit(results):
+    found = results["decoding"]
+    assert all(room["afterwards"] == 0 for room in found.values())
+    assert found["float32"]["difference"] == found["neither"]["difference"] == 0
+    assert 1e-4 < found["bfloat16"]["difference"] < 0.05
+    assert {name: len(room["said"]) for name, room in found.items()} == {
+        "float32": 0,
+        "bfloat16": 1,
+        "neither": 0,
+    }
