@@ -13,9 +13,11 @@ from torch import Tensor
 from ...wan_models import families
 from ...wan_models.checkpoints.detect import ModelInfo
 from ...wan_models.checkpoints.loading import load_into, to_stored
+from ...wan_models.checkpoints.reader import Checkpoint
 from ...wan_models.config import DiTConfig
 from ...wan_models.models import build_network, open_as
 from .. import compat
+from . import quantized
 from .families import FAMILIES
 from .foreign_patches import warn_of_unused
 from .hints import loader_hints
@@ -66,14 +68,27 @@ def _stored_dtype(info: ModelInfo) -> torch.dtype:
     )
 
 
-def build(path: Path, config: DiTConfig, stored: torch.dtype, kind: type | None = None) -> Any:
-    """A patcher (a `kind` of it) around a model whose network has no weights yet."""
+def build(
+    path: Path,
+    config: DiTConfig,
+    stored: torch.dtype,
+    kind: type | None = None,
+    packed: Checkpoint | None = None,
+) -> Any:
+    """A patcher (a `kind` of it) around a model whose network has no weights yet.
+
+    packed: the checkpoint where its weights are to stay as they are stored in it."""
     family = FAMILIES[config.family]
     load_device = comfy.model_management.get_torch_device()
     model_config = _model_config(config, stored, load_device)
+    compute = model_config.manual_cast_dtype or stored
+    if packed is None:
+        of_host = quantized.products(stored, compute, load_device)
+    elif (of_host := quantized.layers(packed, compute, load_device)) is None:
+        kind = PackedPatcher  # the patcher of dynamic VRAM does not know of layers that unpack themselves
     # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
-    network = build_network(config, ops, stored, family.network)
-    network.compute_dtype = model_config.manual_cast_dtype or stored
+    network = build_network(config, of_host or ops, stored, family.network)
+    network.compute_dtype = compute
     set_unpacked_dtype(network, stored)
     model = family.model(model_config, network, path, **family.options)
     patcher = compat.make_patcher(model, load_device, comfy.model_management.unet_offload_device(), kind)
@@ -95,9 +110,8 @@ def load_diffusion_model(
     stored = DTYPES[dtype] or _stored_dtype(info)
     keep_packed = bool(info.packed) and dtype == "default"
     as_in_file = keep_packed or (dtype == "default" and stored == info.dtype)
-    # packed layers unpack themselves, which the patcher of dynamic VRAM does not know of
-    other = PackedPatcher if keep_packed else comfy.model_patcher.ModelPatcher if disable_dynamic else None
-    patcher = build(Path(path), info.config, stored, other)
+    other = comfy.model_patcher.ModelPatcher if disable_dynamic else None
+    patcher = build(Path(path), info.config, stored, other, checkpoint if keep_packed else None)
     model = patcher.model
     model.taken_for = kind
     network = model.diffusion_model

@@ -1,4 +1,5 @@
-"""Layers and a patcher for weights that stay packed (GGUF, scaled fp8): unpacked for each use, one at a time.
+"""Layers and a patcher for weights that stay packed (GGUF, and quantised ones that the host has no layers for, see
+`quantized`): unpacked for each use, one at a time.
 
 A LoRA is never merged into a packed weight, which would round it once more. It is added to the unpacked one at
 each use, so its strength may change without loading anything again. Only the layer holds the packed weight; state
@@ -83,8 +84,8 @@ class ops(comfy.ops.manual_cast):
             dtype = out_dtype or torch.float32
             if changes := self.changes():  # these are of the whole weight
                 return F.embedding(input, self.unpacked(*changes).plain(dtype, input.device))
-            rows = self.weight[input.flatten().to(self.weight.device)]
-            rows = self.packing.unpack(rows, dtype)
+            which = input.flatten().to(self.weight.device)
+            rows = self.packing.unpack(self.weight[which], dtype, which)
             return rows.to(input.device).view(*input.shape, -1)
 
 

@@ -17,6 +17,7 @@ from ...wan_models.models import build_network, open_text_encoder
 from ...wan_models.text.tokenizer import WanTokenizer, clean
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
+from . import quantized
 from .hints import loader_hints
 from .packed import has_packed, ops, packed_patcher, set_unpacked_dtype
 
@@ -102,14 +103,19 @@ def _check_cancelled(_done: int, _total: int) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def build(path: str | Path, dtype: str, device: str = "default") -> tuple[comfy.sd.CLIP, Checkpoint]:
-    """A CLIP as of `load_text_encoder` whose network has no weights yet, and the checkpoint that they are in."""
+def build(
+    path: str | Path, dtype: str, device: str = "default", keep_packed: bool = False
+) -> tuple[comfy.sd.CLIP, Checkpoint]:
+    """A CLIP as of `load_text_encoder` whose network has no weights yet, and the checkpoint that they are in.
+
+    keep_packed: for layers that hold packed weights as they are stored."""
     with loader_hints():
         checkpoint, info, tokenizer = open_text_encoder(path, folders.release_roots())
     compute = DTYPES[dtype] or info.compute_dtype
 
     def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:  # noqa: ARG001  the host calls it so
-        made = build_network(info.config, ops, dtype, HostUMT5)
+        layers = quantized.layers(checkpoint, dtype) if keep_packed else None
+        made = build_network(info.config, layers or ops, dtype, HostUMT5)
         set_unpacked_dtype(made, dtype)
         return made
 
@@ -129,9 +135,9 @@ def load_text_encoder(path: str | Path, dtype: str = "default", device: str = "d
     and bfloat16 over weights that stay packed or in 8 bits.
     device: "default" is the host's choice, "cpu" keeps it off the GPU.
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
-    clip, checkpoint = build(path, dtype, device)
-    network = clip.cond_stage_model
     as_in_file = dtype == "default"
+    clip, checkpoint = build(path, dtype, device, keep_packed=as_in_file)
+    network = clip.cond_stage_model
 
     def convert(_name: str, weight: Tensor) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -30,6 +30,8 @@ loaded = {
     "vae": autoencoder.load_vae(next(release.glob("Wan2*VAE.pth"))).first_stage_model,
     "clip": vision.load_clip_vision(clip).patcher.model,
 }
+quantized = base / "models" / "diffusion_models" / "nvfp4.safetensors"
+loaded["dit nvfp4"] = diffusion.load_diffusion_model(quantized).model.diffusion_model
 weights = {
     name: sum(p.numel() for p in model.parameters() if p.device.type != "meta")
     for name, model in loaded.items()

@@ -52,6 +52,11 @@ def dit(file: str, dtype: str = "default") -> object:
     return model
 
 
+def is_of_host(model: object) -> bool:
+    """Whether the weights are the host's own quantised tensors, of which `quantized_script.py` is."""
+    return type(model.get_model_object(Q.removesuffix(".weight")).weight.data).__name__ == "QuantizedTensor"
+
+
 def unpacked(kind: str) -> str:
     return f"{PACKED[kind].rsplit('.')[0]} unpacked.safetensors"
 
@@ -99,12 +104,15 @@ def main() -> dict:
             x, torch.tensor([0.7]), c_crossattn=context, transformer_options=options
         )
 
-    encoders = ("t5 scaled.safetensors", "t5 Q8_0.gguf")
+    # a host may hold weights of the other kinds in layers of its own
+    kinds = [kind for kind in PACKED if not is_of_host(dit(PACKED[kind]))]
+    of_prompts = [kind for kind in ("scaled", "Q8_0") if kind in kinds]
+    encoders = ("t5 scaled.safetensors", "t5 Q8_0.gguf") if "scaled" in kinds else ("t5 Q8_0.gguf",)
     results = {
-        "saved": each(PACKED, lambda kind: saving(kind, run, clip, vae)),
-        "merged": each(PACKED, lambda kind: merging(kind, run)),
-        "readers": each(PACKED, readers),
-        "prompt LoRA": each(("scaled", "Q8_0"), lambda kind: prompt_lora(kind, sample, texts[0])),
+        "saved": each(kinds, lambda kind: saving(kind, run, clip, vae)),
+        "merged": each(kinds, lambda kind: merging(kind, run)),
+        "readers": each(kinds, readers),
+        "prompt LoRA": each(of_prompts, lambda kind: prompt_lora(kind, sample, texts[0])),
         "text encoder": each(encoders, text_encoder),
         "released": each(
             ("bf16", "fp8_e4m3fn"), lambda dtype: released(dtype, run, lambda m: sample(m, texts[0]))
@@ -168,7 +176,8 @@ def merging(kind: str, run: object) -> dict:
             a, b, **blocks
         ),
     }
-    other, high = PACKED["Q8_0" if kind != "Q8_0" else "scaled"], "high.safetensors"
+    second = "Q4_K" if kind == "Q8_0" else "Q8_0"
+    other, high = PACKED[second], "high.safetensors"
     out = {}
     for op, merge in kinds.items():
         pairs = {
@@ -176,7 +185,7 @@ def merging(kind: str, run: object) -> dict:
             "as second": ((dit(high), dit(PACKED[kind])), (dit(high), plain(kind))),
         }
         if op == "simple":
-            full = plain("Q8_0" if kind != "Q8_0" else "scaled")
+            full = plain(second)
             pairs |= {
                 "into the host's": ((theirs(high), dit(PACKED[kind])), (theirs(high), plain(kind))),
                 "of the host's": ((dit(PACKED[kind]), theirs(high)), (plain(kind), theirs(high))),

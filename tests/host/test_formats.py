@@ -131,7 +131,7 @@ def test_vae_formats(host, files, weights):
     assert torch.equal(decoded(host, "fp16.safetensors"), decoded(host, "fp16 unpacked.safetensors"))
 
 
-def test_text_encoder_formats(host, files, weights):
+def test_text_encoder_formats(comfyui, host, files, weights):
     model, fields = vocabulary()
     spiece = {"spiece_model": torch.tensor(list(model), dtype=torch.uint8)}
     folder = files / "text_encoders"
@@ -163,9 +163,12 @@ def test_text_encoder_formats(host, files, weights):
         "scaled.safetensors": write_scaled_fp8(folder / "scaled.safetensors", hugging_face, extra=spiece),
         "Q8_0.gguf": write_gguf(folder / "Q8_0.gguf", llama, "Q8_0", "t5encoder", fields),
     }
+    # a host that holds these weights itself rounds their scales to bfloat16
+    is_host = "disabled=[]" in (comfyui / "comfy" / "ops.py").read_text()
+    near = {"scaled.safetensors": 0.05 if is_host else 1e-5, "Q8_0.gguf": 1e-5}
     for name, left in unpacked.items():
         save_file({k: v.contiguous() for k, v in left.items()} | spiece, folder / "unpacked.safetensors")
-        assert rel_l2(text(name), text("unpacked.safetensors", weight_dtype="bf16")) < 1e-5, name
+        assert rel_l2(text(name), text("unpacked.safetensors", weight_dtype="bf16")) < near[name], name
         assert rel_l2(text(name), expected) > 1e-4  # it is another encoder by its rounding
         host.free()  # the file of that name is written anew
 
@@ -180,11 +183,11 @@ def test_unknown_quantised_format_is_named(host, files, weights):
 
     state = {k: v for k, v in weights["dit"].items()}
     state["blocks.0.ffn.0.comfy_quant"] = torch.tensor(
-        list(json.dumps({"format": "nvfp4"}).encode()), dtype=torch.uint8
+        list(json.dumps({"format": "nf4"}).encode()), dtype=torch.uint8
     )
-    save_file(state, files / "diffusion_models" / "nvfp4.safetensors")
-    with pytest.raises(HostError, match="the weight's format is 'nvfp4'"):
-        run(host, "nvfp4.safetensors")
+    save_file(state, files / "diffusion_models" / "nf4.safetensors")
+    with pytest.raises(HostError, match="the weight's format is 'nf4'"):
+        run(host, "nf4.safetensors")
 
 
 def test_model_info_reads_headers(host, files):

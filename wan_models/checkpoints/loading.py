@@ -1,6 +1,7 @@
 """Loading a checkpoint into a model that was built on the meta device: all of it or not at all."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ def load_into(
     """Puts the checkpoint's tensors in the place of the module's parameters, without a second copy in memory.
 
     convert(name, tensor) may change the dtype on the way. keep_packed leaves packed weights as they are stored in
-    layers that can hold them (those with a `packing` attribute); the others are unpacked to float32.
+    layers that can hold them: those with a `packing` attribute, or a method take_packed(raw, beside), which is given
+    the weight and what lies beside it and says whether it has taken them. The others are unpacked to float32.
     Raises CheckpointError where names or shapes do not fit."""
     if checkpoint.fault:
         raise CheckpointError(checkpoint.fault)
@@ -62,6 +64,9 @@ def load_into(
         owner, _, leaf = name.rpartition(".")
         if keep_packed and leaf == "weight" and (packing := checkpoint.packing(name)) is not None:
             layer = module.get_submodule(owner)
+            take: Any = getattr(layer, "take_packed", None)
+            if take is not None and take(checkpoint[name], checkpoint.beside(name)):
+                continue
             if hasattr(layer, "packing"):
                 layer.packing = packing  # type: ignore[assignment]
                 layer.weight = nn.Parameter(checkpoint[name], requires_grad=False)

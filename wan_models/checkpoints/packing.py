@@ -24,8 +24,8 @@ class Packing(Protocol):
     @property
     def nbytes(self) -> int: ...
 
-    def unpack(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
-        """The raw tensor, or some of its rows, -> values of `dtype` on the same device."""
+    def unpack(self, raw: Tensor, dtype: torch.dtype, rows: Tensor | None = None) -> Tensor:
+        """The raw tensor -> values of `dtype` on the same device; or those of some rows, which `raw` then are."""
         ...
 
 
@@ -39,8 +39,11 @@ class Scheme:
     """A way to store weights with other tensors beside them, in files whose own format knows nothing of it.
 
     find(shapes, dtypes, read) gives the packings of the weights that are stored so, by name. side_tensors: last parts
-    of the names of what lies beside them. formats: what notes named comfy_quant call it."""
+    of the names of what lies beside them. formats: what notes named comfy_quant call it. pack(weight, format) gives a
+    weight [rows, columns] as it is stored, its own tensor as "weight" and what lies beside it, note included; raises
+    ValueError where the format has no place for a weight of that size."""
 
     find: Callable[[Shapes, Dtypes, Read], Mapping[str, Packing]]
     side_tensors: tuple[str, ...]
     formats: tuple[str, ...]
+    pack: Callable[[Tensor, str], Mapping[str, Tensor]] | None = None

@@ -1,25 +1,23 @@
 """The ways to store quantised weights with other tensors beside them. Another one is a file like `scaled_float8` and a
 line in `SCHEMES`."""
 
-import math
-
-import torch
-
 from ..registry import resolve
-from .json_text import parse
+from .notes import NOTE, noted
 from .packing import Dtypes, Packing, Read, Scheme, Shapes
 
 SCHEMES: tuple[Scheme, ...] = (
     resolve("checkpoints.scaled_float8.SCALED_FLOAT8"),
-)  # fmt: skip
+    resolve("checkpoints.block_float8.BLOCK_FLOAT8"),
+    resolve("checkpoints.block_float4.BLOCK_FLOAT4"),
+    resolve("checkpoints.scaled_int8.SCALED_INT8"),
+    resolve("checkpoints.rotated_int4.ROTATED_INT4"),
+)
 
-_NOTE = "comfy_quant"  # beside a weight in ComfyUI's files: JSON that says how it is stored
 # scales of the activations, for arithmetic in 8 bits
 _NOT_NEEDED = ("scale_input", "input_scale")
 # tensors of repackaged files that are no weights: the sign of scaled fp8, and a whole tokenizer
 _MARKERS = ("scaled_fp8", "spiece_model")
-_MAX_NOTE = 2**16  # bytes
-_SIDE_TENSORS = {_NOTE, *_NOT_NEEDED, *(leaf for scheme in SCHEMES for leaf in scheme.side_tensors)}
+_SIDE_TENSORS = {NOTE, *_NOT_NEEDED, *(leaf for scheme in SCHEMES for leaf in scheme.side_tensors)}
 
 
 def packings(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
@@ -46,24 +44,12 @@ def packings(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
 def _check_notes(shapes: Shapes, dtypes: Dtypes, read: Read) -> None:
     """ValueError where a file says of a weight that it is stored in another way than `SCHEMES`."""
     readable = [name for scheme in SCHEMES for name in scheme.formats]
-    for name in shapes:
-        if name.rpartition(".")[2] != _NOTE:
-            continue
-        is_text = dtypes[name] == torch.uint8 and math.prod(shapes[name]) <= _MAX_NOTE
-        noted = _noted_format(read(name).numpy().tobytes()) if is_text else "unreadable"
-        if noted not in readable:
+    for layer, note in noted(shapes, dtypes, read).items():
+        if note["format"] not in readable:
             raise ValueError(
-                f"{name} says that the weight's format is {noted[:80]!r}; of such formats {' and '.join(readable)} "
-                "can be read. Get another version of the model"
+                f"{layer}.{NOTE} says that the weight's format is {note['format'][:80]!r}; of such formats "
+                f"{', '.join(readable[:-1])} and {readable[-1]} can be read. Get another version of the model"
             )
-
-
-def _noted_format(note: bytes) -> str:
-    try:
-        noted = parse(note)["format"]
-    except (ValueError, KeyError, TypeError):
-        return "unreadable"
-    return noted if isinstance(noted, str) else "unreadable"
 
 
 def is_side_tensor(name: str) -> bool:

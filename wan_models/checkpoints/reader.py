@@ -22,6 +22,7 @@ from .errors import CheckpointError
 from .formats import SUFFIXES, WeightsFile, open_file
 from .gguf_file import GGUFFile
 from .json_text import read_object
+from .notes import NOTE, Notes, of_older_file
 from .packing import Packing
 from .quantized import is_side_tensor, packings
 from .safetensors_file import SafetensorsFile
@@ -29,12 +30,14 @@ from .stamp import Stamp
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<suffix>\.[^.]+)")
 
+_NEWER = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
+
 
 @dataclass(frozen=True)
 class _Entry:
     """One tensor: the file that reads it, its name there, and how it is packed."""
 
-    file: WeightsFile
+    file: WeightsFile | Notes
     name: str
     packing: Packing | None = None
 
@@ -47,13 +50,20 @@ class Checkpoint(Mapping[str, Tensor]):
     `keys.SCHEMES`; "" for official ones."""
 
     def __init__(
-        self, path: Path, entries: dict[str, _Entry], kind: str, fault: str = "", scheme: str = ""
+        self,
+        path: Path,
+        entries: dict[str, _Entry],
+        kind: str,
+        fault: str = "",
+        scheme: str = "",
+        beside: Mapping[str, Mapping[str, _Entry]] | None = None,
     ) -> None:
         self.path = path
         self.scheme = scheme
         self.format = kind
         self.fault = fault
         self._entries = entries
+        self._beside = beside or {}
 
     @classmethod
     def of_file(cls, path: Path, file: WeightsFile, names: Any, kind: str) -> "Checkpoint":
@@ -77,6 +87,13 @@ class Checkpoint(Mapping[str, Tensor]):
         """A tensor as plain numbers; packed ones are unpacked to float32."""
         tensor, packing = self[name], self.packing(name)
         return tensor if packing is None else packing.unpack(tensor, torch.float32).view(packing.shape)
+
+    def beside(self, name: str) -> dict[str, Tensor]:
+        """What lies beside a packed weight, note included, under the names that ComfyUI's newer files have."""
+        found = {leaf: entry.file.read(entry.name) for leaf, entry in self._beside.get(name, {}).items()}
+        if "scale_input" in found and float(found["scale_input"].float().max()) == 1:
+            del found["scale_input"]  # older files have one everywhere
+        return {_NEWER.get(leaf, leaf): tensor for leaf, tensor in found.items()}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -136,6 +153,14 @@ class Checkpoint(Mapping[str, Tensor]):
         translated, and the scales of fp8 weights taken in. Unknown quantised formats become its `fault`; raises
         CheckpointError where several models lie side by side."""
         entries = {_unwrapped(name): entry for name, entry in self._entries.items()}
+        fault = ""
+        try:
+            files = {id(e.file): e.file for e in entries.values() if not isinstance(e.file, Notes)}
+            for file in files.values():
+                if (notes := Notes.of_metadata(file)) is not None:
+                    entries |= _noted(notes, entries)
+        except ValueError:
+            fault = f"{self.path}: its metadata on quantised weights cannot be read. Download it again"
         try:
             prefix = keys.prefix_of(entries)
         except ValueError as error:
@@ -147,17 +172,31 @@ class Checkpoint(Mapping[str, Tensor]):
         if official is not None:
             entries = {official[name]: entry for name, entry in entries.items() if name in official}
         plain = Checkpoint(self.path, entries, self.format)
-        fault, packed = "", {}
+        if older := of_older_file(plain.shapes, plain.dtypes):
+            entries |= _noted(Notes(self.stamps[0], older), entries)
+            plain = Checkpoint(self.path, entries, self.format)
+        packed = {}
         try:
             packed = packings(plain.shapes, plain.dtypes, plain.__getitem__)
         except ValueError as error:
-            fault = f"{self.path}: {error}"
+            fault = fault or f"{self.path}: {error}"
+        beside: dict[str, dict[str, _Entry]] = {name: {} for name in packed}
+        for name, entry in entries.items():
+            layer, _, leaf = name.rpartition(".")
+            if is_side_tensor(name) and (weight := f"{layer}.weight") in beside:
+                beside[weight][leaf] = entry
         entries = {
             name: replace(entry, packing=packed.get(name, entry.packing))
             for name, entry in entries.items()
             if not is_side_tensor(name)
         }
-        return Checkpoint(self.path, entries, self.format, fault, keys.scheme_of(names))
+        return Checkpoint(self.path, entries, self.format, fault, keys.scheme_of(names), beside)
+
+
+def _noted(notes: Notes, entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
+    """The notes on weights that are there."""
+    found = {_unwrapped(name): _Entry(notes, name) for name in notes.names}
+    return {name: note for name, note in found.items() if f"{name.removesuffix(NOTE)}weight" in entries}
 
 
 def _unwrapped(name: str) -> str:
