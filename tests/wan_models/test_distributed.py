@@ -54,7 +54,7 @@ def results(request, tmp_path_factory):
 def test_equal_to_one_process(results):
     world, found = results
     assert len(found) > 40
-    for family in ("t2v", "t2v + LoRA", "i2v", "ti2v", "s2v", "animate"):
+    for family in ("t2v", "t2v + LoRA", "i2v", "ti2v", "s2v", "animate", "animate2"):
         seen = {one["layout"] for one in found if one["case"] == f"{family}, batch 2"}
         assert seen == {str(layout) for layout in layouts_of(world)}, family
     assert {"T5", "VAE 2.1 decode", "VAE 2.2 decode"} <= {one["case"] for one in found}
