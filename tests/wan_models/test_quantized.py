@@ -169,3 +169,54 @@ def test_metadata_that_cannot_be_read(tmp_path, text):
     )
     with pytest.raises(CheckpointError, match=r"m\.safetensors"):
         expect(open_model(tmp_path / "m.safetensors"), "dit")
+
+
+def noted(**note):
+    return torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
+
+
+def test_factors_of_columns_that_were_taken_out():
+    tensors = dict(PACKERS["nvfp4"](torch.randn(128, 64), "nvfp4"))
+    plain = packing_of(tensors).unpack(tensors["weight"], torch.float32)
+    factors = torch.rand(64) + 0.5
+    tensors["pre_quant_scale"] = factors.bfloat16()
+    found = packing_of(tensors).unpack(tensors["weight"], torch.float32)
+    assert torch.equal(found, plain * factors.bfloat16())
+
+
+def test_whole_numbers_with_one_scale_and_with_settings_of_their_own():
+    raw = torch.randint(-128, 128, (32, 64), dtype=torch.int8)
+    tensors = {
+        "weight": raw,
+        "weight_scale": torch.tensor(0.25),
+        "comfy_quant": noted(format="int8_tensorwise"),
+    }
+    assert torch.equal(packing_of(tensors).unpack(raw, torch.float32), raw * 0.25)
+    rows = torch.tensor([4, 9])
+    assert torch.equal(packing_of(tensors).unpack(raw[rows], torch.float32, rows), raw[rows] * 0.25)
+    settings = {"convrot": True, "convrot_groupsize": 16}
+    for note in (settings, {"params": settings}):
+        tensors["comfy_quant"] = noted(format="int8_tensorwise", **note)
+        found = packing_of(tensors).unpack(raw, torch.float32)
+        assert torch.equal(found, rotate(raw * 0.25, 16))
+
+
+def test_places_without_a_table_are_whole_numbers():
+    codes = torch.randint(0, 16, (32, 256))
+    tensors = {
+        "weight": (codes[:, ::2] | codes[:, 1::2] << 4).to(torch.uint8).view(torch.int8),
+        "weight_s_rel": torch.full((32, 8), 2.0).to(torch.float8_e4m3fn).view(torch.uint8),
+        "weight_s_channel": torch.rand(32),
+        "comfy_quant": noted(format="asym_w4a8_int8", group_size=32, convrot_groupsize=64),
+    }
+    found = packing_of(tensors).unpack(tensors["weight"], torch.float32)
+    expected = rotate((codes - 8.0) * 2 * tensors["weight_s_channel"][:, None], 64)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_scales_that_are_stored_as_bytes():
+    for kind in ("nvfp4", "mxfp8"):
+        tensors = dict(PACKERS[kind](torch.randn(128, 64), kind))
+        found = packing_of(tensors | {"weight_scale": tensors["weight_scale"].view(torch.uint8)})
+        expected = packing_of(tensors).unpack(tensors["weight"], torch.float32)
+        assert torch.equal(found.unpack(tensors["weight"], torch.float32), expected)
