@@ -114,9 +114,7 @@ def main() -> dict:
         "readers": each(kinds, readers),
         "prompt LoRA": each(of_prompts, lambda kind: prompt_lora(kind, sample, texts[0])),
         "text encoder": each(encoders, text_encoder),
-        "released": each(
-            ("bf16", "fp8_e4m3fn"), lambda dtype: released(dtype, run, lambda m: sample(m, texts[0]))
-        ),
+        "released": released(("bf16", "fp8_e4m3fn"), run, lambda model: sample(model, texts[0])),
         "foreign": each(loaders(), lambda what: foreign(what, run)),
     }
     management.unload_all_models()  # which ends the workers
@@ -324,21 +322,25 @@ def text_encoder(file: str) -> dict:
     }
 
 
-def released(dtype: str, run: object, sample: object) -> dict:
+def released(dtypes: tuple[str, ...], run: object, sample: object) -> dict:
     """A packed file that was unpacked to a chosen precision, given over to the workers of several GPUs."""
-    model = dit("Q8_0.gguf", dtype)
 
-    def held() -> int:
+    def held(model: object) -> int:
         return sum(p.numel() * p.element_size() for p in model.model.parameters())
 
-    before, expected, latent = held(), run(lora(model, 0.5)), sample(model)
-    management.unload_all_models()
-    shared = wan["WanMultiGPU"].execute(model, gpus=2, timeout=60).args[0]
-    return {
-        "bytes": held() / before,
-        "difference": difference(run(lora(model, 0.5)), expected),
-        "workers": difference(sample(shared), latent),
-    }
+    models = {dtype: dit("Q8_0.gguf", dtype) for dtype in dtypes}
+    before = {dtype: (held(m), run(lora(m, 0.5)), sample(m)) for dtype, m in models.items()}
+    management.unload_all_models()  # once, for it ends the workers too
+    out = {}
+    for dtype, model in models.items():
+        size, expected, latent = before[dtype]
+        shared = wan["WanMultiGPU"].execute(model, gpus=2, timeout=60).args[0]
+        out[dtype] = {
+            "bytes": held(model) / size,
+            "difference": difference(run(lora(model, 0.5)), expected),
+            "workers": difference(sample(shared), latent),
+        }
+    return out
 
 
 class OtherPackTensor(torch.Tensor):
