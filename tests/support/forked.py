@@ -20,6 +20,8 @@ OWN = ("PYTEST_", "RAY_", "WAN_")
 
 
 class ForkServer:
+    """The process that forks, in the environment that it was started in."""
+
     def __init__(self):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen([sys.executable, str(PROGRAM)], text=True, **pipes)
