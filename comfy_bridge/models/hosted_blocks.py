@@ -138,6 +138,7 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
     replacements = options.get("patches_replace", {}).get("dit", {})
     after_block = _patches(options, "double_block")
     options.update(total_blocks=total, block_type="double")
+    options.pop(_KERNEL, None)  # of a forward before
     shared: dict[str, Any] = {}  # what all blocks of this forward are given
 
     def prepare(context: Tensor, rotary: RotaryTable, image: Tensor | None, lengths: Lengths) -> None:
@@ -152,8 +153,8 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         if not shared:
             prepare(inputs["context"], inputs["rotary"], inputs["image"], inputs["lengths"])
         options["block_index"] = index
-        kernel = inputs["attention"]
-        options[_KERNEL] = None if kernel is inputs["cross_attention"] else kernel
+        if inputs["attention"] is not inputs["cross_attention"]:
+            options[_KERNEL] = inputs["attention"]
 
         def call(img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, given: dict) -> Tensor:
             return block(
