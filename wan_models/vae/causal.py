@@ -17,7 +17,7 @@ Cache = dict[nn.Module, tuple[Tensor, ...]]
 """Last frames that went into each causal layer, [B, C, 1, H, W] each."""
 
 # bytes of the frames that a convolution puts together at a time where memory is short
-_STRIP_BYTES = 64 << 20
+_STRIP_BYTES = 48 << 20
 
 
 def _is_short(device: torch.device) -> bool:
@@ -140,11 +140,17 @@ class Upsample2d(nn.Module):
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         frames = per_frame(x)
         together = max(1, _STRIP_BYTES // (4 * frames[0].nbytes)) if _is_short(x.device) else len(frames)
-        parts = [
-            self.resample[1](F.interpolate(part, scale_factor=2.0, mode="nearest-exact"))
-            for part in frames.split(together)
-        ]
-        return per_video(torch.cat(parts) if len(parts) > 1 else parts[0], x.shape[0])
+        if together >= len(frames):
+            return per_video(self._widened(frames), x.shape[0])
+        height, width = frames.shape[2:]
+        channels: int = self.resample[1].out_channels  # type: ignore[assignment]
+        out = x.new_empty(len(frames), channels, 2 * height, 2 * width)
+        for start in range(0, len(frames), together):
+            out[start : start + together] = self._widened(frames[start : start + together])
+        return per_video(out, x.shape[0])
+
+    def _widened(self, frames: Tensor) -> Tensor:
+        return self.resample[1](F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
 
 
 class Upsample3d(Upsample2d):
