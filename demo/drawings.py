@@ -51,11 +51,11 @@ HEIGHTS = {
 }  # fmt: skip
 """The largest that a node was seen to be, on old and new pages and in both kinds of nodes."""
 SPARE = {
-    "SaveVideo": 340, "WanAnimate2": 390, "WanMoESampler": 390, "WanSpeechToVideo": 390, "WanPoseAnimate": 390,
-    "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60, "WanTextToSpeech": 60,
-    "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
+    "LoadImage": 100, "SaveVideo": 340, "WanAnimate2": 390, "WanMoESampler": 390, "WanSpeechToVideo": 390,
+    "WanPoseAnimate": 390, "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60,
+    "WanTextToSpeech": 60, "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
 }  # fmt: skip
-"""Room below nodes that grow: with a video, a preview, a report, or what is said of a model that is missing."""
+"""Room below nodes that grow: with a picture, video, preview or report, or what is said of a model that is missing."""
 
 
 def stage_of(kind: str) -> str:

@@ -4,6 +4,7 @@ import { hide, show } from "./report.js";
 import { say } from "./texts.js";
 
 const FILE = /\.[a-z0-9]{1,11}$/i;
+const UPLOADED = "file"; // the list of films, which are the user's own
 const RELEASE = /^wan\/([^/]+)/;
 const PUBLISHER = "huggingface.co/Wan-AI/Wan2.2-"; // of the official releases
 /** @type {Set<() => void>} what looks at a node once more, for each node in a graph */
@@ -30,7 +31,7 @@ function describe(widget) {
  * @param {HostNode} node
  */
 export function addMissing(node) {
-  const lists = node.widgets?.filter((widget) => widget.type === "combo") ?? [];
+  const lists = node.widgets?.filter(({ type, name }) => type === "combo" && name !== UPLOADED) ?? [];
   if (!lists.length) return;
   let isShown = false;
   const check = () => {
