@@ -264,6 +264,7 @@ def test_a_loaded_value_is_never_changed(canvas):
     latent = next(node for node in workflow["nodes"] if node["type"] == "WanEmptyLatent")
     latent["widgets_values"] = [835, 480, 80, 1]
     canvas.drop("odd.json", workflow)
+    canvas.show("WanEmptyLatent")
     expect_text(readout(canvas), "frames 80 cannot be made, 81 can")
     assert "wrong" in readout(canvas).get_attribute("class")
     values = canvas.values("WanEmptyLatent")
