@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
+from forked import ForkedHost
 
 from demo.miniature import TASKS, frames_of, place_miniature, prompt_of, tasks
-from devhost.host import Host
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def host(comfyui, tmp_path_factory):
     (base / "input").mkdir()
     for task in tasks().values():
         place_miniature(task.release, base / "models" / "wan" / task.release)
-    with Host(comfyui, base=base) as server:
+    with ForkedHost(comfyui, base=base) as server:
         yield server
 
 
