@@ -125,7 +125,7 @@ def test_the_code_in_python_md_runs(tmp_path, monkeypatch, capsys):
     first, *others = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(first.splitlines()) == 15
     shapes, names = [], {"poses": torch.rand(6, 48, 64, 3), "faces": torch.rand(6, 40, 40, 3)}
-    names |= {"picture": torch.rand(1, 48, 64, 3), "dance": torch.rand(6, 40, 40, 3)}
+    names |= {"knight": torch.rand(1, 48, 64, 3), "dance": torch.rand(6, 40, 40, 3)}
     for code in (first, *others):
         code = code.replace('"cuda"', '"cpu"').replace("width=832, height=480", "width=64, height=48")
         code = code.replace("640 * 800", "64 * 48")
