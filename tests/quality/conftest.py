@@ -1,7 +1,5 @@
 """A real ComfyUI server with the trained miniatures in it, and videos of it as tensors."""
 
-import shutil
-
 import pytest
 from forked import ForkedHost
 
@@ -34,12 +32,3 @@ def make(host):
         return frames_of(host, graph)
 
     return run
-
-
-@pytest.fixture
-def inputs(host):
-    """The server's input folder, empty."""
-    folder = host.base / "input"
-    shutil.rmtree(folder)
-    folder.mkdir()
-    return folder
