@@ -307,7 +307,7 @@ def test_every_input_has_a_tooltip(host):
         for name, info in host.get("/object_info").items()
         if info["category"].startswith("Wan2.2/")
     }
-    assert len(ours) == 33
+    assert len(ours) == 35
     standard = {
         "MODEL",
         "CLIP",
