@@ -83,7 +83,8 @@ def reconstruct(vae: VideoVAE, z: Tensor) -> Tensor:
     """As `decode`, with gradients also where pixels are out of range: z [B, z, t, h, w] -> [B, 3, T, H, W]."""
     cache: Cache = {}
     parts = [z[:, :, :1], z[:, :, 1:]] if z.shape[2] > 1 else [z]
-    return torch.cat([vae.to_pixels(vae.decoder(vae.conv2(part, cache), cache)) for part in parts], dim=2)
+    frames = [vae.decoder(vae.conv2(part, cache), cache, FRAMES) for part in parts]
+    return torch.cat([vae.to_pixels(part) for part in frames], dim=2)
 
 
 @torch.no_grad()

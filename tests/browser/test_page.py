@@ -44,6 +44,7 @@ def test_nodes_are_found(canvas):
     """Double click, type, Enter."""
     page = canvas.page
     page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 800})
+    page.wait_for_function("document.activeElement?.tagName === 'INPUT'")  # keys before that are lost
     page.keyboard.type("wan")
     found = page.locator(FOUND_NODES)
     found.filter(has_text="Wan").nth(6).wait_for()
@@ -52,6 +53,7 @@ def test_nodes_are_found(canvas):
     assert sum(any(title in text for title in TITLES) for text in on_screen) >= 4, on_screen
     canvas.photograph("search")
     page.keyboard.type(" moe sampler")
+    page.wait_for_timeout(1000)  # a list that is drawn anew takes no click
     found.filter(has_text="Wan MoE Sampler").first.click()
     page.wait_for_function("app.graph.nodes.some(n => n.type === 'WanMoESampler')")
     canvas.show("WanMoESampler")

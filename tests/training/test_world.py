@@ -127,7 +127,7 @@ def test_mouths_are_measured(seed):
     seen = mouth_openings(face.frames(40, 96, 96)).numpy()
     assert np.corrcoef(seen, face.loudness)[0, 1] > 0.99
     still = Face(face.facts, face.centre, face.radius, np.full(40, 0.3)).frames(40, 96, 96)
-    assert mouth_openings(still).std() == 0
+    assert mouth_openings(still).std() < 1e-6
 
 
 def test_parts_are_found_where_they_went(seed):

@@ -97,8 +97,12 @@ class UpLevel(nn.Module):
             out = layer(out, cache)
         if self.factors:  # by groups of channels: so many repeated values take much memory
             groups = math.gcd(4, x.shape[1], self.out_dim)
-            for some, into in zip(x.chunk(groups, dim=1), out.chunk(groups, dim=1), strict=True):
-                into.add_(repeat_up(some, into.shape[1], *self.factors, first))
+            width = out.shape[1] // groups
+            for group, some in enumerate(x.chunk(groups, dim=1)):
+                into = out.narrow(
+                    1, group * width, width
+                )  # gradients may flow back through it, unlike through chunks
+                into.add_(repeat_up(some, width, *self.factors, first))
         return out
 
 
