@@ -6,6 +6,7 @@ from itertools import combinations
 
 import pytest
 from canvas import ERROR_NOTICE, FOUND_NODES
+from playwright.sync_api import TimeoutError
 
 from demo.blueprints import ALL as BLUEPRINTS
 from demo.blueprints import GIVEN, file_of
@@ -40,22 +41,37 @@ def load_t2v(canvas, **sampler):
     canvas.show("WanMoESampler", zoom=0.75)
 
 
-def test_nodes_are_found(canvas):
-    """Double click, type, Enter."""
+def add_by_search(canvas, timeout):
+    """Adds the sampler as a user does who types into the search of nodes; most that it shows first is ours."""
     page = canvas.page
     page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 800})
-    page.wait_for_function("document.activeElement?.tagName === 'INPUT'")  # keys before that are lost
+    page.wait_for_function(
+        "document.activeElement?.tagName === 'INPUT'", timeout=timeout
+    )  # keys before that are lost
     page.keyboard.type("wan")
     found = page.locator(FOUND_NODES)
-    found.filter(has_text="Wan").nth(6).wait_for()
+    found.filter(has_text="Wan").nth(6).wait_for(timeout=timeout)
     page.wait_for_timeout(500)
     on_screen = [found.nth(place).inner_text() for place in range(7)]
     assert sum(any(title in text for title in TITLES) for text in on_screen) >= 4, on_screen
     canvas.photograph("search")
     page.keyboard.type(" moe sampler")
     page.wait_for_timeout(1000)  # a list that is drawn anew takes no click
-    found.filter(has_text="Wan MoE Sampler").first.click()
-    page.wait_for_function("app.graph.nodes.some(n => n.type === 'WanMoESampler')")
+    found.filter(has_text="Wan MoE Sampler").first.click(timeout=timeout)
+    page.wait_for_function("app.graph.nodes.some(n => n.type === 'WanMoESampler')", timeout=timeout)
+
+
+def test_nodes_are_found(canvas):
+    """Double click, type, Enter."""
+    page = canvas.page
+    for attempt in range(4):
+        try:
+            add_by_search(canvas, 12_000)
+            break
+        except TimeoutError:  # a busy page loses double clicks and keys
+            if attempt == 3:
+                raise
+            page.keyboard.press("Escape")
     canvas.show("WanMoESampler")
     expect_text(chart(canvas), "26 + 14 of 40 steps")
     canvas.photograph("added from search")
