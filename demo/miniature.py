@@ -1,10 +1,9 @@
 """The trained miniatures, placed as releases are, and the example workflows that they run in."""
 
 import json
-import random
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +12,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from demo import inputs
 from devhost.host import ROOT, Host
 
 MINIATURE = ROOT / "miniature"
-Graph = dict[str, Any]
-_SIZE = {"width": 96, "height": 96}
-_BALL = {
-    "kind": "ball", "colour": "red", "background": "blue", "motion": "right", "speed": "fast", "size": "large",
-}  # fmt: skip
-_TALK_FRAMES = 48
-_DRIVEN_FRAMES = 33
 
 
 @dataclass(frozen=True)
 class Task:
-    """A demo: an example workflow, the release that it loads, and a prompt.
-
-    inputs: those of nodes, by their class, that fit the miniature's small world. write: writes the files that the
-    workflow reads into the input folder. change: of the workflow, where its models have no miniature."""
+    """A demo: an example workflow, the release that it loads, a prompt, and inputs of nodes, by their class, that fit
+    the miniature's small world."""
 
     workflow: str
     release: str
     prompt: str
     inputs: dict[str, dict[str, Any]]
-    write: Callable[[Path], Any] = lambda folder: None
-    change: Callable[[Graph], None] = field(default=lambda graph: None)
-
-
-def _drawn_driving(graph: Graph) -> None:
-    """Poses and faces are drawn: the detectors of the release, which know people, would see nothing here."""
-    for name, node in list(graph.items()):
-        if node["class_type"] in ("WanPoseDetect", "WanPoseRetarget", "WanFaceCrop", "WanDrawPose"):
-            del graph[name]
-        elif node["class_type"] == "WanLoadVideo":
-            for video in ("pose", "face"):
-                graph[video] = {
-                    **node,
-                    "inputs": {**node["inputs"], "file": f"{video}.mp4", "fit": "original"},
-                }
-        elif node["class_type"] == "WanPoseAnimate":
-            node["inputs"] |= {"pose_video": ["pose", 0], "face_video": ["face", 0]}
 
 
 TASKS = {
     "t2v": Task(
         "t2v_a14b", "T2V-A14B", "A red ball moves to the right before a blue background.",
-        {"WanEmptyLatent": {**_SIZE, "frames": 17}},
-    ),
-    "i2v": Task(
-        "i2v_a14b", "I2V-A14B", "A large red ball moves quickly to the right before a blue background.",
-        {"WanI2VCondition": {**_SIZE, "frames": 17}},
-        write=lambda folder: inputs.write_start(folder, _BALL, 17, random.Random(1)),
-    ),
-    "ti2v": Task(
-        "ti2v_5b_text", "TI2V-5B", "A red ball moves to the right before a blue background.",
-        {"WanTI2VLatent": {**_SIZE, "frames": 17}},
-    ),
-    "s2v": Task(
-        "s2v_14b", "S2V-14B", "A yellow face talks before a grey background.",
-        {"WanSpeechToVideo": {**_SIZE, "frames_per_clip": 16}},
-        write=lambda folder: inputs.write_talk(
-            folder, {"kind": "face", "colour": "yellow", "background": "grey", "motion": "talk"}, _TALK_FRAMES,
-            random.Random(1),
-        ),
-    ),
-    "animate": Task(
-        "animate_14b", "Animate-14B", "A red figure dances before a white background.",
-        {"WanPoseAnimate": {"frames_per_clip": 17}},
-        write=lambda folder: inputs.write_driving(
-            folder, {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}, _DRIVEN_FRAMES,
-            random.Random(1),
-        ),
-        change=_drawn_driving,
+        {"WanEmptyLatent": {"width": 96, "height": 96, "frames": 17}},
     ),
 }  # fmt: skip
-
-
-def tasks() -> dict[str, Task]:
-    """Those of `TASKS` whose miniature is there."""
-    return {name: task for name, task in TASKS.items() if (MINIATURE / task.release).is_dir()}
 
 
 def place_miniature(release: str, folder: Path) -> None:
@@ -101,12 +42,11 @@ def place_miniature(release: str, folder: Path) -> None:
         shutil.copytree(MINIATURE / part, folder, dirs_exist_ok=True)
 
 
-def prompt_of(task: Task, prompt: str) -> Graph:
+def prompt_of(task: Task, prompt: str) -> dict[str, Any]:
     """The API prompt of a task."""
     graph = json.loads(
         (ROOT / "example_workflows" / "api" / f"{task.workflow}.json").read_text(encoding="utf-8")
     )
-    task.change(graph)
     for node in graph.values():
         node["inputs"] |= task.inputs.get(node["class_type"], {})
         if node["class_type"] == "WanT5Encode":

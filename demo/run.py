@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from demo.miniature import Task, place_miniature, prompt_of, tasks
+from demo.miniature import TASKS, Task, place_miniature, prompt_of
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
 from devhost.progress import Progress
@@ -26,30 +26,21 @@ _SHEET = 6
 """Frames of a contact sheet."""
 
 
-def read_frames(video: Path) -> list[Image.Image]:
-    """All frames of a video file."""
-    with av.open(str(video)) as container:
-        return [frame.to_image() for frame in container.decode(video=0)]
-
-
-def describe(video: Path) -> str:
-    """Size, frame count and rate of a video file, read back from it."""
+def read_video(video: Path) -> tuple[list[Image.Image], float]:
+    """All frames of a video file, and their rate."""
     with av.open(str(video)) as container:
         rate = float(container.streams.video[0].average_rate or 0)
-    frames = read_frames(video)
-    return f"{frames[0].width}x{frames[0].height}, {len(frames)} frames, {rate:g} fps"
+        return [frame.to_image() for frame in container.decode(video=0)], rate
 
 
-def contact_sheet(video: Path) -> Path:
-    """Frames from the first to the last of a video side by side, as a PNG beside it."""
-    frames = read_frames(video)
+def contact_sheet(frames: list[Image.Image]) -> Image.Image:
+    """Frames from the first to the last side by side, twice as large."""
     chosen = [frames[round(i * (len(frames) - 1) / (_SHEET - 1))] for i in range(_SHEET)]
     width, height = (2 * n for n in chosen[0].size)
     sheet = Image.new("RGB", (width * _SHEET, height))
     for i, frame in enumerate(chosen):
         sheet.paste(frame.resize((width, height), Image.Resampling.BICUBIC), (i * width, 0))
-    sheet.save(file := video.with_suffix(".png"))
-    return file
+    return sheet
 
 
 def make_video(comfyui: Path, task: Task, prompt: str, output: Path = OUTPUT) -> Path:
@@ -58,8 +49,6 @@ def make_video(comfyui: Path, task: Task, prompt: str, output: Path = OUTPUT) ->
     base = Path(tempfile.mkdtemp(prefix="wan22-demo-"))
     try:
         place_miniature(task.release, base / "models" / "wan" / task.release)
-        (base / "input").mkdir()
-        task.write(base / "input")
         with Host(comfyui, base=base) as host:
             progress = Progress(graph, sys.stdout, with_steps=True)
             try:
@@ -79,12 +68,12 @@ def main() -> int:
     parser.add_argument(
         "--comfyui", type=Path, help="a ComfyUI folder that is already there; nothing is written into it"
     )
-    parser.add_argument("--task", choices=tasks(), default="t2v")
+    parser.add_argument("--task", choices=TASKS, default="t2v")
     parser.add_argument(
         "--prompt", default="", help="what is to be seen; the task's own example where not given"
     )
     chosen = parser.parse_args()
-    task = tasks()[chosen.task]
+    task = TASKS[chosen.task]
     # an ended demo must end its server too: make the polite signal an exception, so that everything is closed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs inherit it ignored
@@ -92,15 +81,18 @@ def main() -> int:
     try:
         comfyui = (chosen.comfyui or install_host()).expanduser().resolve()
         video = make_video(comfyui, task, chosen.prompt or task.prompt)
-        sheet = contact_sheet(video)
     except HostError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    frames, rate = read_video(video)
+    contact_sheet(frames).save(sheet := video.with_suffix(".png"))
     sys.stdout.write(f"{os.path.relpath(sheet)}: frames of it side by side\n")
-    sys.stdout.write(f"{os.path.relpath(video)}: {describe(video)} ({time.monotonic() - started:.0f} s)\n")
+    width, height = frames[0].size
+    told = f"{width}x{height}, {len(frames)} frames, {rate:g} fps"
+    sys.stdout.write(f"{os.path.relpath(video)}: {told} ({time.monotonic() - started:.0f} s)\n")
     return 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from demo.drawings import FOLDER
-from demo.miniature import place_miniature, tasks
+from demo.miniature import TASKS, place_miniature
 from devhost.cpu_torch import repair_torchvision
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
@@ -114,7 +114,7 @@ def prepare(base: Path) -> None:
 
     write_inputs(base / "input")
     write_example_files(base)
-    for task in tasks().values():
+    for task in TASKS.values():
         release = base / "models" / "wan" / task.release
         shutil.rmtree(release)
         place_miniature(task.release, release)
@@ -125,7 +125,7 @@ def prepare(base: Path) -> None:
 
 def values_for(name: str) -> dict[str, Any]:
     """Values of widgets with which a workflow is run here."""
-    for task in tasks().values():
+    for task in TASKS.values():
         if name.removesuffix("_multi_gpu") == task.workflow:
             given = {key: value for values in task.inputs.values() for key, value in values.items()}
             return given | {"positive": task.prompt}

@@ -6,12 +6,13 @@ from itertools import combinations
 
 import pytest
 from canvas import ERROR_NOTICE, FOUND_NODES
-from playwright.sync_api import TimeoutError
 
 from demo.blueprints import ALL as BLUEPRINTS
 from demo.blueprints import GIVEN, file_of
 from demo.drawings import NOTES, stage_of
 from devhost.host import ROOT
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 T2V = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text())
@@ -45,9 +46,8 @@ def add_by_search(canvas, timeout):
     """Adds the sampler as a user does who types into the search of nodes; most that it shows first is ours."""
     page = canvas.page
     page.locator("#graph-canvas").dblclick(position={"x": 700, "y": 800})
-    page.wait_for_function(
-        "document.activeElement?.tagName === 'INPUT'", timeout=timeout
-    )  # keys before that are lost
+    # keys before that are lost
+    page.wait_for_function("document.activeElement?.tagName === 'INPUT'", timeout=timeout)
     page.keyboard.type("wan")
     found = page.locator(FOUND_NODES)
     found.filter(has_text="Wan").nth(6).wait_for(timeout=timeout)
@@ -68,7 +68,7 @@ def test_nodes_are_found(canvas):
         try:
             add_by_search(canvas, 12_000)
             break
-        except TimeoutError:  # a busy page loses double clicks and keys
+        except playwright.TimeoutError:  # a busy page loses double clicks and keys
             if attempt == 3:
                 raise
             page.keyboard.press("Escape")

@@ -3,14 +3,13 @@
 import pytest
 from forked import ForkedHost
 
-from demo.miniature import TASKS, frames_of, place_miniature, prompt_of, tasks
+from demo.miniature import TASKS, frames_of, place_miniature, prompt_of
 
 
 @pytest.fixture(scope="session")
 def host(comfyui, tmp_path_factory):
     base = tmp_path_factory.mktemp("quality")
-    (base / "input").mkdir()
-    for task in tasks().values():
+    for task in TASKS.values():
         place_miniature(task.release, base / "models" / "wan" / task.release)
     with ForkedHost(comfyui, base=base) as server:
         yield server
@@ -18,13 +17,10 @@ def host(comfyui, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make(host):
-    """make(task, caption, negative, change, WanMoESampler={...}) -> video [T, H, W, 3] in 0..1; change: of the graph;
-    inputs of nodes by class."""
+    """make(task, caption, negative, WanMoESampler={...}) -> video [T, H, W, 3] in 0..1; inputs of nodes by class."""
 
-    def run(task, caption, negative=None, change=None, **inputs):
+    def run(task, caption, negative=None, **inputs):
         graph = prompt_of(TASKS[task], caption)
-        if change is not None:
-            change(graph)
         for node in graph.values():
             node["inputs"] |= inputs.get(node["class_type"], {})
             if node["class_type"] == "WanT5Encode" and negative is not None:
