@@ -8,7 +8,7 @@ from ..comfy_bridge import compat
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import animate
 from ..comfy_bridge.sampling.settings import Settings
-from .schema import NEGATIVE, POSITIVE, schema
+from .schema import NEGATIVE, POSITIVE, conditioned_outputs, frame_offset_input, schema
 from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
 _RELEASE = "Animate-14B"
@@ -91,19 +91,11 @@ class WanAnimateCondition(io.ComfyNode):
                     tooltip="The video so far (its last carried_frames count); open for clip 1.",
                 ),
                 *_clip(),
-                io.Int.Input(
-                    "frame_offset",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="Frames of the video so far; the clip before gives it.",
-                ),
+                frame_offset_input(),
                 _face_strength(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
-                io.Latent.Output(display_name="latent"),
+                *conditioned_outputs(),
                 io.Int.Output(display_name="trim_latent"),
                 io.Int.Output(display_name="trim_image"),
                 io.Int.Output(display_name="frame_offset"),

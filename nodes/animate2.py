@@ -10,7 +10,7 @@ from ..comfy_bridge.sampling import animate2
 from ..comfy_bridge.sampling.settings import Settings
 from ..wan_models.dit.kept_keys import PLACES
 from ..wan_models.pipelines.animate2 import DRIVING_PROMPT
-from .schema import NEGATIVE, POSITIVE, schema, size_inputs, take
+from .schema import NEGATIVE, POSITIVE, conditioned_outputs, frame_offset_input, schema, size_inputs, take
 from .settings import clip_setting_inputs, preset_input, seed_input, take_clip_sampling
 
 _OFFICIAL = Settings.of_release(animate2.RELEASE)
@@ -96,19 +96,11 @@ class WanAnimate2Condition(io.ComfyNode):
                     optional=True,
                     tooltip="The video so far (its last frame counts); open for clip 1.",
                 ),
-                io.Int.Input(
-                    "frame_offset",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="Frames of the video so far; the clip before gives it.",
-                ),
+                frame_offset_input(),
                 *_strengths(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
-                io.Latent.Output(display_name="latent"),
+                *conditioned_outputs(),
                 io.Int.Output(display_name="trim_latent"),
                 io.Int.Output(display_name="trim_image"),
                 io.Int.Output(display_name="frame_offset"),

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..comfy_bridge.media import conditioning
-from .schema import NEGATIVE, POSITIVE, schema, size_inputs
+from .schema import NEGATIVE, POSITIVE, conditioned_outputs, schema, size_inputs
 
 
 def _shape(width: int, height: int, frames: int, multiple: int) -> list:
@@ -51,9 +51,7 @@ class WanI2VCondition(io.ComfyNode):
                 *_shape(832, 480, 81, 16),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
-                io.Latent.Output(display_name="latent"),
+                *conditioned_outputs(),
             ],
         )
 

@@ -37,6 +37,22 @@ def size_inputs(
     ]
 
 
+def frame_offset_input(
+    tooltip: str = "Frames of the video so far; the clip before gives it.",
+) -> io.Int.Input:
+    """Where a clip begins in its video."""
+    return io.Int.Input("frame_offset", default=0, min=0, max=1_000_000, tooltip=tooltip)
+
+
+def conditioned_outputs() -> list:
+    """A clip that is ready to be sampled."""
+    return [
+        io.Conditioning.Output(display_name="positive"),
+        io.Conditioning.Output(display_name="negative"),
+        io.Latent.Output(display_name="latent"),
+    ]
+
+
 def split(inputs: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs of these names, and the others."""
     chosen = {name: value for name, value in inputs.items() if name in names}

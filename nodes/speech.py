@@ -9,7 +9,7 @@ from ..comfy_bridge.media import conditioning
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import speech
 from ..comfy_bridge.sampling.settings import Settings
-from .schema import NEGATIVE, POSITIVE, schema, size_inputs
+from .schema import NEGATIVE, POSITIVE, conditioned_outputs, frame_offset_input, schema, size_inputs
 from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
 _RELEASE = "S2V-14B"
@@ -53,19 +53,11 @@ class WanS2VCondition(io.ComfyNode):
                 ),
                 *size_inputs(),
                 io.Int.Input("frames", default=80, min=4, max=4096, step=4, tooltip="A multiple of 4."),
-                io.Int.Input(
-                    "frame_offset",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="The first frame of this clip in the audio.",
-                ),
+                frame_offset_input("The first frame of this clip in the audio."),
                 _fit(),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
-                io.Latent.Output(display_name="latent"),
+                *conditioned_outputs(),
             ],
         )
 

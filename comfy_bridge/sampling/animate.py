@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -17,9 +16,7 @@ from ...wan_models.images.resize import letterbox, resize_area
 from ...wan_models.pipelines.driving import DrivingVideos, EmptyMaskError
 from ...wan_models.sampling.clips import (
     REFERENCE_FRAMES,
-    AnimateSegment,
     animate_clip_count,
-    animate_clips,
     ping_pong,
 )
 from ..host_types import ClipVision, Latent, Model, Vae
@@ -29,6 +26,7 @@ from ..models import identity
 from ..progress import without_progress
 from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
+from .driven_clips import collect_frames
 
 FPS = RELEASES["Animate-14B"].fps
 FACE_SIZE = FaceConfig().size
@@ -168,26 +166,7 @@ def animate_video(
     plan = inputs.plan()
     run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
     conditioner = AnimateConditioner(models.vae, models.clip_vision, prompts, inputs)
-
-    def denoise(segment: AnimateSegment) -> Tensor:
-        run.begin(segment.index)
-        conditions, latent = conditioner.clip(segment.start, segment.carried)
-        latent["batch_index"] = [
-            segment.index
-        ]  # clips take their noise from one generator, one after the other
-        # what comes first is the reference
-        return run.sample(segment.index, conditions, latent, sampling.noise, unseen=1)
-
-    made = animate_clips(
-        denoise,
-        lambda z: models.vae.decode(z)[0],
-        conditioner.picture.to(comfy.model_management.intermediate_device()),
-        plan.frames_per_clip,
-        inputs.carried_frames,
-        plan.clips,
-        run.done,
-    )
-    video = run.collect(made)
+    video = collect_frames(run, conditioner, models.vae, plan, sampling, inputs.carried_frames)
     report = (
         f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {inputs.carried_frames} carried, "
         f"{plan.frames / FPS:.2f} s"

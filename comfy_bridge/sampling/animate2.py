@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 import node_helpers
 import torch
 from torch import Tensor
@@ -16,12 +15,11 @@ from ...wan_models.images.conditioning import reference_mask_channels, replaced_
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import resize_area
 from ...wan_models.memory import tokens_of
+from ...wan_models.pipelines.animate2 import CARRIED
 from ...wan_models.pipelines.raw_video import RawVideo
 from ...wan_models.sampling.clips import (
     REFERENCE_FRAMES,
-    AnimateSegment,
     animate_clip_count,
-    animate_clips,
     ping_pong,
 )
 from ..host_types import ClipVision, Conditioning, Latent, Model, Vae
@@ -31,11 +29,11 @@ from ..models import identity
 from ..progress import without_progress
 from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
+from .driven_clips import collect_frames
 
 RELEASE = "Animate-2-14B"
 PRESETS = [RELEASE, *DISTILLED_MODELS]
 FPS = RELEASES[RELEASE].fps
-CARRIED = 1
 
 
 @dataclass(frozen=True)
@@ -164,17 +162,16 @@ def one_clip(
     video so far. Raises ValueError where inputs do not fit."""
     _check_vae(vae)
     inputs.plan()
-    carried = None
+    carried, shared = None, 0
     if motion_frames is not None:
         if not len(motion_frames) or frame_offset < CARRIED:
             raise ValueError(
                 f"a clip that goes on from another needs its last frame, and motion_frames has {len(motion_frames)} "
                 f"at frame_offset {frame_offset}: connect the frames made so far, and the clip before's frame_offset"
             )
-        carried = motion_frames[-CARRIED:]
-    start = frame_offset - (0 if carried is None else CARRIED)
+        carried, shared = motion_frames[-CARRIED:], CARRIED
+    start = frame_offset - shared
     conditioner = Animate2Conditioner(vae, clip_vision, prompts, inputs)
-    shared = 0 if carried is None else CARRIED
     return *conditioner.clip(start, carried), 1, shared, start + inputs.frames_per_clip
 
 
@@ -206,25 +203,7 @@ def animate_video(
     plan = inputs.plan()
     run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
     conditioner = Animate2Conditioner(models.vae, models.clip_vision, prompts, inputs)
-
-    def denoise(segment: AnimateSegment) -> Tensor:
-        run.begin(segment.index)
-        conditions, latent = conditioner.clip(segment.start, segment.carried)
-        # clips take their noise from one generator, one after the other
-        latent["batch_index"] = [segment.index]
-        # what comes first is the reference
-        return run.sample(segment.index, conditions, latent, sampling.noise, unseen=1)
-
-    made = animate_clips(
-        denoise,
-        lambda z: models.vae.decode(z)[0],
-        conditioner.picture.to(comfy.model_management.intermediate_device()),
-        plan.frames_per_clip,
-        CARRIED,
-        plan.clips,
-        run.done,
-    )
-    video = inputs.raw.cropped(run.collect(made))
+    video = inputs.raw.cropped(collect_frames(run, conditioner, models.vae, plan, sampling, CARRIED))
     report = (
         f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {plan.frames / FPS:.2f} s"
         f"{_cache(models.model, plan, inputs.driving_cache)}"

@@ -1,0 +1,45 @@
+"""The whole video of a character that is driven by another one, clip after clip, for all models that do it."""
+
+from typing import Protocol
+
+import comfy.model_management
+from torch import Tensor
+
+from ...wan_models.sampling.clips import AnimateSegment, animate_clips
+from ..host_types import Latent, Vae
+from ..media.conditioning import Prompts
+from .clip_run import ClipPlan, ClipRun, ClipSampling
+
+
+class Conditioner(Protocol):
+    """Conditioning of the clips of one video. picture [1, H, W, 3]: the reference in the video's size."""
+
+    picture: Tensor
+
+    def clip(self, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]: ...
+
+
+def collect_frames(
+    run: ClipRun, conditioner: Conditioner, vae: Vae, plan: ClipPlan, sampling: ClipSampling, carried: int
+) -> Tensor:
+    """Frames [T, H, W, 3] of all clips of a run, those of a run before among them. carried: last frames of a clip that
+    the next one begins with."""
+
+    def denoise(segment: AnimateSegment) -> Tensor:
+        run.begin(segment.index)
+        conditions, latent = conditioner.clip(segment.start, segment.carried)
+        # clips take their noise from one generator, one after the other
+        latent["batch_index"] = [segment.index]
+        # what comes first is the reference
+        return run.sample(segment.index, conditions, latent, sampling.noise, unseen=1)
+
+    made = animate_clips(
+        denoise,
+        lambda z: vae.decode(z)[0],
+        conditioner.picture.to(comfy.model_management.intermediate_device()),
+        plan.frames_per_clip,
+        carried,
+        plan.clips,
+        run.done,
+    )
+    return run.collect(made)
