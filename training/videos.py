@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from devhost.cpu_torch import repair_torchvision
+
 from .world.faces import Face
 from .world.figures import Figure
 from .world.objects import Objects
@@ -65,7 +67,11 @@ def rendered(draw: Draw, numbers: Sequence[int]) -> tuple[Tensor, list[Facts]]:
 def spread(work: Callable[[range], T], numbers: range) -> list[T]:
     """What `work` makes of pieces of a range, in its order; one process for each core. work can be pickled."""
     pieces = [numbers[start : start + _PIECE] for start in range(0, len(numbers), _PIECE)]
-    with ProcessPoolExecutor(
-        mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_begin) as pool:
         return list(pool.map(work, pieces))
+
+
+def _begin() -> None:
+    """Of each process."""
+    torch.set_num_threads(1)
+    repair_torchvision()  # transformers imports it
