@@ -1,7 +1,8 @@
 # make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there; PROMPT="...")
 # make train  the miniatures that the demo uses, trained from nothing (hours; goes on where it was stopped)
-# make test   all tests, in several processes
+# make test   all tests of the code, and of the miniatures in brief, in several processes
 # make test-fast   those that need no server, browser or group of processes: for the loop of work
+# make quality   how well the miniatures that are shipped do what they are told, measured on many videos
 # make lint   style, types and spelling, of the page's scripts too
 # make fuzz   thousands of damaged model files: each loads, or is refused in a sentence (CASES=3000 SEED=1)
 # make bench  our times beside those of the official code, diffusers and the host
@@ -18,7 +19,7 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 
 PAGE := tools/page
 
-.PHONY: setup demo train test test-fast lint lint-page fuzz bench accounting
+.PHONY: setup demo train test test-fast quality lint lint-page fuzz bench accounting
 
 setup: $(STAMP)
 
@@ -43,13 +44,16 @@ train: setup
 	$(RUN) -m training $(MODELS)
 
 # servers and workers start often: their modules are compiled once, also where the environment has it otherwise
-test test-fast: export PYTHONDONTWRITEBYTECODE =
+test test-fast quality: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
-	$(PYTEST)
+	$(PYTEST) -m "not quality"
 
 test-fast: setup
 	$(PYTEST) -m "not slow"
+
+quality: setup
+	$(PYTEST) -m quality
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -22,6 +22,8 @@ from devhost.setup_host import HOST, install_host
 repair_torchvision()
 
 SLOW_FOLDERS = ("browser", "client", "demo", "host", "quality")
+IN_BRIEF = "test_in_brief.py"
+"""The one file of tests/quality that `make test` runs."""
 
 
 def pytest_configure(config):
@@ -43,10 +45,13 @@ def pytest_collection():
 
 
 def pytest_collection_modifyitems(items):
-    """Marks as slow what starts a server or a browser; files of long tests mark themselves."""
+    """Marks as slow what starts a server or a browser, and the measurements of trained weights as what they are; files
+    of long tests mark themselves."""
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
+        if item.path.parent.name == "quality" and item.path.name != IN_BRIEF:
+            item.add_marker("quality")
 
 
 @pytest.fixture(scope="session")
