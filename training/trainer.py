@@ -61,7 +61,7 @@ class Trainer:
     def t2v(self) -> None:
         """The two experts of T2V-A14B."""
         make_clips(partial(text_clips, self.vae_file), range(10000, 12500), self.work / "text.pt")
-        self._experts("T2V-A14B", self.work / "text.pt", 8000)
+        self._experts("T2V-A14B", self.work / "text.pt", 10000)
 
     def i2v(self) -> None:
         """The two experts of I2V-A14B, which begin as those of T2V-A14B."""

@@ -38,8 +38,7 @@ def look(video: Tensor) -> Seen:
     if not seen:
         return Seen("", "", name, "", (0.0, 0.0))
     colour = _nearest(video[masks].median(dim=0).values, COLOURS)
-    votes = [_shape(masks[i]) for i in seen]
-    kind = max(set(votes), key=votes.count)
+    kind = _shape(masks[seen])
     part = max(1, len(seen) // 5)
     first = torch.stack([_centre(masks[i]) for i in seen[:part]]).mean(dim=0)
     last = torch.stack([_centre(masks[i]) for i in seen[-part:]]).mean(dim=0)
@@ -114,11 +113,17 @@ def _centre(mask: Tensor) -> Tensor:
     return torch.stack([columns / mask.shape[1], rows / mask.shape[0]])
 
 
-def _cropped(mask: Tensor) -> Tensor:
-    """What a mask [H, W] holds, fitted into a square of `_TEMPLATE`."""
-    rows, columns = mask.nonzero(as_tuple=True)
-    part = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].float()[None, None]
-    return F.interpolate(part, (_TEMPLATE, _TEMPLATE), mode="bilinear")[0, 0] > 0.5
+def _normalised(masks: Tensor) -> Tensor:
+    """What masks [T, H, W] show on the average, each moved by its centre to the middle and scaled by the area of them
+    all, in a square of `_TEMPLATE`. One frame's ragged edge counts little."""
+    side = 2 * masks.flatten(1).sum(dim=1).median().clamp_min(1.0).sqrt()
+    size = torch.tensor([masks.shape[2], masks.shape[1]])
+    half = side / size  # of the square, where the picture reaches from -1 to 1
+    centres = torch.stack([_centre(mask) for mask in masks]) * 2 - 1 + 1 / size
+    affine = torch.zeros(len(masks), 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = half[0], half[1], centres
+    grid = F.affine_grid(affine, [len(masks), 1, _TEMPLATE, _TEMPLATE], align_corners=False)
+    return F.grid_sample(masks.float()[:, None], grid, align_corners=False).mean(dim=0)[0] > 0.5
 
 
 @cache
@@ -127,12 +132,12 @@ def _templates() -> dict[str, Tensor]:
     for kind in SHAPES:
         canvas = Canvas(96, 96, (0.0, 0.0, 0.0))
         draw_shape(canvas, kind, (48.0, 48.0), 24.0, (1.0, 1.0, 1.0))
-        shapes[kind] = _cropped(canvas.pixels().mean(dim=-1) > 0.5)
+        shapes[kind] = _normalised(canvas.pixels()[None].mean(dim=-1) > 0.5)
     return shapes
 
 
-def _shape(mask: Tensor) -> str:
-    """The shape that fits a mask best."""
-    crop = _cropped(mask)
-    fit = {kind: ((crop & shape).sum() / (crop | shape).sum()).item() for kind, shape in _templates().items()}
+def _shape(masks: Tensor) -> str:
+    """The shape that fits masks [T, H, W] of a moving object best."""
+    seen = _normalised(masks)
+    fit = {kind: ((seen & shape).sum() / (seen | shape).sum()).item() for kind, shape in _templates().items()}
     return max(fit, key=lambda kind: fit[kind])

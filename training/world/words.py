@@ -12,7 +12,7 @@ Facts = Mapping[str, str]
 WORDS: dict[str, dict[str, tuple[str, str]]] = {
     "kind": {
         "ball": ("ball", "球"), "square": ("square", "方块"), "triangle": ("triangle", "三角形"),
-        "star": ("star", "星星"), "face": ("face", "脸"), "figure": ("figure", "人"),
+        "face": ("face", "脸"), "figure": ("figure", "人"),
     },
     "colour": {
         "red": ("red", "红色"), "orange": ("orange", "橙色"), "yellow": ("yellow", "黄色"), "green": ("green", "绿色"),
