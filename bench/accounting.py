@@ -154,6 +154,7 @@ def _conditions(config, network, latent):
     return None, None
 
 
+@cache
 def autoencoder(case: Case) -> Cost:
     config = VAES[case.network]
     network = build_network(config, dtype=DTYPE)

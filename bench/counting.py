@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 _ATTENTION = ("scaled_dot_product_attention",)
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
@@ -39,14 +38,15 @@ class Counter(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.cost, self.live, self.known = Cost(), 0, set()
+        self._results: dict[tuple, tuple] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::").lstrip("_")
-        # kernels of attention give their result in the layout of the queries
-        out = torch.empty_like(args[0]) if name in _ATTENTION else func(*args, **kwargs)
-        read, made = _tensors((args, kwargs)), _tensors(out)
+        read = _tensors((args, kwargs))
         before = {_storage_id(t) for t in read}
+        out = self._call(func, name, args, kwargs, before)
+        made = _tensors(out)
         fresh = [t for t in made if _storage_id(t) not in before]
         for tensor in fresh:
             self._track(tensor)
@@ -58,6 +58,23 @@ class Counter(TorchDispatchMode):
             self.cost.moved += 2 * _bytes(args[0])  # copied first
             self.cost.peak = max(self.cost.peak, self.live + _bytes(args[0]))
         self.cost.flops += _flops(name, args, out)
+        return out
+
+    def _call(self, func, name, args, kwargs, before):
+        """What an operation gives. Operations come again and again, and torch takes long to find the shapes of what
+        they give: results that are new tensors are made from those of the first time."""
+        if name in _ATTENTION:  # whose kernels give their result in the layout of the queries
+            return torch.empty_like(args[0])
+        key = (func, _described(args), _described(tuple(kwargs.items())))
+        if key in self._results:
+            shape, stride, dtype = self._results[key]
+            return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        out = func(*args, **kwargs)
+        is_new = isinstance(out, Tensor) and out.is_meta and _storage_id(out) not in before
+        if (
+            is_new and out.untyped_storage().nbytes() == out.numel() * out.element_size()
+        ):  # no part of a larger one
+            self._results[key] = out.shape, out.stride(), out.dtype
         return out
 
     def _track(self, tensor):
@@ -75,7 +92,23 @@ class Counter(TorchDispatchMode):
 
 
 def _tensors(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """The tensors among arguments or results, and in lists of them."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (list, tuple)):
+        return []
+    return [tensor for branch in tree for tensor in _tensors(branch)]
+
+
+def _described(value):
+    """All of arguments that the shape of a result may depend on, to look it up by."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_described, value))
+    return type(value), value
 
 
 def _written(func, args, kwargs):
