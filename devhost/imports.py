@@ -11,11 +11,11 @@ import os
 PACKAGES = ("torchvision", "transformers", "scipy.stats", "alembic.context", "pydantic_settings")
 
 
-def import_packages() -> None:
-    """Imports those of `PACKAGES` that are there; what they hold is left out of later collections, too."""
+def import_packages(more: tuple[str, ...] = ()) -> None:
+    """Imports those of `PACKAGES` and `more` that are there; what they hold is left out of later collections, too."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # as ComfyUI does before it imports them
     gc.disable()
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             importlib.import_module(name)
         except ImportError:

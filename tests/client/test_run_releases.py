@@ -1,9 +1,8 @@
 """tests/run_releases.py on tiny releases: its report, the videos and the sheet; a release that fails is told."""
 
 import re
-import subprocess
-import sys
 
+from forked import run
 from PIL import Image
 
 from devhost.host import ROOT
@@ -27,8 +26,7 @@ def test_report_and_contact_sheet(releases, comfyui, tmp_path):
         "made",
     ]
     only = ["--only", "ti2v-5B", "animate-14B", "t2v-A14B"]
-    command = [sys.executable, ROOT / "tests" / "run_releases.py", models, "1", *tiny, *only]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = run(ROOT / "tests" / "run_releases.py", models, "1", *tiny, *only, folder=tmp_path)
     assert done.returncode == 1, done.stderr  # one release is not there
     lines = done.stdout.splitlines()
     for line, task in zip(lines, ("ti2v-5B", "animate-14B"), strict=False):

@@ -7,21 +7,17 @@ import subprocess
 import sys
 
 import pytest
+from forked import start
 from processes import servers, wait_for
 
 from devhost.host import ROOT
 
-COMMAND = [
-    sys.executable,
-    "-m",
-    "demo.run",
-    *(["--comfyui", os.environ["COMFYUI"]] if os.environ.get("COMFYUI") else []),
-]
+ARGUMENTS = ["-m", "demo.run", *(["--comfyui", os.environ["COMFYUI"]] if os.environ.get("COMFYUI") else [])]
 
 
 def test_demo_makes_a_video(tmp_path):
     done = subprocess.run(
-        COMMAND, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
+        [sys.executable, *ARGUMENTS], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,13 +30,13 @@ def test_demo_makes_a_video(tmp_path):
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_when_interrupted(end, tmp_path):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    demo = subprocess.Popen(COMMAND, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, **quiet)
+    demo = start(ARGUMENTS, ROOT, os.devnull, os.devnull, TMPDIR=str(tmp_path))
     try:
         wait_for(lambda: servers(tmp_path))
         wait_for(lambda: any(log.stat().st_size for log in tmp_path.glob("*/host.log")))  # it is starting
-        demo.send_signal(end)
-        assert demo.wait(timeout=60) != 0
+        os.kill(demo.pid, end)
+        assert demo.wait(60) != 0
     finally:
-        demo.kill()
+        if demo.poll() is None:
+            os.kill(demo.pid, signal.SIGKILL)
     wait_for(lambda: not servers(tmp_path))

@@ -18,9 +18,12 @@ from devhost.cpu_torch import repair_torchvision
 repair_torchvision()
 
 import sentencepiece  # noqa: F401  imported once, and not in each case
+import torch
 from transformers import AutoTokenizer, Wav2Vec2Model  # noqa: F401
 
 from tests.fuzz.campaign import run
+
+torch.set_num_threads(1)  # also where it was imported before
 
 
 def main() -> int:

@@ -10,9 +10,22 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 DEVHOST = Path(__file__).resolve().parents[2] / "devhost"
+MORE = (
+    "aiohttp.web",
+    "av",
+    "ftfy",
+    "kornia",
+    "requests",
+    "sqlalchemy.orm",
+    "spandrel",
+    "torchaudio",
+    "torchsde",
+)
+"""Packages that a ComfyUI or our programs import too; each takes a tenth of a second."""
 ended: dict[int, int] = {}
 
 
@@ -42,7 +55,7 @@ def serve():
 
 
 def become(asked):
-    """Runs a program as this process, as Python would."""
+    """Runs a program as this process, as Python would: a file, or a module that follows "-m"."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -51,7 +64,13 @@ def become(asked):
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    tempfile.tempdir = None  # that of its own environment
     sys.argv = asked["arguments"]
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        sys.path[0] = asked["cwd"]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        return
     sys.path[0] = str(Path(sys.argv[0]).parent)
     runpy.run_path(sys.argv[0], run_name="__main__")
 
@@ -59,7 +78,7 @@ def become(asked):
 if __name__ == "__main__":
     gc.disable()  # until all is imported, see imports.py
     runpy.run_path(str(DEVHOST / "cpu_torch.py"))["repair_torchvision"]()
-    runpy.run_path(str(DEVHOST / "imports.py"))["import_packages"]()
+    runpy.run_path(str(DEVHOST / "imports.py"))["import_packages"](MORE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # is for who asks
     signal.signal(signal.SIGCHLD, reap)
     if program := serve():

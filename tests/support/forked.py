@@ -52,12 +52,11 @@ def can_fork():
 class Forked:
     """A process that was forked to run a Python program; what is used here of `subprocess.Popen`."""
 
-    def __init__(self, arguments, cwd, out, err):
+    def __init__(self, arguments, cwd, out, err, environment):
         self.returncode = None
         self.pid = fork_server().ask(
-            arguments=[str(argument) for argument in arguments], cwd=str(cwd), out=str(out), err=str(err),
-            environment=dict(os.environ),
-        )  # fmt: skip
+            arguments=arguments, cwd=str(cwd), out=str(out), err=str(err), environment=environment
+        )
 
     def poll(self):
         if self.returncode is None:
@@ -73,14 +72,28 @@ class Forked:
         return self.returncode
 
 
-def start(program, arguments, folder, out, err):
-    """Runs a Python program in a folder; its output goes into files, which may be the same."""
-    command = [str(part) for part in (program, *arguments)]
+def start(arguments, folder, out, err, **more):
+    """Runs `python ARGUMENTS` (a file, or a module after "-m") in a folder, with `more` in its environment; its output
+    goes into files, which may be the same."""
+    command, environment = [str(argument) for argument in arguments], os.environ | more
     if can_fork():
-        return Forked(command, folder, out, err)
+        return Forked(command, folder, out, err, environment)
     with Path(out).open("ab") as stdout, Path(err).open("ab") as stderr:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
-        return subprocess.Popen([sys.executable, *command], cwd=folder, **pipes)
+        return subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, **pipes)
+
+
+def run(*arguments, folder=ROOT, seconds=900, **more):
+    """Runs what `start` does to its end, as `subprocess.run` would."""
+    with tempfile.TemporaryDirectory() as files:
+        out, err = Path(files) / "out", Path(files) / "err"
+        process = start(arguments, folder, out, err, **more)
+        try:
+            code = process.wait(seconds)
+        finally:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
 
 
 class ForkedHost(Host):
@@ -89,17 +102,11 @@ class ForkedHost(Host):
     def _launch(self, main, options):
         self.log.write_bytes(b"")
         parent = fork_server().pid if can_fork() else os.getpid()
-        return start(LAUNCHER, [main, parent, *options], main.parent, self.log, self.log)
+        return start([LAUNCHER, main, parent, *options], main.parent, self.log, self.log)
 
 
 def run_script(name, comfyui, base, seconds=900):
     """What a script of tests/host prints last, as JSON; it is given the folders of a ComfyUI, the pack, and models."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = start(ROOT / "tests" / "host" / name, [comfyui, ROOT, base], comfyui, out, err)
-        try:
-            assert process.wait(seconds) == 0, err.read_text()[-3000:]
-        finally:
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-        return json.loads(out.read_text().strip().splitlines()[-1])
+    done = run(ROOT / "tests" / "host" / name, comfyui, ROOT, base, folder=comfyui, seconds=seconds)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])

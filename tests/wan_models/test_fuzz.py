@@ -1,12 +1,12 @@
 """A slice of the campaign on model files, and that it would find what is wrong."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from forked import run
 
-ROOT = Path(__file__).parents[2]
+from devhost.host import ROOT
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="each case is bounded by Linux's means"),
@@ -15,16 +15,15 @@ pytestmark = [
 
 def test_a_slice_of_the_campaign(tmp_path):
     """`make fuzz` runs thousands; these are always the same."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", "--cases", "85", "--seed", "7", "--folder", str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+    done = run("-m", "tests.fuzz", "--cases", "85", "--seed", "7", "--folder", tmp_path)
     assert done.returncode == 0 and "85 cases of seed 7" in done.stdout, done.stdout + done.stderr[-2000:]
 
 
 def test_the_campaign_finds_what_is_not_refused(tmp_path):
     """Memory, other errors, no name, the end of the process, and no end at all."""
-    code = (
+    script = tmp_path / "campaign.py"
+    script.write_text(
+        f"import sys; sys.path[0] = {str(ROOT)!r}\n"
         "from devhost.cpu_torch import repair_torchvision\n"
         "repair_torchvision()\n"
         "import tests.fuzz.campaign as c, os, sys, time, pathlib\nsize = 7\n"
@@ -37,8 +36,6 @@ def test_the_campaign_finds_what_is_not_refused(tmp_path):
         "c.write_seeds = lambda root: ((root / 'vae-pth').mkdir(), (root / 'vae-pth/m.pth').write_bytes(bytes(size)))\n"
         "print(*c.run(pathlib.Path(sys.argv[1]), 5, 1, 'vae').failures, sep='\\n')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "x")], capture_output=True, text=True, cwd=ROOT
-    )
+    done = run(script, tmp_path / "x")
     found = [line.split(": ")[1] for line in done.stdout.splitlines()]
     assert found == ["MemoryError", "KeyError", "does not name the file", "ends the process", "hangs"], done
