@@ -24,6 +24,8 @@ repair_torchvision()
 SLOW_FOLDERS = ("browser", "client", "demo", "host", "quality")
 IN_BRIEF = "test_in_brief.py"
 """The one file of tests/quality that `make test` runs."""
+LONG_FILES = ("test_multi_gpu.py", "test_group.py", "test_distributed.py", "test_page.py")
+"""Begun first: several processes that share a run of the tests then end at about the same time."""
 
 
 def pytest_configure(config):
@@ -47,6 +49,7 @@ def pytest_collection():
 def pytest_collection_modifyitems(items):
     """Marks as slow what starts a server or a browser, and the measurements of trained weights as what they are; files
     of long tests mark themselves."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")

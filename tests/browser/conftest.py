@@ -2,7 +2,7 @@
 
 The tests run on the page of the host, and on a newer one where `make setup` has brought it; FRONT_END in the
 environment is the folder of another (the static files of a comfyui-frontend-package) and runs them on that alone.
-Screenshots of what the tests saw are left in the folder SCREENSHOTS of the environment, or in output/screenshots."""
+SCREENSHOTS in the environment is a folder for pictures of what the tests saw."""
 
 import os
 import shutil
@@ -13,7 +13,6 @@ from canvas import Canvas
 from example_files import write_example_files
 from forked import ForkedHost
 
-from devhost.host import ROOT
 from devhost.setup_host import HOST
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -67,7 +66,10 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def screenshots():
-    folder = Path(os.environ.get("SCREENSHOTS") or ROOT / "output" / "screenshots")
+    """The folder for them, or None."""
+    if not (chosen := os.environ.get("SCREENSHOTS")):
+        return None
+    folder = Path(chosen).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -167,5 +167,7 @@ class Canvas:
         self.page.locator(RUN_BUTTON).first.click()
 
     def photograph(self, name):
+        """Draws what is to be seen, and keeps a picture of it where there is a folder for pictures."""
         self.page.evaluate("app.canvas.draw(true, true)")
-        self.page.screenshot(path=self._screenshots / f"{name}.png")
+        if self._screenshots is not None:
+            self.page.screenshot(path=self._screenshots / f"{name}.png")
