@@ -30,7 +30,7 @@ _STAGES = {
     MODELS: ("Loader", "LoRA", "WanMultiGPU", "LoraLoaderModelOnly", "ModelInfo"),
     INPUT: (
         "LoadImage", "LoadAudio", "LoadVideo", "GetVideoComponents", "TextToSpeech", "PoseDetect", "PoseRetarget",
-        "DrawPose", "FaceCrop", "SubjectMask", "Background",
+        "DrawPose", "FaceCrop", "SubjectMask", "Background", "ImageBatch",
     ),
     PROMPT: ("Encode", "Condition", "Latent", "PromptExtend"),
     VIDEO: ("VAEDecode", "CreateVideo", "SaveVideo", "PreviewImage", "PreviewAny"),
@@ -42,10 +42,11 @@ GAP, BETWEEN = 50, 60  # inside a group and between groups
 PAD, HEAD = 20, 50  # a group's margin, and its own title
 WINDOW, MENU = (1500, 850), 60  # pixels of a page's canvas, and of what lies over it at its left and top
 HEIGHTS = {
-    "CreateVideo": 110, "GetVideoComponents": 116, "LoadAudio": 140, "LoadImage": 330, "LoadVideo": 334,
-    "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86, "WanCLIPVisionLoader": 86,
-    "WanDiTLoader": 146, "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 322,
-    "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 620, "WanMultiGPU": 322, "WanPoseAnimate": 610,
+    "CreateVideo": 110, "GetVideoComponents": 116, "ImageBatch": 80, "LoadAudio": 140, "LoadImage": 330,
+    "LoadVideo": 334, "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86,
+    "WanCLIPVisionLoader": 86,
+    "WanDiTLoader": 146, "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 480,
+    "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 740, "WanMultiGPU": 322, "WanPoseAnimate": 610,
     "WanPoseDetect": 174, "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146,
     "WanTI2VLatent": 242, "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
 }  # fmt: skip
@@ -53,7 +54,8 @@ HEIGHTS = {
 SPARE = {
     "LoadImage": 100, "SaveVideo": 340, "WanAnimate2": 390, "WanMoESampler": 390, "WanSpeechToVideo": 390,
     "WanPoseAnimate": 390, "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60,
-    "WanTextToSpeech": 60, "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
+    "WanTextToSpeech": 60, "WanI2VCondition": 60,
+    "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
 }  # fmt: skip
 """Room below nodes that grow: with a picture, video, preview or report, or what is said of a model that is missing."""
 

@@ -1,11 +1,11 @@
-"""Images as the beginning, or beginning and end, of a video."""
+"""Images as beginning, end and keyframes of a video."""
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media import conditioning
-from .schema import NEGATIVE, POSITIVE, conditioned_outputs, schema, size_inputs
+from .schema import NEGATIVE, POSITIVE, advanced, conditioned_outputs, schema, size_inputs, take
 
 
 def _shape(width: int, height: int, frames: int, multiple: int) -> list:
@@ -26,15 +26,51 @@ def _shape(width: int, height: int, frames: int, multiple: int) -> list:
     ]
 
 
+def _keyframes() -> list:
+    """Pictures inside of the video."""
+    return [
+        io.Image.Input(
+            "keyframes",
+            optional=True,
+            tooltip="Pictures inside of the video, as one batch; their places are in positions. They work without a "
+            "start image too.",
+        ),
+        io.String.Input(
+            "positions",
+            default="",
+            optional=True,
+            tooltip="A place for each keyframe, with commas between: frames from 0 on (40, 80), seconds (2.5s), "
+            "percent (50%), -1 for the last frame. A keyframe stands at the last of its latent's frames: 4, 8, 12 ...",
+        ),
+        *advanced(
+            *(
+                io.Float.Input(
+                    f"strength_{which}",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip=f"How much the {which}-noise expert is held to keyframes: 1 shows them, less leaves it "
+                    "freer, 0 leaves them out.",
+                )
+                for which in ("high", "low")
+            )
+        ),
+    ]
+
+
 class WanI2VCondition(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
             "WanI2VCondition",
             "Wan Image to Video",
-            ["i2v", "start image", "end image", "first last frame", "flf2v"],
+            ["i2v", "start image", "end image", "first last frame", "flf2v", "keyframes"],
             folder="conditioning",
-            description="A video that begins with an image, and ends with one if you like. For the I2V models.",
+            reports=True,
+            description="A video that begins with an image, and ends with one, or shows others on the way, if you "
+            "like. For the I2V models.",
             inputs=[
                 io.Conditioning.Input("positive", tooltip=POSITIVE),
                 io.Conditioning.Input("negative", tooltip=NEGATIVE),
@@ -42,16 +78,23 @@ class WanI2VCondition(io.ComfyNode):
                 io.Image.Input(
                     "start_image", optional=True, tooltip="The first frame; several images: the first ones."
                 ),
-                io.Image.Input("end_image", optional=True, tooltip="The last frame. Needs a start image."),
+                io.Image.Input(
+                    "end_image", optional=True, tooltip="The last frame; several images: the last ones."
+                ),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
                     tooltip="Of the start image; only Wan2.1 I2V models use it.",
                 ),
                 *_shape(832, 480, 81, 16),
+                *_keyframes(),
             ],
             outputs=[
                 *conditioned_outputs(),
+                io.Conditioning.Output(
+                    display_name="positive_low",
+                    tooltip="The positive of the low-noise expert: another one where the strengths differ.",
+                ),
             ],
         )
 
@@ -64,17 +107,20 @@ class WanI2VCondition(io.ComfyNode):
         start_image: io.Image.Type | None = None,
         end_image: io.Image.Type | None = None,
         clip_vision_output: io.ClipVisionOutput.Type | None = None,
-        **shape: Any,
+        **inputs: Any,
     ) -> io.NodeOutput:
-        prompts, latent = conditioning.image_to_video(
+        keyframes, shape = take(conditioning.Keyframes, inputs)
+        prompts, latent, positive_low, report = conditioning.image_to_video(
             conditioning.Prompts(positive, negative),
             vae,
             conditioning.VideoShape(**shape),
             start=start_image,
             end=end_image,
+            keyframes=keyframes,
             clip_vision=clip_vision_output,
         )
-        return io.NodeOutput(*prompts, latent)
+        shown = ui.PreviewText(report) if report else None
+        return io.NodeOutput(*prompts, latent, positive_low, ui=shown)
 
 
 class WanTI2VLatent(io.ComfyNode):

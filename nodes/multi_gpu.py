@@ -8,8 +8,8 @@ from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.multi_gpu.model import share
 from ..comfy_bridge.multi_gpu.workers import ATTENTION, FSDP, MODES, Settings
 from ..comfy_bridge.sampling.experts import Experts
-from .sampling import sample, sampler_inputs
-from .schema import schema, take
+from .sampling import low_positive_input, sample, sampler_inputs
+from .schema import advanced, schema, take
 
 _DEFAULT = Settings()
 
@@ -73,19 +73,22 @@ def _group_inputs() -> list:
             optional=True,
             tooltip="Attention kernel of the workers. auto: the fastest exact one that is installed.",
         ),
-        io.String.Input(
-            "ray_address",
-            default=_DEFAULT.ray_address,
-            optional=True,
-            tooltip="Of an existing Ray cluster (auto, or host:6379). Empty: the GPUs of this computer.",
-        ),
-        io.Int.Input(
-            "timeout",
-            default=int(_DEFAULT.timeout),
-            min=5,
-            max=86400,
-            optional=True,
-            tooltip="Seconds without progress after which a worker counts as stalled and the run ends with an error.",
+        *advanced(
+            io.String.Input(
+                "ray_address",
+                default=_DEFAULT.ray_address,
+                optional=True,
+                tooltip="Of an existing Ray cluster (auto, or host:6379). Empty: the GPUs of this computer.",
+            ),
+            io.Int.Input(
+                "timeout",
+                default=int(_DEFAULT.timeout),
+                min=5,
+                max=86400,
+                optional=True,
+                tooltip="Seconds without progress after which a worker counts as stalled and the run ends with an "
+                "error.",
+            ),
         ),
     ]
 
@@ -124,7 +127,7 @@ class WanMultiGPUSampler(io.ComfyNode):
             folder="multi gpu",
             reports=True,
             description="WanMoESampler on several GPUs.",
-            inputs=[*sampler_inputs(), *_group_inputs()],
+            inputs=[*sampler_inputs(), *_group_inputs(), low_positive_input()],
             outputs=[io.Latent.Output()],
         )
 

@@ -122,6 +122,15 @@ class WanSolver(io.ComfyNode):
         return io.NodeOutput(samplers.official_sampler(solver))
 
 
+def low_positive_input() -> io.Conditioning.Input:
+    return io.Conditioning.Input(
+        "positive_low",
+        optional=True,
+        tooltip="The positive of the low-noise expert, of Wan Image to Video, whose keyframes may have another "
+        "strength for it. Open: positive serves both.",
+    )
+
+
 class WanMoEGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -136,6 +145,7 @@ class WanMoEGuider(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip=POSITIVE),
                 io.Conditioning.Input("negative", tooltip=NEGATIVE),
                 *_guidance(),
+                low_positive_input(),
             ],
             outputs=[io.Guider.Output()],
         )
@@ -150,12 +160,13 @@ class WanMoEGuider(io.ComfyNode):
         cfg_high: float = _DEFAULT.cfg_high,
         cfg_low: float = _DEFAULT.cfg_low,
         boundary: float = _DEFAULT.boundary,
+        positive_low: io.Conditioning.Type | None = None,
     ) -> io.NodeOutput:
         experts = Experts.of(model_high, model_low)
         _warned(experts)
-        preflight.check_image(model_high, positive)
+        preflight.check_prompts(experts, positive, positive_low)
         guider = ExpertsGuider(experts, boundary, (cfg_high, cfg_low))
-        guider.set_conds(positive, negative)
+        guider.set_conds(positive, negative, positive_low)
         return io.NodeOutput(guider)
 
 
@@ -199,14 +210,21 @@ def sampler_inputs() -> list:
 
 
 def sample(
-    experts: Experts, prompts: Prompts, latent_image: io.Latent.Type, preset: str, **inputs: Any
+    experts: Experts,
+    prompts: Prompts,
+    latent_image: io.Latent.Type,
+    preset: str,
+    positive_low: io.Conditioning.Type | None = None,
+    **inputs: Any,
 ) -> tuple[io.Latent.Type, str]:
     """LATENT and report of a run; `inputs`: the others of `sampler_inputs`."""
     noise, inputs = take(Noise, inputs)
     steps, inputs = take(StepRange, inputs)
     settings = Settings.of_preset(preset, replace(_DEFAULT, **inputs))
     warnings = _warned(experts, preset)
-    latent, report = sample_with_experts(experts, prompts, latent_image, settings, noise, steps)
+    latent, report = sample_with_experts(
+        experts, prompts, latent_image, settings, noise, steps, positive_low=positive_low
+    )
     return latent, "\n".join([*warnings, report])
 
 
@@ -220,7 +238,7 @@ class WanMoESampler(io.ComfyNode):
             folder="sampling",
             reports=True,
             description="Samples with both experts, as the official code does; all in one node.",
-            inputs=sampler_inputs(),
+            inputs=[*sampler_inputs(), low_positive_input()],
             outputs=[io.Latent.Output()],
         )
 

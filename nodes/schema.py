@@ -44,6 +44,13 @@ def frame_offset_input(
     return io.Int.Input("frame_offset", default=0, min=0, max=1_000_000, tooltip=tooltip)
 
 
+def advanced(*inputs: Any) -> list:
+    """Inputs that are rarely changed: pages that can fold them away do."""
+    for entry in inputs:
+        entry.extra_dict["advanced"] = True
+    return list(inputs)
+
+
 def conditioned_outputs() -> list:
     """A clip that is ready to be sampled."""
     return [

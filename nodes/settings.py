@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..comfy_bridge.sampling import samplers
 from ..comfy_bridge.sampling.clip_run import ClipSampling
 from ..comfy_bridge.sampling.settings import CUSTOM, MAX_STEPS, Noise, Settings
-from .schema import split
+from .schema import advanced, split
 
 _CUSTOM_ONLY = " Used when preset is custom."
 
@@ -18,8 +18,7 @@ def custom_only(*inputs: Any) -> list:
     """Inputs that count with the preset "custom" alone: they say so, and pages that can fold them away."""
     for entry in inputs:
         entry.tooltip += _CUSTOM_ONLY
-        entry.extra_dict["advanced"] = True
-    return list(inputs)
+    return advanced(*inputs)
 
 
 def preset_input(presets: list[str], tooltip: str) -> io.Combo.Input:

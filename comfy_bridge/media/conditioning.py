@@ -1,6 +1,7 @@
 """Images -> conditioning and latents of image-to-video models, under the host's own keys."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import comfy.model_management
@@ -8,7 +9,9 @@ import node_helpers
 import torch
 from torch import Tensor
 
+from ...wan_models.families import FAMILIES
 from ...wan_models.images.conditioning import known_frames, mask_channels
+from ...wan_models.images.keyframes import frames_at, latent_of, snapped
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import resize, resize_crop
 from ...wan_models.images.sizes import check_video_size, size_for_i2v, size_for_ti2v
@@ -18,6 +21,10 @@ from . import latents
 
 FIT = ["keep aspect", "exact"]
 """Ways to an image's video size: about the area of width x height in the image's aspect, or exactly that."""
+
+_PICTURE = ("concat_latent_image", "concat_mask")
+_FOR_NEGATIVE = "wan_picture_for_negative"
+"""Key of a positive prompt whose picture is the negative prompt's too: see `negative_beside`."""
 
 
 class Prompts(NamedTuple):
@@ -53,48 +60,125 @@ def check_vae(vae: Vae | None, channels: int, other: str) -> None:
         raise ValueError(f"this node needs a VAE of {channels} latent channels, and {found}. {other}")
 
 
+@dataclass(frozen=True)
+class Keyframes:
+    """Pictures inside of a video, by the names of the node's inputs.
+
+    keyframes: IMAGE [n, H, W, C]. positions: their n places, see `frames_at`. strength_high, strength_low: how known
+    they are to the experts, 0 (left out) to 1 (known). Raises ValueError on other strengths."""
+
+    keyframes: Tensor | None = None
+    positions: str = ""
+    strength_high: float = 1.0
+    strength_low: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("strength_high", "strength_low"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {value}")
+
+    def places(self, frames: int) -> list[int]:
+        """The frames that the positions name. ValueError where there are not as many as pictures."""
+        images = 0 if self.keyframes is None else len(rgb(self.keyframes))
+        wanted = frames_at(self.positions, frames, FAMILIES["i2v"].release.fps)
+        if len(wanted) != images:
+            found = f"{images} images" if images else "nothing connected"
+            raise ValueError(
+                f"keyframes has {found}, and positions names {len(wanted)} places: give one place for each image"
+            )
+        return wanted
+
+
+NO_KEYFRAMES = Keyframes()
+
+
+class ConditionedVideo(NamedTuple):
+    """What a model is told of its video. positive_low: the positive of the low-noise expert, the same one where both
+    experts are told the same. report: where keyframes stand."""
+
+    prompts: Prompts
+    latent: Latent
+    positive_low: Conditioning
+    report: str
+
+
 def image_to_video(
     prompts: Prompts,
     vae: Vae,
     shape: VideoShape,
     *,
-    start: Tensor | None,
+    start: Tensor | None = None,
     end: Tensor | None = None,
+    keyframes: Keyframes = NO_KEYFRAMES,
     clip_vision: Any = None,
-) -> tuple[Prompts, Latent]:
+) -> ConditionedVideo:
     """Conditioning of I2V-A14B and its empty LATENT.
 
     start, end: IMAGE [n, H, W, C], the first and last frames of the video. clip_vision: CLIP_VISION_OUTPUT, which
-    only the Wan2.1 models look at. Raises ValueError where images, size and VAE do not fit."""
+    only the Wan2.1 models look at. Raises ValueError where images, places, size and VAE do not fit."""
     check_vae(vae, 16, "Load the 2.1 VAE for the 14B models; TI2V-5B takes its image through WanTI2VLatent")
-    if start is None:
-        if end is not None:
-            raise ValueError(
-                "an end image needs a start image: image-to-video models make a video that begins with an image. "
-                "Connect start_image"
-            )
-        raise ValueError("no start_image is connected; for video from text alone use a text-to-video model")
-    start = rgb(start)
+    given = [None if x is None else rgb(x) for x in (start, keyframes.keyframes, end)]
+    if (first := next((x for x in given if x is not None), None)) is None:
+        raise ValueError(
+            "no start_image is connected, and no keyframes or end_image: for video from text alone use a text-to-video "
+            "model"
+        )
     size = (shape.width, shape.height)
     if shape.fit != "exact":
-        size = size_for_i2v(start.shape[2], start.shape[1], shape.width * shape.height)
+        size = size_for_i2v(first.shape[2], first.shape[1], shape.width * shape.height)
     check_video_size(*size, shape.frames, 16)
-    if end is not None:
-        end = rgb(end)
-        if end.shape[1:3] != start.shape[1:3]:
-            end = resize_crop(end, start.shape[2], start.shape[1])
-    # exact: nothing is stretched, what is too much is cut off
-    fitted = resize_crop if shape.fit == "exact" else resize
-    start, end = (None if x is None else fitted(x, *size) for x in (start, end))
+    fit = resize_crop if shape.fit == "exact" else resize  # exact: nothing is stretched, too much is cut off
+    start, middle, end = (None if x is None else fit(_like(x, first), *size) for x in given)
 
-    video, known = known_frames(start, end, shape.frames)
-    encoded = vae.encode(video)
-    # the host's mask is 1 where something is to be made
-    mask = 1 - mask_channels(known, *encoded.shape[-2:])[None]
-    values = {"concat_latent_image": encoded, "concat_mask": mask}
-    if clip_vision is not None:
-        values["clip_vision_output"] = clip_vision
-    return prompts.with_values(values), latents.empty(*size, shape.frames, shape.batch_size, vae)
+    wanted = keyframes.places(shape.frames)
+    places = snapped(wanted, shape.frames, *(0 if x is None else len(x) for x in (start, end)))
+    stand = {} if middle is None else dict(zip(places, middle.split(1), strict=True))
+
+    @cache
+    def seen(has_keyframes: bool) -> tuple[Tensor, Tensor]:
+        """Latents of the video with what is known of it, and which frames that are."""
+        video, known = known_frames(start, end, shape.frames, stand)
+        if not has_keyframes:
+            video[places], known[places] = 0.5, False
+        return vae.encode(video), known
+
+    def told(strength: float) -> dict[str, Any]:
+        encoded, known = seen(strength > 0)
+        weights = known.float()
+        weights[places] *= strength
+        # the host's mask is 1 where something is to be made
+        mask = 1 - mask_channels(weights, *encoded.shape[-2:])[None]
+        vision = {} if clip_vision is None else {"clip_vision_output": clip_vision}
+        return {"concat_latent_image": encoded, "concat_mask": mask, **vision}
+
+    conditioned = prompts.with_values(told(keyframes.strength_high))
+    low = conditioned.positive
+    if stand and keyframes.strength_low != keyframes.strength_high:
+        low = prompts.with_values(told(keyframes.strength_low) | {_FOR_NEGATIVE: True}).positive
+    latent = latents.empty(*size, shape.frames, shape.batch_size, vae)
+    return ConditionedVideo(conditioned, latent, low, "\n".join(map(_standing, wanted, places)))
+
+
+def _like(images: Tensor, first: Tensor) -> Tensor:
+    """Images [n, H, W, 3], those of another size than the first one's cropped to it."""
+    rows, columns = first.shape[1:3]
+    return images if images.shape[1:3] == first.shape[1:3] else resize_crop(images, columns, rows)
+
+
+def _standing(wanted: int, place: int) -> str:
+    latent = latent_of(place)
+    text = f"Keyframe at frame {place}, the place of latent {latent}"
+    return text if wanted == place else f"{text}, to which frame {wanted} belongs"
+
+
+def negative_beside(positive: Conditioning, negative: Conditioning) -> Conditioning:
+    """The negative prompt that goes with a positive one: with its picture, where that is another one for each expert.
+    Guidance sets the texts apart, and would set apart the pictures."""
+    for _, options in positive:
+        if options.get(_FOR_NEGATIVE):
+            picture = {name: options[name] for name in _PICTURE}
+            return node_helpers.conditioning_set_values(negative, picture)
+    return negative
 
 
 def first_frame_latent(vae: Vae, shape: VideoShape, start: Tensor | None) -> Latent:

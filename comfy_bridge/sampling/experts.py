@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ...wan_models.sampling.guidance import check_boundary, is_high_noise
 from ...wan_models.sampling.schedule import timestep_of
-from ..host_types import Model
+from ..host_types import Conditioning, Model
+from ..media.conditioning import negative_beside
 
 
 class Experts(NamedTuple):
@@ -179,7 +180,19 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
         super().__init__(experts.high)
         self._experts = {True: (experts.high, scales[0]), False: (experts.low, scales[1])}
         self._boundary = boundary
+        self._low_conds: dict[str, Any] = {}
         self._run: ExpertRun | None = None
+
+    def set_conds(
+        self, positive: Conditioning, negative: Conditioning, positive_low: Conditioning | None = None
+    ) -> None:
+        """Sets the prompts; positive_low: of the low-noise expert, where it has another positive one."""
+        super().set_conds(positive, negative_beside(positive, negative))
+        if positive_low is not None:
+            prompts = {"positive": positive_low, "negative": negative_beside(positive_low, negative)}
+            self._low_conds = {
+                name: comfy.sampler_helpers.convert_cond(cond) for name, cond in prompts.items()
+            }
 
     def sample(
         self, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
@@ -191,19 +204,30 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
         # the run is this guider's own, as the expert that it starts with
         self.model_patcher, self.cfg = self._experts[starts_high]
         self.model_options = self.model_patcher.model_options
-        sample = super().sample
+        given = self.original_conds
+        conds = {True: given, False: given | self._low_conds}
+
+        def sample() -> Tensor:
+            self.original_conds = conds[starts_high]
+            try:
+                return super(ExpertsGuider, self).sample(
+                    noise, latent_image, sampler, sigmas, *args, **kwargs
+                )
+            finally:
+                self.original_conds = given
+
         if starts_high == ends_high:  # all noise levels belong to one expert
-            return sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            return sample()
 
         def first(second: SecondExpert, inputs: GuiderInputs) -> Tensor:
             self._run = ExpertRun(schedule, self._boundary, starts_high, second, inputs)
             try:
-                return sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+                return sample()
             finally:
                 self._run = None
 
         model, cfg = self._experts[not starts_high]
-        second = SecondExpert(model, self.original_conds, cfg, first)
+        second = SecondExpert(model, conds[not starts_high], cfg, first)
         return second.sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
     def outer_predict_noise(

@@ -34,6 +34,15 @@ def family(model: Model) -> str | None:
     return known.name if known else None
 
 
+def check_prompts(experts: Experts, positive: Conditioning, positive_low: Conditioning | None = None) -> None:
+    """Raises ValueError where a model does not go with what its positive prompt holds; positive_low: of the low-noise
+    expert, where it has another one."""
+    for model, prompt in ((experts.high, positive), (experts.low, positive_low)):
+        if prompt is not None:
+            check_image(model, prompt)
+            check_vision(model, prompt)
+
+
 def check_image(model: Model, positive: Conditioning) -> None:
     """Raises ValueError where an image-to-video model got no image, or a text-to-video model got one."""
     has_image = any("concat_latent_image" in options for _, options in positive)

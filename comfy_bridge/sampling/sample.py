@@ -8,7 +8,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..host_types import Latent, Model
+from ..host_types import Conditioning, Latent, Model
 from ..media.conditioning import Prompts
 from . import preflight, preview, samplers
 from .experts import Experts, ExpertsGuider
@@ -23,18 +23,19 @@ def sample_with_experts(
     noise: Noise,
     steps: StepRange = ALL_STEPS,
     callback: Callable[[int, Tensor, Tensor, int], None] | None = None,
+    positive_low: Conditioning | None = None,
 ) -> tuple[Latent, str]:
     """Samples a latent; returns the LATENT and one line on what was done.
 
-    callback(step, denoised, x, steps): in the place of the node's own progress and preview. Raises ValueError where
-    models, prompts and latent do not belong together."""
+    callback(step, denoised, x, steps): in the place of the node's own progress and preview. positive_low: of the
+    low-noise expert, where it has another positive prompt. Raises ValueError where models, prompts and latent do not
+    belong together."""
     high = experts.high
-    preflight.check_image(high, prompts.positive)
-    preflight.check_vision(high, prompts.positive)
+    preflight.check_prompts(experts, prompts.positive, positive_low)
     samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent_image, high))
     run = steps_of(settings, steps)
     guider = ExpertsGuider(experts, settings.boundary, (settings.cfg_high, settings.cfg_low))
-    guider.set_conds(*prompts)
+    guider.set_conds(*prompts, positive_low)
     out = guider.sample(
         samplers.make_noise(latent_image, noise.seed, noise.noise_source)
         if noise.add_noise

@@ -42,6 +42,20 @@ def test_every_node_and_input_is_explained(nodes):
     ]
 
 
+def test_a_node_shows_20_inputs_at_most(nodes):
+    """Those besides that are seldom needed are marked, and folded away by pages that can."""
+    shown = {
+        name: [
+            i
+            for group in ("required", "optional")
+            for i, spec in node["input"].get(group, {}).items()
+            if not (len(spec) > 1 and spec[1].get("advanced"))
+        ]
+        for name, node in nodes.items()
+    }
+    assert {name: len(names) for name, names in shown.items() if len(names) > 20} == {}
+
+
 @pytest.mark.parametrize("path", ["{}.md", "{}/zh.md"])
 def test_help_page(host, nodes, path):
     """Every node has one, it is called as the node is, and speaks of inputs and outputs that the node has."""

@@ -4,6 +4,8 @@ Source: wan/image2video.py and wan/animate.py of the official code; the end imag
 wan/first_last_frame2video.py of Wan2.1.
 """
 
+from collections.abc import Mapping
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
@@ -11,11 +13,15 @@ from torch import Tensor
 from .resize import resize_masks
 
 
-def known_frames(start: Tensor | None, end: Tensor | None, frames: int) -> tuple[Tensor, Tensor]:
-    """Start and end frames [n, H, W, 3] of one size -> (video [frames, H, W, 3], known [frames] bool).
+def known_frames(
+    start: Tensor | None, end: Tensor | None, frames: int, keyframes: Mapping[int, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Start and end frames [n, H, W, 3], and others by their place [1, H, W, 3], all of one size -> (video
+    [frames, H, W, 3], known [frames] bool).
 
     Unknown frames are grey, which is zero to the VAE. Raises ValueError where they do not fit into `frames`."""
-    given = [part for part in (start, end) if part is not None]
+    keyframes = keyframes or {}
+    given = [part for part in (start, end, *keyframes.values()) if part is not None]
     if sum(part.shape[0] for part in given) > frames:
         raise ValueError(
             f"{sum(part.shape[0] for part in given)} images are given for a video of {frames} frames: give fewer "
@@ -29,6 +35,9 @@ def known_frames(start: Tensor | None, end: Tensor | None, frames: int) -> tuple
     if end is not None:
         video[-end.shape[0] :] = end
         known[-end.shape[0] :] = True
+    for frame, picture in keyframes.items():
+        video[frame] = picture[0]
+        known[frame] = True
     return video, known
 
 
