@@ -20,7 +20,9 @@ from .sampling.settings import CUSTOM, MAX_STEPS, Settings, StepRange, steps_of
 SCHEDULE = "/wan22/schedule"
 VIDEO = "/wan22/video"
 _DEFAULT = Settings.of_release("T2V-A14B")
-_SETTINGS = ["preset", *(field.name for field in fields(Settings)), "start_step", "end_step"]
+_SETTINGS = [
+    "preset", *(field.name for field in fields(Settings)), "start_step", "end_step", "base_steps", "base_cfg",
+]  # fmt: skip
 _RELEASE_OF = {
     "WanTI2VLatent": "TI2V-5B",
     "WanPoseAnimate": "Animate-14B",
@@ -38,8 +40,10 @@ _VAE_2_2_NAME = re.compile(r"wan.?2[._]2.?vae", re.IGNORECASE)
 def schedule(query: Mapping[str, str]) -> dict[str, Any]:
     """The steps of a sampler whose widgets have these values; T2V-A14B's where one is missing.
 
-    sigmas [n + 1]; high [n], true for steps of the high-noise expert; first and last, the part that is run; shift and
-    boundary; settings, the names of the widgets that count. Raises ValueError on values that a sampler would refuse."""
+    sigmas [n + 1]; high [n], true for steps at high noise; base, how many of these, from the first on, are the base
+    model's; first and last, the part that is run; at_base and at_high, how many steps of it are the base's and the
+    high-noise expert's; shift and boundary; settings, the names of the widgets that count. Raises ValueError on values
+    that a sampler would refuse."""
     custom = {
         name: _read(name, query[name], kind)
         for name, kind in get_type_hints(Settings).items()
@@ -56,7 +60,8 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
     for name, step in (("start_step", first), ("end_step", last)):
         if step < 0:
             raise ValueError(f"{name} must be 0 or more, not {step}")
-    steps = steps_of(settings, StepRange(first, last))
+    _read("base_cfg", query.get("base_cfg", 1), float)
+    steps = steps_of(settings, StepRange(first, last), _read("base_steps", query.get("base_steps", 0), int))
     samplers.check_sampler(settings.sampler)
     return {
         "sigmas": [round(sigma, 5) for sigma in steps.whole.tolist()],
@@ -64,6 +69,8 @@ def schedule(query: Mapping[str, str]) -> dict[str, Any]:
         "first": steps.first,
         "last": steps.last,
         "at_high": steps.at_high,
+        "base": steps.base,
+        "at_base": steps.at_base,
         "shift": settings.shift,
         "boundary": settings.boundary,
         "settings": _SETTINGS,

@@ -8,8 +8,8 @@ from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.multi_gpu.model import share
 from ..comfy_bridge.multi_gpu.workers import ATTENTION, FSDP, MODES, Settings
 from ..comfy_bridge.sampling.experts import Experts
-from .sampling import low_positive_input, sample, sampler_inputs
-from .schema import advanced, schema, take
+from .sampling import BASE, base_of, phase_inputs, sample, sampler_inputs
+from .schema import advanced, schema, split, take
 
 _DEFAULT = Settings()
 
@@ -127,7 +127,7 @@ class WanMultiGPUSampler(io.ComfyNode):
             folder="multi gpu",
             reports=True,
             description="WanMoESampler on several GPUs.",
-            inputs=[*sampler_inputs(), *_group_inputs(), low_positive_input()],
+            inputs=[*sampler_inputs(), *_group_inputs(), *phase_inputs()],
             outputs=[io.Latent.Output()],
         )
 
@@ -143,5 +143,9 @@ class WanMultiGPUSampler(io.ComfyNode):
         group, inputs = take(Settings, inputs)
         high, report = share(model_high, group)
         low = None if model_low is None else share(model_low, group)[0]
-        latent, text = sample(Experts.of(high, low), Prompts(positive, negative), **inputs)
+        base, inputs = split(inputs, BASE)
+        if base.get("model_base") is not None:
+            base["model_base"] = share(base["model_base"], group)[0]
+        experts = Experts.of(high, low, base_of(**base))
+        latent, text = sample(experts, Prompts(positive, negative), **inputs)
         return io.NodeOutput(latent, ui=ui.PreviewText(f"{report}\n{text}"))

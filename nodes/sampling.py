@@ -8,10 +8,10 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import preflight, samplers
-from ..comfy_bridge.sampling.experts import Experts, ExpertsGuider
+from ..comfy_bridge.sampling.experts import BaseExpert, Experts, ExpertsGuider
 from ..comfy_bridge.sampling.sample import sample_with_experts
-from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings, StepRange
-from .schema import NEGATIVE, POSITIVE, schema, take
+from ..comfy_bridge.sampling.settings import MAX_STEPS, PRESETS, Noise, Settings, StepRange
+from .schema import NEGATIVE, POSITIVE, advanced, schema, split, take
 from .settings import (
     boundary_input,
     cfg_input,
@@ -122,13 +122,44 @@ class WanSolver(io.ComfyNode):
         return io.NodeOutput(samplers.official_sampler(solver))
 
 
-def low_positive_input() -> io.Conditioning.Input:
-    return io.Conditioning.Input(
-        "positive_low",
-        optional=True,
-        tooltip="The positive of the low-noise expert, of Wan Image to Video, whose keyframes may have another "
-        "strength for it. Open: positive serves both.",
-    )
+BASE = ("model_base", "base_steps", "base_cfg")
+
+
+def phase_inputs() -> list:
+    """What one phase of a run may have of its own: the low-noise expert's prompt, and a base model before both."""
+    return [
+        io.Conditioning.Input(
+            "positive_low",
+            optional=True,
+            tooltip="The positive of the low-noise expert, of Wan Image to Video, whose keyframes may have another "
+            "strength for it. Open: positive serves both.",
+        ),
+        io.Model.Input(
+            "model_base",
+            optional=True,
+            tooltip="The high-noise expert without the distilled LoRA: with CFG it takes the first base_steps, which "
+            "brings back movement and the prompt.",
+        ),
+        *advanced(
+            io.Int.Input(
+                "base_steps",
+                default=0,
+                min=0,
+                max=MAX_STEPS,
+                optional=True,
+                tooltip="Steps of model_base, the first ones of the schedule; the high-noise expert takes the rest up "
+                "to the boundary. 0: off.",
+            ),
+            cfg_input("base_cfg", 3.5, "CFG scale of model_base; 1 leaves the negative prompt out."),
+        ),
+    ]
+
+
+def base_of(
+    model_base: io.Model.Type | None = None, base_steps: int = 0, base_cfg: float = 3.5
+) -> BaseExpert | None:
+    """The model of the first steps, of the inputs BASE."""
+    return BaseExpert.of(model_base, base_steps, base_cfg)
 
 
 class WanMoEGuider(io.ComfyNode):
@@ -145,7 +176,7 @@ class WanMoEGuider(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip=POSITIVE),
                 io.Conditioning.Input("negative", tooltip=NEGATIVE),
                 *_guidance(),
-                low_positive_input(),
+                *phase_inputs(),
             ],
             outputs=[io.Guider.Output()],
         )
@@ -157,15 +188,15 @@ class WanMoEGuider(io.ComfyNode):
         positive: io.Conditioning.Type,
         negative: io.Conditioning.Type,
         model_low: io.Model.Type | None = None,
-        cfg_high: float = _DEFAULT.cfg_high,
-        cfg_low: float = _DEFAULT.cfg_low,
-        boundary: float = _DEFAULT.boundary,
         positive_low: io.Conditioning.Type | None = None,
+        **inputs: Any,
     ) -> io.NodeOutput:
-        experts = Experts.of(model_high, model_low)
+        base, guidance = split(inputs, BASE)
+        settings = replace(_DEFAULT, **guidance)
+        experts = Experts.of(model_high, model_low, base_of(**base))
         _warned(experts)
         preflight.check_prompts(experts, positive, positive_low)
-        guider = ExpertsGuider(experts, boundary, (cfg_high, cfg_low))
+        guider = ExpertsGuider(experts, settings.boundary, (settings.cfg_high, settings.cfg_low))
         guider.set_conds(positive, negative, positive_low)
         return io.NodeOutput(guider)
 
@@ -238,7 +269,7 @@ class WanMoESampler(io.ComfyNode):
             folder="sampling",
             reports=True,
             description="Samples with both experts, as the official code does; all in one node.",
-            inputs=[*sampler_inputs(), low_positive_input()],
+            inputs=[*sampler_inputs(), *phase_inputs()],
             outputs=[io.Latent.Output()],
         )
 
@@ -251,5 +282,7 @@ class WanMoESampler(io.ComfyNode):
         model_low: io.Model.Type | None = None,
         **inputs: Any,
     ) -> io.NodeOutput:
-        latent, report = sample(Experts.of(model_high, model_low), Prompts(positive, negative), **inputs)
+        base, inputs = split(inputs, BASE)
+        experts = Experts.of(model_high, model_low, base_of(**base))
+        latent, report = sample(experts, Prompts(positive, negative), **inputs)
         return io.NodeOutput(latent, ui=ui.PreviewText(report))

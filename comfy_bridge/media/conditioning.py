@@ -12,6 +12,7 @@ from torch import Tensor
 from ...wan_models.families import FAMILIES
 from ...wan_models.images.conditioning import known_frames, mask_channels
 from ...wan_models.images.keyframes import frames_at, latent_of, snapped
+from ...wan_models.images.motion import amplify_motion
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import resize, resize_crop
 from ...wan_models.images.sizes import check_video_size, size_for_i2v, size_for_ti2v
@@ -111,11 +112,13 @@ def image_to_video(
     end: Tensor | None = None,
     keyframes: Keyframes = NO_KEYFRAMES,
     clip_vision: Any = None,
+    motion_amplitude: float = 1.0,
 ) -> ConditionedVideo:
     """Conditioning of I2V-A14B and its empty LATENT.
 
     start, end: IMAGE [n, H, W, C], the first and last frames of the video. clip_vision: CLIP_VISION_OUTPUT, which
-    only the Wan2.1 models look at. Raises ValueError where images, places, size and VAE do not fit."""
+    only the Wan2.1 models look at. motion_amplitude: see `amplify_motion`. Raises ValueError where images, places, size
+    and VAE do not fit."""
     check_vae(vae, 16, "Load the 2.1 VAE for the 14B models; TI2V-5B takes its image through WanTI2VLatent")
     given = [None if x is None else rgb(x) for x in (start, keyframes.keyframes, end)]
     if (first := next((x for x in given if x is not None), None)) is None:
@@ -140,7 +143,7 @@ def image_to_video(
         video, known = known_frames(start, end, shape.frames, stand)
         if not has_keyframes:
             video[places], known[places] = 0.5, False
-        return vae.encode(video), known
+        return amplify_motion(vae.encode(video), known, motion_amplitude), known
 
     def told(strength: float) -> dict[str, Any]:
         encoded, known = seen(strength > 0)

@@ -1,8 +1,9 @@
-"""Two experts as one GUIDER: the noise level of each model call says which of them answers.
+"""Two experts as one GUIDER: the noise level of each model call says which of them answers; and before them, if wanted,
+a base model for the first steps.
 
-The sampler's loop and its solver state run through the switch. Each expert is a guider of the host's own class,
+The sampler's loop and its solver state run through the switches. Each expert is a guider of the host's own class,
 with its own options, wrappers (EasyCache ...), LoRAs and CFG scale; weights are loaded by the host's model
-management when an expert is first asked, which makes room by unloading the other where it must.
+management when an expert is first asked, which makes room by unloading the others where it must.
 """
 
 import inspect
@@ -16,22 +17,45 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...wan_models.sampling.guidance import check_boundary, is_high_noise
-from ...wan_models.sampling.schedule import timestep_of
+from ...wan_models.sampling.guidance import check_boundary
 from ..host_types import Conditioning, Model
 from ..media.conditioning import negative_beside
+from .phases import BASE, HIGH, LOW, Phases
+
+
+class BaseExpert(NamedTuple):
+    """A model that takes the first `steps` of a run in the place of the high-noise expert: that expert without its
+    distilled LoRA, with a CFG scale of its own."""
+
+    model: Model
+    steps: int
+    cfg: float
+
+    @classmethod
+    def of(cls, model_base: Model | None, base_steps: int, base_cfg: float) -> "BaseExpert | None":
+        """The base of the nodes' inputs; None for 0 steps. ValueError where there are steps and no model for them."""
+        if not base_steps:
+            return None
+        if model_base is None:
+            raise ValueError(
+                f"base_steps is {base_steps}, and no model_base is connected: connect the high-noise expert without "
+                "its distilled LoRA, or set base_steps to 0"
+            )
+        return cls(model_base, base_steps, base_cfg)
 
 
 class Experts(NamedTuple):
-    """The MODELs of a run: that of high and that of low noise levels, or one model twice."""
+    """The MODELs of a run: that of high and that of low noise levels, or one model twice; and a base for the first
+    steps if there is one."""
 
     high: Model
     low: Model
+    base: BaseExpert | None = None
 
     @classmethod
-    def of(cls, high: Model, low: Model | None = None) -> "Experts":
-        """Both, where `low` None stands for a release with one model."""
-        return cls(high, high if low is None else low)
+    def of(cls, high: Model, low: Model | None = None, base: BaseExpert | None = None) -> "Experts":
+        """All of them, where `low` None stands for a release with one model."""
+        return cls(high, high if low is None else low, base)
 
 
 @dataclass(frozen=True)
@@ -48,23 +72,10 @@ class GuiderInputs:
 
 @dataclass(frozen=True)
 class ExpertRun:
-    """A run of both experts, fixed from its start to its end: `schedule` are its sigmas on the CPU, `starts_high` says
-    which expert it starts with, and `second` is the other one."""
+    """A run of several experts, fixed from its start to its end. others: all but the one that it starts with."""
 
-    schedule: Tensor
-    boundary: float
-    starts_high: bool
-    second: "SecondExpert"
-    inputs: GuiderInputs
-
-    def is_seconds(self, sigma: Tensor) -> bool:
-        """Whether the second expert answers at this noise level."""
-        return is_high(sigma, self.schedule, self.boundary) != self.starts_high
-
-
-def is_high(sigma: Tensor, schedule: Tensor, boundary: float) -> bool:
-    """Whether the high-noise expert answers at this noise level: the official rule on whole timesteps."""
-    return is_high_noise(int(timestep_of(sigma.flatten()[:1].cpu(), schedule)), boundary)
+    phases: Phases
+    others: dict[str, "OtherExpert"]
 
 
 class _Capture(comfy.samplers.Sampler):
@@ -80,27 +91,23 @@ class _Capture(comfy.samplers.Sampler):
         return noise
 
 
-class SecondExpert(comfy.samplers.CFGGuider):
-    """The expert that does not start the run. `sample` enters the host's set-up for it, and in there calls `first`,
-    which runs the sampler with the first expert; the weights are loaded when a noise level is this expert's.
+class OtherExpert(comfy.samplers.CFGGuider):
+    """An expert that does not start the run. `sample` enters the host's set-up for it, and in there calls `inside`,
+    which runs the sampler; the weights are loaded when a noise level is this expert's.
 
-    All that changes while experts take turns is here: whether this one answers now, and what was loaded for it."""
+    All that changes while experts take turns is here: whether this one answers now, and what was loaded for it, which
+    stays when others answer."""
 
     conds: dict[str, Any]
     inner_model: Any
 
-    def __init__(
-        self,
-        model: Model,
-        conds: dict[str, Any],
-        cfg: float,
-        first: Callable[["SecondExpert", GuiderInputs], Tensor],
-    ) -> None:
+    def __init__(self, model: Model, conds: dict[str, Any], cfg: float, inside: Callable[[], Tensor]) -> None:
         super().__init__(model)
         self.original_conds = conds
         self.set_cfg(cfg)
-        self._first = first
+        self._inside = inside
         self.is_active = False
+        self.inputs: GuiderInputs | None = None
         self._loaded: list | None = None
         self._options: dict[str, Any] | None = None
 
@@ -108,17 +115,21 @@ class SecondExpert(comfy.samplers.CFGGuider):
         # called by the host where it would load the model and sample
         bound = inspect.signature(super().outer_sample).bind(*args, **kwargs)
         bound.apply_defaults()
-        inputs = GuiderInputs(**{field.name: bound.arguments[field.name] for field in fields(GuiderInputs)})
+        self.inputs = GuiderInputs(
+            **{field.name: bound.arguments[field.name] for field in fields(GuiderInputs)}
+        )
         try:
-            return self._first(self, inputs)
+            return self._inside()
         finally:
             if self._loaded is not None:
                 self.model_patcher.cleanup()
                 comfy.sampler_helpers.cleanup_models(self.conds, self._loaded)
                 del self.inner_model
 
-    def activate(self, inputs: GuiderInputs) -> None:
+    def activate(self) -> None:
         """Loads the weights (or brings them back), and prepares conditioning and options the first time."""
+        inputs = self.inputs
+        assert inputs is not None
         self.is_active = True
         self.inner_model, self.conds, self._loaded = comfy.sampler_helpers.prepare_sampling(
             self.model_patcher, inputs.noise.shape, self.conds, self.model_options
@@ -148,10 +159,6 @@ class SecondExpert(comfy.samplers.CFGGuider):
         )
         self._options = capture.extra_args["model_options"]
 
-    def deactivate(self) -> None:
-        """Leaves the next noise levels to the first expert; what was prepared stays."""
-        self.is_active = False
-
     def options_like(self, given: dict, base: dict) -> dict:
         """This expert's options, with what the sampler itself has added to the `base` expert's (CFG++ samplers)."""
         options = comfy.model_patcher.create_model_options_clone(self._options)
@@ -165,11 +172,12 @@ class SecondExpert(comfy.samplers.CFGGuider):
 
 
 class ExpertsGuider(comfy.samplers.CFGGuider):
-    """GUIDER over a high-noise and a low-noise MODEL.
+    """GUIDER over a high-noise and a low-noise MODEL, and a base for the first steps if there is one.
 
     boundary: noise level in 0..1 from which the high-noise expert answers; the official rule on whole timesteps.
     scales: CFG scale of the high- and of the low-noise expert; 1 runs without the negative prompt.
-    Raises ValueError on a boundary outside 0..1 and on two models that do not belong together."""
+    Raises ValueError on a boundary outside 0..1, on models that do not belong together, and, where it samples, on steps
+    of the base that go past the boundary."""
 
     conds: dict[str, Any]
     model_patcher: Any
@@ -178,7 +186,11 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
         check_boundary(boundary)
         check_pair(experts)
         super().__init__(experts.high)
-        self._experts = {True: (experts.high, scales[0]), False: (experts.low, scales[1])}
+        self._experts = {HIGH: (experts.high, scales[0]), LOW: (experts.low, scales[1])}
+        self._base_steps = 0
+        if experts.base is not None:
+            self._experts[BASE] = (experts.base.model, experts.base.cfg)
+            self._base_steps = experts.base.steps
         self._boundary = boundary
         self._low_conds: dict[str, Any] = {}
         self._run: ExpertRun | None = None
@@ -199,36 +211,39 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
     ) -> Tensor:
         if sigmas.shape[-1] == 0:
             return latent_image
-        schedule = sigmas.cpu()
-        starts_high, ends_high = (is_high(s, schedule, self._boundary) for s in (sigmas[:1], sigmas[-1:]))
+        phases = Phases.of(sigmas, self._boundary, self._base_steps)
+        starts, *later = phases.in_turn()
         # the run is this guider's own, as the expert that it starts with
-        self.model_patcher, self.cfg = self._experts[starts_high]
+        self.model_patcher, self.cfg = self._experts[starts]
         self.model_options = self.model_patcher.model_options
         given = self.original_conds
-        conds = {True: given, False: given | self._low_conds}
+        others: dict[str, OtherExpert] = {}
 
-        def sample() -> Tensor:
-            self.original_conds = conds[starts_high]
+        def conds_of(name: str) -> dict[str, Any]:
+            return given | self._low_conds if name == LOW else given
+
+        def own() -> Tensor:
+            self.original_conds = conds_of(starts)
+            if others:  # else all noise levels belong to one expert
+                self._run = ExpertRun(phases, others)
             try:
                 return super(ExpertsGuider, self).sample(
                     noise, latent_image, sampler, sigmas, *args, **kwargs
                 )
             finally:
+                self._run = None
                 self.original_conds = given
 
-        if starts_high == ends_high:  # all noise levels belong to one expert
-            return sample()
+        def entered(names: list[str]) -> Tensor:
+            """The run, inside of the set-up of each of these experts."""
+            if not names:
+                return own()
+            name, *rest = names
+            model, cfg = self._experts[name]
+            others[name] = OtherExpert(model, conds_of(name), cfg, lambda: entered(rest))
+            return others[name].sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
-        def first(second: SecondExpert, inputs: GuiderInputs) -> Tensor:
-            self._run = ExpertRun(schedule, self._boundary, starts_high, second, inputs)
-            try:
-                return sample()
-            finally:
-                self._run = None
-
-        model, cfg = self._experts[not starts_high]
-        second = SecondExpert(model, conds[not starts_high], cfg, first)
-        return second.sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        return entered(later[::-1])
 
     def outer_predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None
@@ -237,21 +252,27 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
         run = self._run
         if run is None:
             return super().outer_predict_noise(x, timestep, model_options, seed)
-        is_seconds = run.is_seconds(timestep)
-        if is_seconds != run.second.is_active:
-            self._switch(run, is_seconds)
-        if not is_seconds:
+        other = run.others.get(run.phases.at(timestep))
+        active = next((expert for expert in run.others.values() if expert.is_active), None)
+        if other is not active:
+            self._switch(active, other)
+        if other is None:
             return super().outer_predict_noise(x, timestep, model_options, seed)
-        options = run.second.options_like(model_options, self.model_options)
-        return run.second.outer_predict_noise(x, timestep, options, seed)
+        return other.outer_predict_noise(
+            x, timestep, other.options_like(model_options, self.model_options), seed
+        )
 
-    def _switch(self, run: ExpertRun, to_second: bool) -> None:
-        if to_second:
-            run.second.activate(run.inputs)
+    def _switch(self, active: OtherExpert | None, other: OtherExpert | None) -> None:
+        """Lets another expert answer than the one that did; None stands for this guider's own."""
+        if active is not None:
+            active.is_active = False
+        if other is not None:
+            other.activate()
             return
-        run.second.deactivate()
+        assert active is not None
+        assert active.inputs is not None
         self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
-            self.model_patcher, run.inputs.noise.shape, self.conds, self.model_options
+            self.model_patcher, active.inputs.noise.shape, self.conds, self.model_options
         )
         self.model_patcher.pre_run()
 
@@ -262,10 +283,15 @@ def _shape(model: Model) -> tuple[int, ...] | None:
 
 
 def check_pair(experts: Experts) -> None:
-    """Raises ValueError where two models cannot take turns on the same latents."""
-    one, two = map(_shape, experts)
-    if one is not None and two is not None and one != two:
-        raise ValueError(
-            f"the two models do not belong together: the high-noise one takes {one[1]} channels and is {one[0]} wide, "
-            f"the low-noise one takes {two[1]} and is {two[0]} wide. Connect both experts of the same release"
-        )
+    """Raises ValueError where the models cannot take turns on the same latents."""
+    one = _shape(experts.high)
+    others = [("low-noise one", experts.low)]
+    if experts.base is not None:
+        others.append(("base", experts.base.model))
+    for name, model in others:
+        two = _shape(model)
+        if one is not None and two is not None and one != two:
+            raise ValueError(
+                f"the two models do not belong together: the high-noise one takes {one[1]} channels and is {one[0]} "
+                f"wide, the {name} takes {two[1]} and is {two[0]} wide. Connect experts of the same release"
+            )

@@ -37,8 +37,9 @@ def family(model: Model) -> str | None:
 def check_prompts(experts: Experts, positive: Conditioning, positive_low: Conditioning | None = None) -> None:
     """Raises ValueError where a model does not go with what its positive prompt holds; positive_low: of the low-noise
     expert, where it has another one."""
-    for model, prompt in ((experts.high, positive), (experts.low, positive_low)):
-        if prompt is not None:
+    base = experts.base and experts.base.model
+    for model, prompt in ((experts.high, positive), (base, positive), (experts.low, positive_low)):
+        if model is not None and prompt is not None:
             check_image(model, prompt)
             check_vision(model, prompt)
 
@@ -89,7 +90,7 @@ def check_family(model: Model, wanted: str) -> None:
 
 def warnings(experts: Experts, preset: Release | None = None) -> list[str]:
     """One sentence for each thing that looks wrong; nothing that stops a run."""
-    high, low = experts
+    high, low, _ = experts
     found = [_swapped(experts)]
     if preset is not None:
         kind = family(high)
@@ -129,7 +130,7 @@ def _other_lora(model: Model, kind: str, name: str) -> str | None:
 
 def _swapped(experts: Experts) -> str | None:
     """A warning where the names of the two files say that they are connected the wrong way round."""
-    names = [str(getattr(m.model, "source", "")).lower() for m in experts]
+    names = [str(getattr(m.model, "source", "")).lower() for m in (experts.high, experts.low)]
     names = [name.replace("\\", "/").split("/models/")[-1] for name in names]
     if "low" in names[0] and "high" not in names[0] and "high" in names[1] and "low" not in names[1]:
         return (

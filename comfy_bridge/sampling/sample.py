@@ -33,7 +33,10 @@ def sample_with_experts(
     high = experts.high
     preflight.check_prompts(experts, prompts.positive, positive_low)
     samples = comfy.sample.fix_empty_latent_channels(high, check_latent(latent_image, high))
-    run = steps_of(settings, steps)
+    base = experts.base
+    run = steps_of(settings, steps, 0 if base is None else base.steps)
+    if base is not None:
+        experts = experts._replace(base=base._replace(steps=run.at_base))
     guider = ExpertsGuider(experts, settings.boundary, (settings.cfg_high, settings.cfg_low))
     guider.set_conds(*prompts, positive_low)
     out = guider.sample(
@@ -72,8 +75,14 @@ def check_latent(latent: Latent, model: Model) -> Tensor:
 def _report(experts: Experts, settings: Settings, run: Steps) -> str:
     count = run.last - run.first
     if experts.low is experts.high:
-        return f"{count} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
-    return (
-        f"{run.at_high} of {count} steps on the high-noise expert, {count - run.at_high} on the low-noise expert "
-        f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / {settings.cfg_low:g})"
-    )
+        text = f"{count} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
+    else:
+        low = count - run.at_base - run.at_high
+        text = (
+            f"{run.at_high} of {count} steps on the high-noise expert, {low} on the low-noise expert "
+            f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / "
+            f"{settings.cfg_low:g})"
+        )
+    if experts.base is not None:
+        text += f"; {run.at_base} on the base model before them (CFG {experts.base.cfg:g})"
+    return text

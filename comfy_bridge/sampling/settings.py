@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from ...wan_models.families import DISTILLED, DISTILLED_MODELS, RELEASES
+from ...wan_models.sampling.guidance import check_base_steps
 from ...wan_models.sampling.schedule import timestep_of
 from ...wan_models.sampling.solvers import SOLVERS
 from . import samplers
@@ -82,26 +83,35 @@ ALL_STEPS = StepRange()
 class Steps:
     """Steps of a run: those from `first` up to `last` of a whole schedule.
 
-    whole: its sigmas, float32 [n + 1]. high: bool [n], the steps that the high-noise expert takes."""
+    whole: its sigmas, float32 [n + 1]. high: bool [n], the steps at high noise. base: how many of these, from the
+    first of the schedule on, a base model takes; the others are the high-noise expert's."""
 
     whole: Tensor
     high: Tensor
     first: int
     last: int
+    base: int = 0
 
     @property
     def sigmas(self) -> Tensor:
         return self.whole[self.first : self.last + 1]
 
     @property
+    def at_base(self) -> int:
+        """Number of steps of the base model in this run."""
+        return max(0, min(self.base, self.last) - self.first)
+
+    @property
     def at_high(self) -> int:
         """Number of steps of the high-noise expert in this run."""
-        return int(self.high[self.first : self.last].sum())
+        return int(self.high[self.first : self.last].sum()) - self.at_base
 
 
-def steps_of(settings: Settings, part: StepRange = ALL_STEPS) -> Steps:
-    """The steps of these settings. ValueError where they give no schedule, or no step is left in `part`."""
+def steps_of(settings: Settings, part: StepRange = ALL_STEPS, base_steps: int = 0) -> Steps:
+    """The steps of these settings. ValueError where they give no schedule, no step is left in `part`, or base_steps go
+    past the boundary."""
     whole = samplers.sigmas_named(settings.scheduler, settings.steps, settings.shift, settings.sampler)
     count = len(samplers.sub_range(whole, part.start_step, part.end_step)) - 1
     high = timestep_of(whole[:-1], whole) >= settings.boundary * 1000
-    return Steps(whole, high, part.start_step, part.start_step + count)
+    check_base_steps(base_steps, int(high.sum()))
+    return Steps(whole, high, part.start_step, part.start_step + count, base_steps)

@@ -168,7 +168,17 @@ def test_settings_of_custom_alone_are_folded(canvas):
             "n.widgets.filter(w => w.advanced || w.options.advanced).map(w => w.name)] }"
         )
 
-    settings = ["steps", "shift", "cfg_high", "cfg_low", "boundary", "sampler", "scheduler"]
+    settings = [
+        "steps",
+        "shift",
+        "cfg_high",
+        "cfg_low",
+        "boundary",
+        "sampler",
+        "scheduler",
+        "base_steps",
+        "base_cfg",
+    ]
     assert folded() == [False, settings]
     canvas.set("WanMoESampler", preset="custom")
     assert folded() == [True, settings]
@@ -227,6 +237,19 @@ def test_the_chart_follows_the_widgets(canvas):
     canvas.photograph("chart part of a run")
     canvas.set("WanMoESampler", start_step=30)
     expect_text(chart(canvas), re.compile("no steps are left between start_step 30 and end_step 12"))
+    canvas.problems.clear()  # Chromium notes down that the server said no
+
+
+def test_the_chart_shows_the_steps_of_a_base_model(canvas):
+    canvas.add("WanMoESampler")
+    canvas.show("WanMoESampler")
+    canvas.set("WanMoESampler", preset="I2V-A14B 4-step LoRA", base_steps=1)
+    expect_text(chart(canvas), "1 + 1 + 2 of 4 steps")
+    bars = canvas.page.locator(".wan22-chart .bar.base")
+    assert bars.get_attribute("data-steps") == "1"
+    canvas.photograph("chart of three phases")
+    canvas.set("WanMoESampler", base_steps=3)
+    expect_text(chart(canvas), re.compile("base_steps 3 goes past the boundary"))
     canvas.problems.clear()  # Chromium notes down that the server said no
 
 

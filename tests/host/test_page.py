@@ -105,6 +105,10 @@ def test_schedule_is_what_the_sampler_does(host, settings):
         ({"steps": "9" * 5000}, "steps must be a whole number"),
         ({"steps": "9" * 4000}, "steps is too large: 999"),
         ({"end_step": "x" * 6000}, "end_step must be a whole number"),
+        ({"base_steps": 27}, "base_steps 27 goes past the boundary"),
+        ({"base_steps": -1}, "base_steps must be 0 or more"),
+        ({"base_steps": "two"}, "base_steps must be a whole number"),
+        ({"base_cfg": "nan"}, "base_cfg must be a finite number"),
     ],
 )
 def test_bad_settings_are_answered_with_the_reason(host, query, message):

@@ -16,6 +16,17 @@ def is_high_noise(timestep: int, boundary: float) -> bool:
     return timestep >= boundary * 1000
 
 
+def check_base_steps(base_steps: int, at_high: int) -> None:
+    """ValueError where a base model shall take more steps than are the high-noise expert's, or fewer than 0."""
+    if base_steps < 0:
+        raise ValueError(f"base_steps must be 0 or more, not {base_steps}")
+    if base_steps > at_high:
+        raise ValueError(
+            f"base_steps {base_steps} goes past the boundary: at these settings the high-noise expert has {at_high} "
+            f"steps to share, so give 0 to {at_high}"
+        )
+
+
 def check_boundary(boundary: float) -> None:
     """ValueError on a boundary outside 0..1."""
     if not 0 <= boundary <= 1:

@@ -2,14 +2,14 @@
 import { origin, redraw } from "./host.js";
 import { say } from "./texts.js";
 
-const COLOURS = { high: "#f0883e", low: "#4f9cf0" };
+const COLOURS = { base: "#b98cf5", high: "#f0883e", low: "#4f9cf0" };
 /** @type {Map<HostNode, { text: string }>} node -> badge */
 const marked = new Map();
 
 /**
  * Marks a sampler and the loader of the expert that answers it; takes the marks off all others.
  * @param {HostNode} sampler
- * @param {"high" | "low"} expert
+ * @param {keyof COLOURS} expert
  */
 export function markExpert(sampler, expert) {
   const text = say(expert);

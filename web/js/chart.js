@@ -1,4 +1,5 @@
-// Draws the noise schedule on the samplers with two experts: which of them takes which steps, and where a run is.
+// Draws the noise schedule on the samplers with two experts: which of them, or of a base model before them, takes which
+// steps, and where a run is.
 // The numbers come from the server, from the function that the sampler itself uses, and so do the names of the widgets
 // that count.
 import { markExpert, unmarkAll } from "./badges.js";
@@ -16,9 +17,11 @@ const charts = new Map();
  * What the server answers; steps from `first` up to `last` are run.
  * @typedef {object} Schedule
  * @property {number[]} sigmas one more than there are steps
- * @property {boolean[]} high whether the high-noise expert takes a step
+ * @property {boolean[]} high whether a step is at high noise
+ * @property {number} base how many of these, from the first on, the base model takes
  * @property {number} first
  * @property {number} last
+ * @property {number} at_base
  * @property {number} at_high
  * @property {number} shift
  * @property {number} boundary
@@ -100,7 +103,7 @@ class Chart {
     this.settings = answer.settings;
     const { sigmas, boundary } = answer;
     const steps = sigmas.length - 1;
-    for (const kind of ["high", "low", "left-out"]) {
+    for (const kind of ["base", "high", "low", "left-out"]) {
       const bars = [...Array(steps).keys()].filter((step) => this.kindOf(answer, step) === kind);
       const path = bars.map((step) => {
         const [left, right] = [step + 0.1, step + 0.9].map((x) => ((100 * x) / steps).toFixed(3));
@@ -120,21 +123,34 @@ class Chart {
   /**
    * @param {Schedule} schedule
    * @param {number} step
+   * @returns {"base" | "high" | "low" | "left-out"}
    */
-  kindOf({ first, last, high }, step) {
+  kindOf({ first, last, base, high }, step) {
     if (step < first || step >= last) return "left-out";
+    if (step < base) return "base";
     return high[step] || !this.hasTwoExperts ? "high" : "low";
+  }
+
+  /**
+   * @param {Schedule} schedule
+   * @param {number} step one that is run
+   * @returns {"base" | "high" | "low"}
+   */
+  expertAt(schedule, step) {
+    const kind = this.kindOf(schedule, step);
+    return kind === "left-out" ? "low" : kind;
   }
 
   /** How the steps are shared, and beside it the settings, or what is being done. */
   showStep() {
     if (!this.schedule) return;
-    const { sigmas, first, last, at_high: high, boundary, shift } = this.schedule;
+    const { sigmas, first, last, at_base: base, at_high: high, boundary, shift } = this.schedule;
     const [total, run] = [sigmas.length - 1, last - first];
     const alone = !this.hasTwoExperts || boundary === 0;
-    const shares = [make("span", "high", String(high)), " + ", make("span", "low", String(run - high))];
-    const counts = alone ? [String(run)] : shares;
-    const whole = alone && run === total ? [say("all_steps", { steps: total })] : null;
+    const shares = [make("span", "high", String(high)), " + ", make("span", "low", String(run - base - high))];
+    const counts = alone ? [String(run - base)] : shares;
+    if (base) counts.unshift(make("span", "base", String(base)), " + ");
+    const whole = alone && run === total && !base ? [say("all_steps", { steps: total })] : null;
     this.split.replaceChildren(...(whole ?? [...counts, say("of_steps", { steps: total })]));
 
     const linked = this.schedule.settings.filter((name) => isLinked(this.node, name));
@@ -146,9 +162,10 @@ class Chart {
     this.marker.setAttribute("x1", String(x));
     this.marker.setAttribute("x2", String(x));
     this.marker.setAttribute("data-step", String(this.step));
-    const expert = this.kindOf(this.schedule, this.step) === "high" ? "high" : "low";
-    this.note.textContent = say(alone ? "step" : "step_of_expert", { step: this.step + 1, expert: say(expert) });
-    if (!alone) markExpert(this.node, expert);
+    const expert = this.expertAt(this.schedule, this.step);
+    const single = alone && !this.schedule.base;
+    this.note.textContent = say(single ? "step" : "step_of_expert", { step: this.step + 1, expert: say(expert) });
+    if (!single) markExpert(this.node, expert);
   }
 
   /**
