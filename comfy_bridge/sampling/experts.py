@@ -180,6 +180,7 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
     of the base that go past the boundary."""
 
     conds: dict[str, Any]
+    original_conds: dict[str, Any]
     model_patcher: Any
 
     def __init__(self, experts: Experts, boundary: float, scales: tuple[float, float] = (1.0, 1.0)) -> None:
