@@ -7,6 +7,7 @@ management when an expert is first asked, which makes room by unloading the othe
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -41,6 +42,8 @@ class BaseExpert(NamedTuple):
                 f"base_steps is {base_steps}, and no model_base is connected: connect the high-noise expert without "
                 "its distilled LoRA, or set base_steps to 0"
             )
+        if not math.isfinite(base_cfg):
+            raise ValueError(f"base_cfg must be a finite number, not {base_cfg}")
         return cls(model_base, base_steps, base_cfg)
 
 

@@ -83,6 +83,6 @@ def _report(experts: Experts, settings: Settings, run: Steps) -> str:
             f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / "
             f"{settings.cfg_low:g})"
         )
-    if experts.base is not None:
+    if experts.base is not None and run.at_base:
         text += f"; {run.at_base} on the base model before them (CFG {experts.base.cfg:g})"
     return text

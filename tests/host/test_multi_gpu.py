@@ -191,6 +191,15 @@ def test_both_experts_through_the_switch(group_host, seed):
     assert "of 8 steps on the high-noise expert" in text
 
 
+def test_a_base_model_before_the_expert_with_its_lora(group_host, seed):
+    """Of one file: the LoRA is put on between two phases of a run."""
+    graph = base_graph() | {"save": save(), "lora": node("LoraLoaderModelOnly", model=("high", 0), **LORA)}
+    phases = {"steps": 6, "model_base": ("high", 0), "base_steps": 2, "base_cfg": 3.5, "cfg_high": 1.0}
+    expected = latents(group_host, graph | {"sample": sampler(seed, ("lora", 0), **phases)})
+    graph["sample"] = multi_sampler(seed, ("lora", 0), mode="explicit", ulysses=2, **phases)
+    assert rel_l2(latents(group_host, graph), expected) < TOLERANCE
+
+
 def test_packed_weights(group_host, base, seed):
     """GGUF, unpacked by the workers, under a LoRA."""
     state = dict(open_model(base / "models" / "wan" / "T2V-A14B" / "high_noise_model"))

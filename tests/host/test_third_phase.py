@@ -85,8 +85,8 @@ def test_an_official_solver_keeps_its_history_through_all_phases(host, base, see
     noise = torch.randn((1, 16, 3, 6, 8), generator=torch.Generator().manual_seed(seed))
     settings = SamplingSettings(STEPS, 12.0, (1.0, 1.0), solver, 0.875)
     expected = denoise(Experts(low_model, before_boundary), noise, {}, {}, settings)
-    graph = three_phases(seed, sampler=f"wan {solver}", high=("low", 0), low=("high", 0))
-    graph["sample"]["inputs"]["model_high"] = ["low", 0]
+    graph = three_phases(seed, sampler=f"wan {solver}")
+    graph = changed(graph, model_high=["low", 0], model_low=["high", 0])
     assert rel_l2(wan21.normalize(latents(host, graph)), expected) < 1e-4
 
 
