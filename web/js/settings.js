@@ -1,5 +1,5 @@
-// Settings that count with the preset "custom" alone, or with a base model, are folded away by pages that can; here they
-// are shown where they count, or where one has a wire.
+// Settings that count with the preset "custom" alone, or with a base model, are folded away by pages that can; here
+// they are shown where they count, or where one has a wire.
 import { after, CHANGES, grow, isLinked, widgetOf } from "./host.js";
 
 /**
