@@ -30,9 +30,9 @@ _STAGES = {
     MODELS: ("Loader", "LoRA", "WanMultiGPU", "LoraLoaderModelOnly", "ModelInfo"),
     INPUT: (
         "LoadImage", "LoadAudio", "LoadVideo", "GetVideoComponents", "TextToSpeech", "PoseDetect", "PoseRetarget",
-        "DrawPose", "FaceCrop", "SubjectMask", "Background", "ImageBatch",
+        "DrawPose", "FaceCrop", "SubjectMask", "Background",
     ),
-    PROMPT: ("Encode", "Condition", "Latent", "PromptExtend"),
+    PROMPT: ("Encode", "Condition", "Latent", "PromptExtend", "ImageBatch"),
     VIDEO: ("VAEDecode", "CreateVideo", "SaveVideo", "PreviewImage", "PreviewAny"),
 }  # fmt: skip
 """How the type of a node ends, by the group it belongs to; all others sample."""
