@@ -1,4 +1,5 @@
-"""Keyframes in the real host: against the pure pipeline and the start and end image; both experts; what cannot be."""
+"""Keyframes and more motion in the real host: against the pure pipeline and the start and end image; both experts; what
+cannot be."""
 
 import pytest
 import torch
@@ -47,17 +48,24 @@ def pure(folders):
 
 @pytest.fixture(scope="module")
 def told(folders):
-    """What a model is told of a video that begins with start.png, has end.png at frames, and knows those so far."""
+    """What a model is told of a video that begins with start.png and has end.png at frames, which it knows so far;
+    motion: how much more unknown latents differ from the first."""
     vae = load_vae(folders / "models" / "wan" / "I2V-A14B" / "Wan2.1_VAE.pth")
     start = resize(pixels(folders, "start.png"), *SIZE)
     picture = resize(resize_crop(pixels(folders, "end.png"), 91, 37), *SIZE)
 
     @torch.no_grad()
-    def of(frames, strength):
+    def of(frames, strength, motion=1.0):
         video, known = known_frames(start, None, FRAMES, dict.fromkeys(frames if strength else [], picture))
+        z = vae.encode(video.movedim(-1, 0)[None] * 2 - 1)
+        for latent in range(1, z.shape[2]):
+            if motion != 1 and not known[4 * latent - 3 : 4 * latent + 1].any():
+                difference = z[:, :, latent] - z[:, :, 0]
+                more = difference + (difference - difference.mean()) * (motion - 1)
+                z[:, :, latent] = (z[:, :, 0] + more).clamp(-6, 6)
         known = known.float()
         known[frames] = strength
-        z = wan21.normalize(vae.encode(video.movedim(-1, 0)[None] * 2 - 1))
+        z = wan21.normalize(z)
         return torch.cat([mask_channels(known, SIZE[1] // 8, SIZE[0] // 8), z[0]])[None]
 
     return of
@@ -148,6 +156,17 @@ def test_the_guider_and_parts_of_a_run_take_both_positives(host):
         if low:
             del second["inputs"]["positive_low"]
         assert rel_l2(latents(host, graph | {"first": first, "sample": second}), euler) < 1e-5
+
+
+def test_motion_amplitude(host, pure, told):
+    """Of latents with nothing known, for each expert as its keyframes are; 1 is off to the bit."""
+    strengths = {"strength_high": 0.7, "strength_low": 0.0}
+    found = latents(host, keyframes_graph("6", motion_amplitude=1.4, **strengths))
+    expected = pure(told([8], 0.7, motion=1.4), told([8], 0.0, motion=1.4))
+    assert rel_l2(wan21.normalize(found), expected) < 1e-4
+    plain = latents(host, keyframes_graph("6", **strengths))
+    assert torch.equal(latents(host, keyframes_graph("6", motion_amplitude=1.0, **strengths)), plain)
+    assert rel_l2(found, plain) > 1e-3
 
 
 def test_the_node_says_where_keyframes_stand(host):
