@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import latent_preview
+import torch
 from torch import nn
 
 
@@ -86,10 +88,22 @@ def running_node() -> str | None:
     return getattr(context or prompt_server(), "node_id" if context else "last_node_id", None)
 
 
-def previews_wanted() -> bool:
-    """Whether the user lets the host show previews (--preview-method)."""
+def cuts_conditioning() -> bool:
+    """Whether the host cuts the conditioning of a video to its context windows; older ones cut the latent alone."""
+    return hasattr(comfy.model_base.BaseModel, "resize_cond_for_context_window")
+
+
+def preview_method() -> str:
+    """How the user wants the host to make previews (--preview-method): none, auto, latent2rgb or taesd."""
     method = getattr(getattr(latent_preview, "args", None), "preview_method", None)
-    return getattr(method, "value", method) not in (None, "none")
+    return getattr(method, "value", method) or "none"
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until a device has done what it was given."""
+    wait = getattr(getattr(torch, device.type, None), "synchronize", None)
+    if wait is not None:
+        wait()
 
 
 def progress_text(node_id: str | None) -> Callable[[str], None]:

@@ -23,6 +23,8 @@ DETECTION = "detection"
 SEGMENTATION = "sam2"
 LANGUAGE = "LLM"
 """Language models, in the folder that other packs keep them in too."""
+APPROXIMATE = "vae_approx"
+"""The host's folder for tiny autoencoders."""
 
 
 # the host's own folders once more, with the files that it does not list there (GGUF)
@@ -142,6 +144,11 @@ def detectors() -> dict[str, Path]:
         for file in walk_files(root, endings=[".onnx"]):
             found.setdefault(file.relative_to(root).as_posix(), file)
     return found | _folders(DETECTION, lambda folder: (folder / "config.json").is_file())
+
+
+def tiny_vaes() -> list[str]:
+    """The tiny autoencoders for Wan's latents in models/vae_approx, told by their names (taew2_1, lighttaew2_2 ...)."""
+    return [name for name in _listed(APPROXIMATE) if "taew" in Path(name).name.lower()]
 
 
 def options(category: str, named: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from ..wan_models.checkpoints.detect import identify
 from ..wan_models.checkpoints.reader import open_checkpoint
-from ..wan_models.config import VAE_2_2, DiTConfig, VAEConfig
+from ..wan_models.config import VAE_2_2, DiTConfig, TinyVAEConfig, VAEConfig
 from ..wan_models.families import RELEASES
 from ..wan_models.sampling.guidance import check_boundary
 from . import compat, folders
@@ -88,10 +88,10 @@ def video(node: str, vae_names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _vae(name: str) -> VAEConfig | None:
+def _vae(name: str) -> VAEConfig | TinyVAEConfig | None:
     """The VAE in a file that a loader lists; one that is not there is known by the name it is published under."""
     try:
-        info = identify(open_checkpoint(folders.resolve(name, "vae")).for_model())
+        info = identify(open_checkpoint(folders.resolve(name, "vae", folders.APPROXIMATE)).for_model())
     except (ValueError, OSError):
         return VAE_2_2 if _VAE_2_2_NAME.search(name) else None
     return info.config if info.kind == "vae" else None

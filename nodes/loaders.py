@@ -105,6 +105,8 @@ class WanT5Loader(io.ComfyNode):
 
 
 class WanVAELoader(io.ComfyNode):
+    CATEGORIES = ("vae", folders.APPROXIMATE)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -116,9 +118,10 @@ class WanVAELoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vae_name",
-                    options=folders.options("vae"),
+                    options=list(dict.fromkeys([*folders.options("vae"), *folders.tiny_vaes()])),
                     tooltip="Wan2.1_VAE.pth or Wan2.2_VAE.pth of an official release in models/wan, or a file in "
-                    "models/vae. The 14B models use the 2.1 VAE, TI2V-5B the 2.2.",
+                    "models/vae. The 14B models use the 2.1 VAE, TI2V-5B the 2.2. For drafts also LightX2V's light VAE "
+                    "(lightvaew2_1), and tiny autoencoders in models/vae_approx (taew2_1, lighttaew2_1, lighttaew2_2).",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -141,12 +144,12 @@ class WanVAELoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, vae_name: str, **_: object) -> str:
-        return loaded_files.fingerprint(vae_name, "vae")
+        return loaded_files.fingerprint(vae_name, *cls.CATEGORIES)
 
     @classmethod
     def execute(cls, vae_name: str, weight_dtype: str = "fp32", device: str = "default") -> io.NodeOutput:
         load = shared_vae.load_vae if device == "multi gpu" else autoencoder.load_vae
-        return io.NodeOutput(load(folders.resolve(vae_name, "vae"), weight_dtype))
+        return io.NodeOutput(load(folders.resolve(vae_name, *cls.CATEGORIES), weight_dtype))
 
 
 class WanCLIPVisionLoader(io.ComfyNode):
@@ -180,7 +183,7 @@ class WanCLIPVisionLoader(io.ComfyNode):
 
 
 class WanModelInfo(io.ComfyNode):
-    CATEGORIES = ("diffusion_models", "vae", "text_encoders", "clip_vision")
+    CATEGORIES = ("diffusion_models", "vae", "text_encoders", "clip_vision", folders.APPROXIMATE)
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -13,6 +13,7 @@ from wan_models.models import build_network, network_class
 from wan_models.random_weights import random_state
 from wan_models.vae.base import VideoVAE
 from wan_models.vae.causal import Cache
+from wan_models.vae.streaming import Autoencoder
 
 from .loop import Schedule, train
 from .sizes import FRAMES, HEIGHT, WIDTH
@@ -138,7 +139,7 @@ def _change_latents(vae: VideoVAE, matrix: Tensor, shift: Tensor) -> VideoVAE:
 
 
 @torch.no_grad()
-def encode(vae: VideoVAE, videos: Tensor, batch: int = 8) -> Tensor:
+def encode(vae: Autoencoder, videos: Tensor, batch: int = 8) -> Tensor:
     """Raw latents of videos [N, T, H, W, 3] of bytes."""
     parts = []
     for part in videos.split(batch):

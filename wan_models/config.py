@@ -1,8 +1,8 @@
 """Shapes of the networks that the Wan2.2 releases are made of, as frozen dataclasses.
 
-`DiTConfig`, `VAEConfig`, `T5Config` and `CLIPConfig` describe one network each; they are read off a checkpoint's header
-(`wan_models.checkpoints.detect`), so any width or depth loads. Source of every figure: the configs of the official
-Wan2.2 code.
+`DiTConfig`, `VAEConfig`, `TinyVAEConfig`, `T5Config` and `CLIPConfig` describe one network each; they are read off a
+checkpoint's header (`wan_models.checkpoints.detect`), so any width or depth loads. Source of every figure: the configs
+of the official Wan2.2 code.
 """
 
 from dataclasses import dataclass
@@ -126,6 +126,27 @@ class VAEConfig:
 
 VAE_2_2 = VAEConfig("2.2", base_dim=160, z_dim=48, stride=(4, 16, 16), dec_dim=256)
 """The 2.2 VAE of TI2V-5B."""
+
+
+@dataclass(frozen=True)
+class TinyVAEConfig:
+    """Shape of a tiny autoencoder (TAE) for the latents of a Wan VAE. Defaults are taew2_1's.
+
+    `version`: of the VAE whose latents it has. `patch`: its first and last layer take patch x patch pixels together.
+    `enc_dim`: width of the encoder, 0 where the file has none; `dec_dims`: of the decoder's levels, smallest pictures
+    first. `raw`: whether it takes latents as the VAE gives them, or normalised, as diffusion models have them."""
+
+    version: str = "2.1"
+    z_dim: int = 16
+    patch: int = 1
+    enc_dim: int = 64
+    dec_dims: tuple[int, ...] = (256, 128, 64, 64)
+    raw: bool = False
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per latent cell, as of `VAEConfig`."""
+        return (4, 8 * self.patch, 8 * self.patch)
 
 
 @dataclass(frozen=True)

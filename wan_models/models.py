@@ -17,18 +17,20 @@ from .audio.wav2vec import Wav2Vec
 from .checkpoints.detect import ModelInfo, identify
 from .checkpoints.loading import expect, load_into, to_stored
 from .checkpoints.reader import Checkpoint, open_checkpoint, open_model
-from .config import CLIPConfig, DiTConfig, T5Config, VAEConfig
+from .config import CLIPConfig, DiTConfig, T5Config, TinyVAEConfig, VAEConfig
 from .dit.base import WanModel
 from .families import FAMILIES
 from .text.encoder import TextEncoder
 from .text.tokenizer import WanTokenizer, find_tokenizer
 from .text.umt5 import UMT5Encoder
 from .vae.base import VideoVAE
+from .vae.streaming import Autoencoder
+from .vae.tiny import TinyVAE
 from .vae.wan21 import WanVAE21
 from .vae.wan22 import WanVAE22
 from .vision.clip import VisionTransformer, load_tower
 
-Config = DiTConfig | VAEConfig | T5Config | CLIPConfig
+Config = DiTConfig | VAEConfig | TinyVAEConfig | T5Config | CLIPConfig
 _VAES: dict[str, type[VideoVAE]] = {"2.1": WanVAE21, "2.2": WanVAE22}
 
 
@@ -63,6 +65,8 @@ def network_class(config: Config) -> type[nn.Module]:
             return FAMILIES[config.family].network_class
         case VAEConfig():
             return _VAES[config.version]
+        case TinyVAEConfig():
+            return TinyVAE
         case T5Config():
             return UMT5Encoder
         case CLIPConfig():
@@ -154,9 +158,10 @@ def load_vae(
     ops: ModuleType = default_ops,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> VideoVAE:
-    """A Wan 2.1 or 2.2 VAE; arguments and errors as of `load_model`. The official code computes in float32."""
-    return cast(VideoVAE, load_model(path, "vae", ops=ops, dtype=dtype, device=device))
+) -> Autoencoder:
+    """A Wan 2.1 or 2.2 VAE, or a tiny autoencoder; arguments and errors as of `load_model`. The official code computes
+    in float32."""
+    return cast(Autoencoder, load_model(path, "vae", ops=ops, dtype=dtype, device=device))
 
 
 def load_text_encoder(

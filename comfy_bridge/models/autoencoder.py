@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.checkpoints.stamp import Stamp, check_mapped
-from ...wan_models.config import VAEConfig
+from ...wan_models.config import TinyVAEConfig, VAEConfig
 from ...wan_models.models import build_network, open_as
-from ...wan_models.vae.base import VideoVAE
+from ...wan_models.vae.streaming import Autoencoder
+from ...wan_models.vae.tiny import TinyVAE
 from ...wan_models.vae.wan21 import WanVAE21
 from ...wan_models.vae.wan22 import WanVAE22
 from .. import compat
@@ -28,7 +29,7 @@ from .packed import ops
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Hosted(VideoVAE):
+class Hosted(Autoencoder):
     """Our networks under the two calls the host makes; latents are raw, the host's latent format normalises them."""
 
     remote: Callable[[Tensor], Tensor] | None = None
@@ -58,13 +59,17 @@ class HostVAE22(Hosted, WanVAE22):
     """`WanVAE22` for the host."""
 
 
-NETWORKS = {"2.1": HostVAE21, "2.2": HostVAE22}
+class HostTinyVAE(Hosted, TinyVAE):
+    """`TinyVAE` for the host."""
+
+
+_NETWORKS: dict[str, type[Hosted]] = {"2.1": HostVAE21, "2.2": HostVAE22}
 
 
 class WanVAE(comfy.sd.VAE):
     """The host's VAE class around one of our networks."""
 
-    def __init__(self, network: Hosted, config: VAEConfig, dtype: torch.dtype) -> None:
+    def __init__(self, network: Hosted, config: VAEConfig | TinyVAEConfig, dtype: torch.dtype) -> None:
         # sets the defaults of this host's version and stops before choosing a network, of which it warns
         with compat.unlogged("No VAE weights detected"):
             super().__init__(sd={})
@@ -129,13 +134,14 @@ class WanVAE(comfy.sd.VAE):
 
 
 def load_vae(path: str | Path, dtype: str = "fp32") -> WanVAE:
-    """Loads a Wan 2.1 or 2.2 video autoencoder as a VAE; `dtype` is one of `DTYPES`.
+    """Loads a Wan 2.1 or 2.2 video autoencoder, or a tiny one, as a VAE; `dtype` is one of `DTYPES`.
 
     Raises CheckpointError (a ValueError) where the file is broken or holds something else."""
     with loader_hints():
         checkpoint, info = open_as(path, "vae")
     stored = DTYPES[dtype]
-    network = build_network(info.config, ops, stored, NETWORKS[info.config.version])
+    tiny = isinstance(info.config, TinyVAEConfig)
+    network = build_network(info.config, ops, stored, HostTinyVAE if tiny else _NETWORKS[info.config.version])
     vae = WanVAE(network, info.config, stored)
     load_into(network, checkpoint, convert=lambda name, w: w.to(stored))
     vae.stamps = checkpoint.stamps

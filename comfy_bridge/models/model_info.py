@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ...wan_models.checkpoints.detect import ModelInfo, identify
 from ...wan_models.checkpoints.reader import open_checkpoint
+from ...wan_models.config import TinyVAEConfig
 from ...wan_models.dit.kept_keys import Place, kept_bytes
 from ...wan_models.memory import activation_bytes, tokens_of
 from .diffusion import INFERENCE_DTYPES
@@ -62,7 +63,12 @@ def _variant(info: ModelInfo, *_: int) -> list[str]:
 def _vae(info: ModelInfo, *_: int) -> list[str]:
     models = "TI2V-5B" if info.config.version == "2.2" else "the 14B and 1.3B models"
     time, space, _ = info.config.stride
-    return [f"goes with {models}; a latent cell is {time} frames of {space}x{space} pixels"]
+    lines = [f"goes with {models}; a latent cell is {time} frames of {space}x{space} pixels"]
+    if isinstance(info.config, TinyVAEConfig):
+        parts = "encodes and decodes" if info.config.enc_dim else "decodes only"
+        taken = "raw, as LightX2V's files" if info.config.raw else "normalised, as taew2_1"
+        lines.append(f"for previews and drafts; {parts}; latents {taken}")
+    return lines
 
 
 def _t5(info: ModelInfo, *_: int) -> list[str]:

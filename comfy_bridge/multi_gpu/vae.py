@@ -25,8 +25,10 @@ class WorkersDecoder:
 
 
 def load_vae(path: Path, dtype: str) -> autoencoder.WanVAE:
-    """A VAE as of `autoencoder.load_vae` that the workers decode with."""
+    """A VAE as of `autoencoder.load_vae` that the workers decode with; a tiny autoencoder needs none of them."""
     vae = autoencoder.load_vae(path, dtype)
+    if isinstance(vae.first_stage_model, autoencoder.HostTinyVAE):
+        return vae
     stored = str(autoencoder.DTYPES[dtype]).removeprefix("torch.")
     vae.first_stage_model.remote = WorkersDecoder(
         Recipe("vae", str(path), stored, stored, files=str(files_of(path)))

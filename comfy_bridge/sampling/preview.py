@@ -1,7 +1,8 @@
 """Moving previews: all frames of the video being sampled, for the page that has queued it.
 
-The host's own preview is the first frame alone. Ours is one JPEG of all latent frames side by side, in the colours
-that the host gives to a latent format, which the page plays on the node.
+The host's own preview is the first frame alone. Ours is one JPEG of many frames side by side, which the page plays on
+the node: decoded by a tiny autoencoder where there is one (`tiny_preview`), else all latent frames in the colours that
+the host gives to a latent format.
 """
 
 import base64
@@ -21,7 +22,9 @@ from torch import Tensor
 from ...wan_models.families import FAMILIES
 from .. import compat
 from ..host_types import Model
-from . import preflight
+from ..listing import warn_once
+from . import preflight, tiny_preview
+from .tiny_preview import TinyPreview, to_pixels
 
 EVENT = "wan22.preview"
 MAX_SIDE = 256
@@ -50,8 +53,12 @@ class MovingPreview:
         self._format, self._fps = latent_format, fps
         self._next = 0.0
         self._is_on = (
-            compat.previews_wanted() and getattr(latent_format, "latent_rgb_factors", None) is not None
+            compat.preview_method() != "none"
+            and getattr(latent_format, "latent_rgb_factors", None) is not None
         )
+        file = tiny_preview.file_for(latent_format) if self._is_on else None
+        self._tiny = TinyPreview(file, latent_format) if file else None
+        self._shows_tiny = False
 
     def show(self, latents: Tensor) -> None:
         """Sends the first video of denoised latents [B, C, T, H, W], in the model's own scale."""
@@ -59,16 +66,33 @@ class MovingPreview:
         if client is None or time.monotonic() < self._next:
             return
         try:
-            message = self._message(latents)
+            shown = self._pictures(latents[0])
+            message = self._message(shown, latents.shape[2]) if shown is not None else None
         except Exception:  # hours of sampling are not to end over a picture
             logging.exception("[Wan2.2] no moving preview")
             self._is_on = False
             return
-        compat.prompt_server().send_sync(EVENT, message, client)
-        self._next = time.monotonic() + EVERY_SECONDS
+        if message is not None:
+            compat.prompt_server().send_sync(EVENT, message, client)
+            self._next = time.monotonic() + EVERY_SECONDS
 
-    def _message(self, latents: Tensor) -> dict:
-        shown = pictures(latents[0], self._format)
+    def _pictures(self, latents: Tensor) -> Tensor | None:
+        """Those of a tiny autoencoder once there is time for them, and from then on no others; None where what is
+        shown stays."""
+        if self._tiny is not None:
+            try:
+                shown = self._tiny.pictures(latents, MAX_FRAMES, MAX_SIDE)
+            except Exception as error:
+                # a damaged file, another model's, no memory for it: hours of sampling are not to end over a picture
+                warn_once(f"previews are made without {self._tiny.file.name}: {error}")
+                self._tiny, self._shows_tiny = None, False
+            else:
+                self._shows_tiny = self._shows_tiny or shown is not None
+                if self._shows_tiny:
+                    return shown
+        return pictures(latents, self._format)
+
+    def _message(self, shown: Tensor, cells: int) -> dict:
         frames, height, width = shown.shape[:3]
         return {
             "node": compat.running_node(),
@@ -76,7 +100,7 @@ class MovingPreview:
             "frames": frames,
             "width": width,
             "height": height,
-            "seconds": latents.shape[2] * _FRAMES_PER_LATENT / self._fps,
+            "seconds": cells * _FRAMES_PER_LATENT / self._fps,
         }
 
 
@@ -91,10 +115,7 @@ def pictures(latents: Tensor, latent_format: Any) -> Tensor:
     if bias is not None:
         bias = torch.tensor(bias, device=latents.device, dtype=torch.float32)
     rgb = F.linear(latents.float().movedim(0, -1), factors.T, bias).movedim(-1, 1)
-    scale = MAX_SIDE / max(rgb.shape[-2:])
-    if scale < 1:
-        rgb = F.interpolate(rgb, size=[max(1, round(n * scale)) for n in rgb.shape[-2:]], mode="area")
-    return rgb.add(1).mul(127.5).clamp(0, 255).to("cpu", torch.uint8).movedim(1, -1)
+    return to_pixels(rgb, MAX_SIDE).cpu()
 
 
 def strip(frames: Tensor) -> bytes:

@@ -5,13 +5,13 @@ import torch
 from tests_support import randomize_
 
 from wan_models.config import VAEConfig
-from wan_models.vae import base
+from wan_models.vae import streaming
 from wan_models.vae.wan21 import WanVAE21
 
 
 @torch.no_grad()
 def test_progress_and_cancel_leave_nothing_behind(seed, monkeypatch):
-    monkeypatch.setitem(base._PIECE_BYTES, "cpu", 1)
+    monkeypatch.setitem(streaming.PIECE_BYTES, "cpu", 1)
     vae = randomize_(WanVAE21(VAEConfig(base_dim=8)), std=0.1)
     z = torch.randn(1, 16, 4, 2, 2)
     seen = []

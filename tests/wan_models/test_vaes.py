@@ -9,7 +9,7 @@ import torch
 from tests_support import on_meta, randomize_, rel_l2
 
 from wan_models.config import VAE_2_2, VAEConfig
-from wan_models.vae import base, wan21, wan22
+from wan_models.vae import streaming, wan21, wan22
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
 
@@ -56,7 +56,7 @@ SMALL = [pytest.param(VAE21, (8,), id="2.1"), pytest.param(VAE22, (8, 8), id="2.
 @torch.no_grad()
 def test_encode_and_decode_equal_official(official, monkeypatch, kind, frames, dims, piece_bytes):
     """Latent frames one by one and several at a time, batch 2, odd latent size."""
-    monkeypatch.setitem(base._PIECE_BYTES, "cpu", piece_bytes)
+    monkeypatch.setitem(streaming.PIECE_BYTES, "cpu", piece_bytes)
     reference, ours = kind.pair(*dims)
     video = torch.rand(2, 3, frames, *kind.size) * 2 - 1
     latents = reference.encode(video, RAW)

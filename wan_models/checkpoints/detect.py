@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from ..families import FAMILIES
-from .header_config import channels_of, clip_config, dit_config, t5_config, vae_config
+from .header_config import channels_of, clip_config, dit_config, t5_config, tiny_vae_config, vae_config
 from .lora_names import is_lora
 from .reader import Checkpoint
+from .tiny_vaes import is_tiny_vae, other_vae
 from .variants import Variant, variant_of
 
 
@@ -27,7 +28,7 @@ class ModelInfo:
     parameters: int
     dtype: torch.dtype
     format: str
-    config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig; none of others
+    config: Any = None  # a DiTConfig, VAEConfig, TinyVAEConfig, T5Config or CLIPConfig; none of others
     packed: str = ""
     variant: Variant | None = None
 
@@ -43,7 +44,7 @@ def identify(checkpoint: Checkpoint, taken_for: str = "auto") -> ModelInfo:
     `animate2.driven_config`. Raises CheckpointError where its weights do not make up the model that they belong to."""
     shapes = checkpoint.shapes
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    config: Any = None  # a DiTConfig, VAEConfig, T5Config or CLIPConfig
+    config: Any = None  # a DiTConfig, VAEConfig, TinyVAEConfig, T5Config or CLIPConfig
     is_dit = "patch_embedding.weight" in shapes and "head.head.weight" in shapes
     channels = channels_of(checkpoint) if is_dit else None
     variant = variant_of(shapes, channels)
@@ -54,6 +55,11 @@ def identify(checkpoint: Checkpoint, taken_for: str = "auto") -> ModelInfo:
         name = f"a {FAMILIES[config.family].description} diffusion model ({config.in_dim} input channels)"
     elif "token_embedding.weight" in shapes and "blocks.0.attn.q.weight" in shapes:
         kind, config, name = "t5", t5_config(checkpoint), "a UMT5 text encoder"
+    elif (other := other_vae(shapes, checkpoint.path.name)) is not None:
+        kind, name = "unknown", other
+    elif is_tiny_vae(shapes):
+        kind, config = "vae", tiny_vae_config(checkpoint)
+        name = f"a tiny autoencoder for the Wan {config.version} VAE's latents ({config.z_dim} channels)"
     elif "decoder.conv1.weight" in shapes and "encoder.conv1.weight" in shapes:
         kind, config = "vae", vae_config(checkpoint)
         name = f"a Wan {config.version} VAE ({config.z_dim} latent channels)"

@@ -9,11 +9,21 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from ..config import VAE_2_2, CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from ..config import (
+    VAE_2_2,
+    CLIPConfig,
+    DiTConfig,
+    FaceConfig,
+    SpeechConfig,
+    T5Config,
+    TinyVAEConfig,
+    VAEConfig,
+)
 from ..families import find_family
 from .animate2 import driven_config
 from .errors import CheckpointError
 from .reader import Checkpoint
+from .tiny_vaes import takes_raw_latents, tiny_vae_version
 
 HEAD_DIM = 128
 """Of all released transformers; a single file does not tell the number of heads otherwise."""
@@ -29,7 +39,7 @@ _COUNTS = {
     "num_heads": (1, _MOST), "num_attention_heads": (1, _MOST), "attention_head_dim": (1, _MOST), "text_len": (1, 2**15)
 }  # fmt: skip
 
-_Config = TypeVar("_Config", DiTConfig, VAEConfig, T5Config, CLIPConfig)
+_Config = TypeVar("_Config", DiTConfig, VAEConfig, TinyVAEConfig, T5Config, CLIPConfig)
 
 
 class _Header:
@@ -289,3 +299,21 @@ def vae_config(checkpoint: Checkpoint) -> VAEConfig:
         encoder = header.sizes("encoder.conv1.weight", 5)[0]
         return replace(VAE_2_2, base_dim=encoder, dec_dim=decoder, z_dim=z_dim)
     return VAEConfig(base_dim=decoder, z_dim=z_dim)
+
+
+@_checked
+def tiny_vae_config(checkpoint: Checkpoint) -> TinyVAEConfig:
+    """Of a tiny autoencoder for the latents of a Wan VAE."""
+    header = _Header(checkpoint)
+    convs = [header.sizes(f"decoder.{layer}.weight", 4) for layer in (1, 8, 14, 20)]
+    encoder = header.sizes("encoder.0.weight", 4)[0] if header.has("encoder.") else 0
+    found = tiny_vae_version(checkpoint.shapes)
+    assert found is not None, "other sizes are those of other models"
+    return TinyVAEConfig(
+        version=found[0],
+        z_dim=convs[0][1],
+        patch=found[1],
+        enc_dim=encoder,
+        dec_dims=tuple(conv[0] for conv in convs),
+        raw=takes_raw_latents(checkpoint.path.name, checkpoint.dtypes["decoder.1.weight"]),
+    )

@@ -27,6 +27,7 @@ SIGNS = (
     "patch_embedding.weight", "token_embedding.weight", "shared.weight", "enc.blk.0.attn_q.weight",
     "decoder.conv1.weight", "decoder.conv_in.weight", "visual.patch_embedding.weight",
     "vision_model.embeddings.class_embedding", "feature_extractor.conv_layers.0.conv.weight",
+    "decoder.22.bias",
 )  # fmt: skip
 """One weight at the root of each kind of model, under every naming; diffusion models go first."""
 

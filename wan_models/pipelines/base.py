@@ -19,7 +19,7 @@ from ..families import FAMILIES, Release
 from ..images.pixels import rgb
 from ..models import load_audio_encoder, load_dit, load_image_encoder, load_text_encoder, load_vae
 from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity
-from ..vae.base import VideoVAE
+from ..vae.streaming import Autoencoder
 from ..vision.clip import VisionTransformer, preprocess
 
 Picture = Tensor | Image.Image
@@ -60,7 +60,7 @@ class Models:
     """The models of a release; `dit` is the low-noise expert where there are two, `dit_high` the other one."""
 
     dit: WanModel
-    vae: VideoVAE
+    vae: Autoencoder
     text_encoder: EncodesText
     dit_high: WanModel | None = None
     audio_encoder: Wav2Vec | None = None

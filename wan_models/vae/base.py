@@ -1,44 +1,21 @@
-"""What the Wan video autoencoders have in common: streaming over pieces of a video, and latent statistics."""
+"""What the two Wan video autoencoders have in common: the layers of both halves, and what they take of memory."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from .. import ops as default_ops
 from ..config import VAEConfig
 from .causal import AttentionBlock, Cache, ResidualBlock, RMSNorm, causal_conv3d, keeps_frames
+from .streaming import PIECE_BYTES, Autoencoder
 
-OnFrames = Callable[[int, int], None]
-# bytes of one full-size feature map worked on at a time: enough to keep a device busy, no more
-_PIECE_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
-# the same where frames are largest, in whose layers most memory lies; on a CPU, which has more of it, without bound
+# bytes of one full-size feature map worked on at a time where frames are largest, in whose layers most memory lies; on
+# a CPU, which has more of it, without bound
 _FRAMES_BYTES = 128 << 20
-
-
-@dataclass(frozen=True)
-class LatentStatistics:
-    """Mean and standard deviation of each latent channel over the training data."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def normalize(self, mu: Tensor) -> Tensor:
-        """Raw latents [B, C, T, H, W] -> zero mean and unit variance per channel."""
-        return (mu - _per_channel(self.mean, mu)) / _per_channel(self.std, mu)
-
-    def denormalize(self, z: Tensor) -> Tensor:
-        """The inverse of `normalize`."""
-        return z * _per_channel(self.std, z) + _per_channel(self.mean, z)
-
-
-def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return rearrange(torch.tensor(values, device=like.device, dtype=like.dtype), "c -> 1 c 1 1 1")
 
 
 class _Stack(nn.Module):
@@ -129,22 +106,21 @@ class Decoder(_Stack):
         return _by_frames([*layers[large:], self._finish], x, cache, frames)
 
 
-class VideoVAE(nn.Module):
-    """Encoder and decoder of a Wan VAE, streaming: memory does not grow with the length of the video.
+class VideoVAE(Autoencoder):
+    """Encoder and decoder of a Wan VAE.
 
     A version names its two halves, and overrides the conversions between pixels and what its layers take."""
 
     encoder_class: type[Encoder]
     decoder_class: type[Decoder]
-    statistics: LatentStatistics
+    config: VAEConfig
     maps: dict[str, tuple[float, float, float]]
     """Full-size feature maps alive at the widest point of "encode" and "decode" where one frame is worked on at a time,
     most of them in the causal layers' caches; for each further frame worked on; for each further frame of a piece."""
 
     def __init__(self, config: VAEConfig, ops: ModuleType = default_ops) -> None:
-        super().__init__()
+        super().__init__(config)
         conv = causal_conv3d(ops)
-        self.config = config
         self.conv1 = conv(config.z_dim * 2, config.z_dim * 2, 1)
         self.conv2 = conv(config.z_dim, config.z_dim, 1)
         self.encoder = self.encoder_class(config, ops)
@@ -152,7 +128,6 @@ class VideoVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and of everything that is computed."""
         return self.conv1.weight.dtype
 
     def from_pixels(self, video: Tensor) -> Tensor:
@@ -165,16 +140,15 @@ class VideoVAE(nn.Module):
 
     @property
     def values_per_pixel(self) -> float:
-        """Size of the widest feature map, per pixel of video."""
         return self.config.base_dim
 
     def peak_bytes(self, task: str, frames: int, pixels: int, itemsize: int) -> int:
-        """Bytes that "encode" or "decode" of `frames` of so many pixels takes on a GPU beside the weights.
+        """As of `Autoencoder`.
 
         At most 10 % above what bench/accounting.py counts at the usual sizes; a bound at small ones."""
         config = self.config
         map_bytes = pixels * self.values_per_pixel * itemsize
-        cells = max(1, min((frames - 1) // 4, int(_PIECE_BYTES["cuda"] // (4 * map_bytes))))
+        cells = max(1, min((frames - 1) // 4, int(PIECE_BYTES["cuda"] // (4 * map_bytes))))
         together = max(1, min(4 * cells, int(_FRAMES_BYTES // map_bytes)))
         one, further, waiting = self.maps[task]
         maps = one + further * (together - 1) + waiting * 4 * (cells - 1)
@@ -182,61 +156,22 @@ class VideoVAE(nn.Module):
             return int(maps * map_bytes * config.base_dim / max(config.base_dim, config.dec_dim or 0))
         return int(maps * map_bytes) + 3 * frames * pixels * itemsize
 
-    def encode(self, video: Tensor, on_frames: OnFrames | None = None) -> Tensor:
-        """Video [B, 3, T, H, W] in -1..1 -> raw latents [B, z, 1 + (T - 1) / 4, H / stride, W / stride].
-
-        on_frames(done, total) is called after each piece; an error raised in it ends the work and leaves nothing
-        behind. Raises ValueError where T is not 4n + 1, or H or W does not divide by the stride."""
-        time, height, width = self.config.stride
-        frames = video.shape[2]
-        if frames % time != 1 or video.shape[3] % height or video.shape[4] % width:
-            raise ValueError(
-                f"the VAE encodes {time}n + 1 frames of a size that divides by {height}, not {frames} frames of "
-                f"{video.shape[4]}x{video.shape[3]}"
-            )
-        cells = (frames + time - 1) // time
-        out = video.new_empty(
-            video.shape[0],
-            self.config.z_dim,
-            cells,
-            video.shape[3] // height,
-            video.shape[4] // width,
-            dtype=self.dtype,
-        )
+    def encode_pieces(self, video: Tensor) -> Iterator[tuple[int, Tensor]]:
+        time = self.config.stride[0]
         cache: Cache = {}
-        large = self._frames(video.shape[0] * video.shape[3] * video.shape[4], video.device)
-        for start, end in self._pieces(cells, video.shape[0] * video.shape[3] * video.shape[4], video.device):
+        pixels = video.shape[0] * video.shape[3] * video.shape[4]
+        cells = (video.shape[2] + time - 1) // time
+        for start, end in self.pieces(cells, pixels, video.device):
             piece = video[:, :, max(0, time * (start - 1) + 1) : time * (end - 1) + 1].to(self.dtype)
+            large = self._frames(pixels, video.device)
             moments = self.conv1(self.encoder(self.from_pixels(piece), cache, large), cache)
-            out[:, :, start:end] = moments[:, : self.config.z_dim]
-            if on_frames is not None:
-                on_frames(end, cells)
-        return out
-
-    def decode(self, z: Tensor, on_frames: OnFrames | None = None) -> Tensor:
-        """Raw latents [B, z, t, h, w] -> video [B, 3, 1 + 4 * (t - 1), stride * h, stride * w] in -1..1.
-
-        on_frames as in `encode`."""
-        time, height, width = self.config.stride
-        cells = z.shape[2]
-        out = z.new_empty(
-            z.shape[0], 3, time * (cells - 1) + 1, z.shape[3] * height, z.shape[4] * width, dtype=self.dtype
-        )
-        done = 0
-        for end, frames in self.decode_pieces(z):
-            out[:, :, done : done + frames.shape[2]] = frames
-            done += frames.shape[2]
-            del frames  # before the next piece takes memory
-            if on_frames is not None:
-                on_frames(end, cells)
-        return out
+            yield end, moments[:, : self.config.z_dim]
 
     def decode_pieces(self, z: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The frames of `decode` piece by piece, each with the number of latent frames done so far."""
         _, height, width = self.config.stride
         cache: Cache = {}
         pixels = z.shape[0] * z.shape[3] * height * z.shape[4] * width
-        for start, end in self._pieces(z.shape[2], pixels, z.device):
+        for start, end in self.pieces(z.shape[2], pixels, z.device):
             x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
             yield end, self.to_pixels(self.decoder(x, cache, self._frames(pixels, z.device))).clamp_(-1, 1)
 
@@ -244,11 +179,3 @@ class VideoVAE(nn.Module):
         """Frames to work on at a time where they are large."""
         per_frame = pixels * self.values_per_pixel * self.dtype.itemsize
         return sys.maxsize if device.type == "cpu" else max(1, int(_FRAMES_BYTES // per_frame))
-
-    def _pieces(self, cells: int, pixels: int, device: torch.device) -> Iterator[tuple[int, int]]:
-        """Ranges of latent frames to work on at a time; the first frame, which stands for one only, goes alone."""
-        per_cell = self.config.stride[0] * pixels * self.values_per_pixel * self.dtype.itemsize
-        size = max(1, int(_PIECE_BYTES.get(device.type, _PIECE_BYTES["cuda"]) // per_cell))
-        yield 0, 1
-        for start in range(1, cells, size):
-            yield start, min(start + size, cells)

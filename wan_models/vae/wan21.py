@@ -11,8 +11,9 @@ from types import ModuleType
 from torch import nn
 
 from ..config import VAEConfig
-from .base import Decoder, Encoder, LatentStatistics, VideoVAE
+from .base import Decoder, Encoder, VideoVAE
 from .causal import Downsample2d, Downsample3d, ResidualBlock, Upsample2d, Upsample3d
+from .streaming import LatentStatistics
 
 LATENT_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -23,8 +24,8 @@ LATENT_STD = (
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
 
-_STATISTICS = LatentStatistics(LATENT_MEAN, LATENT_STD)
-normalize, denormalize = _STATISTICS.normalize, _STATISTICS.denormalize
+STATISTICS = LatentStatistics(LATENT_MEAN, LATENT_STD)
+normalize, denormalize = STATISTICS.normalize, STATISTICS.denormalize
 
 
 class Encoder21(Encoder):
@@ -56,5 +57,5 @@ class WanVAE21(VideoVAE):
 
     encoder_class = Encoder21
     decoder_class = Decoder21
-    statistics = _STATISTICS
+    statistics = STATISTICS
     maps = {"decode": (31.5, 6.5, 0.5), "encode": (20.9, 6.5, 0.5)}

@@ -15,11 +15,12 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .base import Decoder, Encoder, LatentStatistics, VideoVAE
+from .base import Decoder, Encoder, VideoVAE
 from .causal import Cache, Downsample2d, Downsample3d, ResidualBlock, Upsample2d, Upsample3d
+from .streaming import LatentStatistics
 
 PATCH = 2
-_STATISTICS = LatentStatistics(
+STATISTICS = LatentStatistics(
     mean=(
         -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
         0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
@@ -33,8 +34,8 @@ _STATISTICS = LatentStatistics(
         0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
     ),
 )  # fmt: skip
-LATENT_MEAN, LATENT_STD = _STATISTICS.mean, _STATISTICS.std
-normalize, denormalize = _STATISTICS.normalize, _STATISTICS.denormalize
+LATENT_MEAN, LATENT_STD = STATISTICS.mean, STATISTICS.std
+normalize, denormalize = STATISTICS.normalize, STATISTICS.denormalize
 
 
 def average_down(x: Tensor, out_dim: int, time: int, space: int) -> Tensor:
@@ -133,7 +134,7 @@ class WanVAE22(VideoVAE):
 
     encoder_class = Encoder22
     decoder_class = Decoder22
-    statistics = _STATISTICS
+    statistics = STATISTICS
     maps = {"decode": (38.8, 12.7, 0.65), "encode": (25.6, 9.0, 0.6)}
 
     @property
