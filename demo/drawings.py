@@ -44,7 +44,7 @@ WINDOW, MENU = (1500, 850), 60  # pixels of a page's canvas, and of what lies ov
 HEIGHTS = {
     "CreateVideo": 110, "GetVideoComponents": 116, "ImageBatch": 80, "LoadAudio": 140, "LoadImage": 330,
     "LoadVideo": 334, "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86,
-    "WanCLIPVisionLoader": 86,
+    "WanCLIPVisionLoader": 86, "WanContextWindowsManual": 320,
     "WanDiTLoader": 146, "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 480,
     "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 740, "WanMultiGPU": 322, "WanPoseAnimate": 610,
     "WanPoseDetect": 174, "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146,

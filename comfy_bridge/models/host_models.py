@@ -37,10 +37,18 @@ class _Official:
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma
         options = kwargs.get("transformer_options") or (args[3] if len(args) > 3 else {})
         self._sigma, self._schedule = t, options.get("sample_sigmas")
+        if (window := options.get("context_window")) is not None and not compat.cuts_conditioning():
+            args = tuple(self._cut(value, x, window) for value in args)
+            kwargs = {name: self._cut(value, x, window) for name, value in kwargs.items()}
         dtype = compat.inference_dtype(self)
         args = tuple(converted(value, dtype, x.device) for value in args)  # type: ignore[assignment]
         kwargs = {name: converted(value, dtype, x.device) for name, value in kwargs.items()}
         return super()._apply_model(x, t, *args, **kwargs)  # type: ignore[misc]
+
+    def _cut(self, value: Any, x: Tensor, window: Any) -> Any:
+        """Conditioning of a whole video at the frames of x, a context window of older hosts, which cut x alone."""
+        is_whole = isinstance(value, Tensor) and value.dim() == x.dim() and value.shape[2] != x.shape[2]
+        return value[:, :, window.index_list] if is_whole else value
 
     def process_timestep(self, timestep: Tensor, **kwargs: Any) -> Tensor:
         """The official models are given whole timesteps, int(1000 * sigma), under any model_sampling."""
@@ -66,12 +74,30 @@ class WanTI2VBase(_Official, comfy.model_base.WAN22):
     """The same for TI2V-5B: known latent frames (noise_mask 0) have timestep 0 and stay as they are."""
 
 
-class WanSpeechBase(_Official, comfy.model_base.WAN22_S2V):
+class _Clips(_Official):
+    """The same for models whose conditioning runs at rates of its own, which a host that cuts none of it in context
+    windows cannot give them in parts."""
+
+    longer = ""
+    """The node that makes longer videos with this model."""
+
+    def _cut(self, value: Any, x: Tensor, window: Any) -> Any:
+        raise ValueError(
+            "this ComfyUI's context windows cut the video and leave sound, poses and faces as long as they are: take "
+            f"the node out, and make longer videos with {self.longer}; or update ComfyUI"
+        )
+
+
+class WanSpeechBase(_Clips, comfy.model_base.WAN22_S2V):
     """The same for S2V-14B."""
 
+    longer = "WanSpeechToVideo"
 
-class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
+
+class WanAnimateBase(_Clips, comfy.model_base.WAN22_Animate):
     """The same for Animate-14B."""
+
+    longer = "WanPoseAnimate"
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)
@@ -85,9 +111,11 @@ class WanAnimateBase(_Official, comfy.model_base.WAN22_Animate):
         return out
 
 
-class WanAnimate2Base(_Official, comfy.model_base.WAN21):
+class WanAnimate2Base(_Clips, comfy.model_base.WAN21):
     """The host's model object of Animate-2-14B, with the conditioning keys of its WanAnimate2ToVideo, which older hosts
     do not know."""
+
+    longer = "WanAnimate2"
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)

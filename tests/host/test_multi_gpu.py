@@ -15,14 +15,16 @@ from forked import ForkedHost
 from formats import write_gguf
 from graphs import base_graph, latents, node, sampler, save
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests_media import write_sound, write_video
 from tests_support import rel_l2
 
 from demo.tiny_release import write_dit, write_release
 from devhost.errors import HostError
 from wan_models.checkpoints.reader import open_model
-from wan_models.config import DiTConfig
+from wan_models.config import DiTConfig, TinyVAEConfig
+from wan_models.random_weights import random_state
+from wan_models.vae.tiny import TinyVAE
 
 TOLERANCE = 1e-5
 LORA = {"lora_name": "lora.safetensors", "strength_model": 1.0}
@@ -49,7 +51,7 @@ def group_base(base, tmp_path_factory):
 def group_host(comfyui, group_base):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))  # what is freed goes back to the system
-        server = ForkedHost(comfyui, base=group_base)
+        server = ForkedHost(comfyui, base=group_base, arguments=("--preview-method", "auto"))
     with server:
         yield server
 
@@ -176,6 +178,38 @@ def test_the_hosts_sampler_over_a_shared_model(group_host, seed, settings):
     assert rel_l2(found, expected) < TOLERANCE
     steps = [data["value"] for kind, data in seen if kind == "progress" and data["node"] == "sample"]
     assert steps == [1, 2, 3] and any(kind == "preview" for kind, _ in seen)
+
+
+def test_context_windows_over_a_shared_model(group_host, seed):
+    """The host's windows go to the workers one after the other: those of one process."""
+    asked = group_host.get("/object_info/WanContextWindowsManual")["WanContextWindowsManual"]["input"]
+    values = {
+        "context_length": 13, "context_overlap": 5, "context_schedule": "standard_uniform", "context_stride": 1,
+        "closed_loop": False, "fuse_method": "pyramid", "freenoise": True,
+    }  # fmt: skip
+    values = {name: value for name, value in values.items() if name in asked["required"]}
+    graph = base_graph() | {"shared": shared(mode="explicit", ulysses=2)}
+    graph["latent"]["inputs"]["frames"] = 29
+    found = []
+    for model in ("high", "shared"):
+        graph["windows"] = node("WanContextWindowsManual", model=(model, 0), **values)
+        found.append(latents(group_host, graph | advanced(("windows", 0), seed)))
+    assert rel_l2(*found) < TOLERANCE
+
+
+def test_previews_of_a_shared_model_are_decoded_too(group_host, base):
+    """By the tiny autoencoder beside the sampler, in this process."""
+    file = base / "models" / "vae_approx" / "taew2_1.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    config = TinyVAEConfig(enc_dim=0, dec_dims=(8, 4, 4, 4))
+    save_file(random_state(lambda: TinyVAE(config), 4), file)
+    seen = []
+    graph = base_graph() | {"sample": multi_sampler(steps=60), "save": save()}
+    try:
+        latents(group_host, graph, lambda kind, data: kind == "wan22.preview" and seen.append(data))
+    finally:
+        file.unlink()
+    assert (seen[-1]["frames"], seen[-1]["width"], seen[-1]["height"]) == (9, 64, 48)
 
 
 def test_both_experts_through_the_switch(group_host, seed):
