@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..comfy_bridge import folders
 from ..comfy_bridge.media import pose, video
-from .schema import schema, size_inputs
+from .schema import advanced, schema, size_inputs
 
 Keypoints = io.Custom("POSE_KEYPOINT")
 _FOLDER = "preprocessing"
@@ -29,8 +29,9 @@ class WanPoseDetect(io.ComfyNode):
             "Wan Detect Pose",
             ["vitpose", "yolo", "openpose", "dwpose", "skeleton"],
             folder=_FOLDER,
-            description="Keypoints of one person's body, hands and face in each frame: YOLOv10 finds them, ViTPose "
-            "looks at them.",
+            description="Keypoints of bodies, hands and faces in each frame, of one person or of all: YOLOv10 finds "
+            "them, ViTPose looks at them.",
+            reports=True,
             inputs=[
                 _frames(),
                 io.Combo.Input(
@@ -51,13 +52,22 @@ class WanPoseDetect(io.ComfyNode):
                     "person",
                     options=pose.PEOPLE,
                     default=pose.PEOPLE[0],
-                    tooltip="Who, where there are several.",
+                    tooltip="Who, where there are several. all: everybody, with a number for each that stays the same; "
+                    "1 is the largest of the first frame.",
                 ),
                 io.Boolean.Input(
                     "follow",
                     default=True,
                     tooltip="Stay with the person of the frame before; off, each frame is judged for itself, as the "
-                    "official code does.",
+                    "official code does. all follows everybody.",
+                ),
+                *advanced(
+                    io.String.Input(
+                        "numbers",
+                        default="",
+                        optional=True,
+                        tooltip="With all: who stays, by number, such as 1, 3; the node says who there is. Empty: all.",
+                    )
                 ),
             ],
             outputs=[Keypoints.Output(display_name="keypoints")],
@@ -65,11 +75,18 @@ class WanPoseDetect(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: io.Image.Type, detector: str, pose_model: str, person: str, follow: bool
+        cls,
+        images: io.Image.Type,
+        detector: str,
+        pose_model: str,
+        person: str,
+        follow: bool,
+        numbers: str = "",
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            pose.detect(images, detector=detector, pose_model=pose_model, person=person, follow=follow)
+        keypoints, report = pose.detect(
+            images, detector=detector, pose_model=pose_model, person=person, follow=follow, numbers=numbers
         )
+        return io.NodeOutput(keypoints, ui=ui.PreviewText(report))
 
 
 class WanPoseRetarget(io.ComfyNode):
@@ -81,7 +98,7 @@ class WanPoseRetarget(io.ComfyNode):
             ["skeleton", "proportions"],
             folder=_FOLDER,
             description="The driving skeleton in the reference's proportions, bone by bone, and in their picture's "
-            "size. Measured in the first frame of both.",
+            "size. Measured in the first frame of both; several people go from left to right.",
             inputs=[
                 _keypoints("Of the driving video."),
                 Keypoints.Input("reference_keypoints", tooltip="Of the reference image."),
@@ -102,7 +119,8 @@ class WanDrawPose(io.ComfyNode):
             "Wan Draw Pose",
             ["skeleton", "openpose"],
             folder=_FOLDER,
-            description="Skeletons in the official colours and widths on black: the pose video of Animate-14B.",
+            description="Skeletons of all people in the keypoints, in the official colours and widths on black: the "
+            "pose video of Animate-14B.",
             inputs=[
                 _keypoints("Of WanPoseDetect or WanPoseRetarget, or of other nodes in OpenPose's form."),
                 *size_inputs(1280, 720),
@@ -174,15 +192,25 @@ class WanFaceCrop(io.ComfyNode):
                     tooltip="Frames to either side that the crop's place is averaged over; 0 is official, more for "
                     "keypoints that tremble.",
                 ),
+                *advanced(
+                    io.Int.Input(
+                        "person",
+                        default=0,
+                        min=0,
+                        max=9999,
+                        optional=True,
+                        tooltip="Whose face, where the keypoints are of several people: their number; 0 is the lowest.",
+                    )
+                ),
             ],
             outputs=[io.Image.Output()],
         )
 
     @classmethod
     def execute(
-        cls, images: io.Image.Type, keypoints: Any, scale: float = 1.3, steady: int = 0
+        cls, images: io.Image.Type, keypoints: Any, scale: float = 1.3, steady: int = 0, person: int = 0
     ) -> io.NodeOutput:
-        return io.NodeOutput(pose.crop_faces(images, keypoints, scale, steady))
+        return io.NodeOutput(pose.crop_faces(images, keypoints, scale, steady, person))
 
 
 class WanSubjectMask(io.ComfyNode):
@@ -193,8 +221,8 @@ class WanSubjectMask(io.ComfyNode):
             "Wan Subject Mask",
             ["sam2", "segment", "replace"],
             folder=_FOLDER,
-            description="Where the person to be replaced is, grown and in blocks so that nothing of their outline "
-            "shows: SAM2 shown the keypoints, or a mask of your own.",
+            description="Where the person to be replaced is, or all that the keypoints are of, grown and in blocks so "
+            "that nothing of their outline shows: SAM2 shown the keypoints, or a mask of your own.",
             inputs=[
                 _frames(),
                 io.Combo.Input(

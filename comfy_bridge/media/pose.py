@@ -1,6 +1,7 @@
 """Keypoints, drawings, faces and masks of a driving video, for the nodes. Keypoints go between nodes as POSE_KEYPOINT,
 the OpenPose form that the host's and other packs' nodes give and take."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ...wan_models.images.sizes import size_for_animate
 from ...wan_models.pose import detect as detection
 from ...wan_models.pose import draw as drawing
 from ...wan_models.pose import face, mask, retarget, segment
+from ...wan_models.pose.exchange import people_from_openpose, people_to_openpose
 from ...wan_models.pose.skeleton import KeypointsError, PoseTrack, fit
 from .. import compat, folders
 from ..host_types import Keypoints
@@ -22,7 +24,9 @@ from ..progress import progress
 
 WHOLE_FRAME = "none (the whole frame)"
 NO_MODEL = "none"
-PEOPLE = detection.PEOPLE
+ALL = "all"
+"""Everybody, with a number for each."""
+PEOPLE = [*detection.PEOPLE, ALL]
 
 
 def _model(name: str, known: dict[str, Path], where: str) -> Path:
@@ -36,9 +40,13 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def detect(frames: Tensor, *, detector: str, pose_model: str, person: str, follow: bool) -> Keypoints:
-    """IMAGE -> POSE_KEYPOINT of one person. Raises ValueError where nobody is found, and ImportError with what to
-    install."""
+def detect(
+    frames: Tensor, *, detector: str, pose_model: str, person: str, follow: bool, numbers: str = ""
+) -> tuple[Keypoints, str]:
+    """IMAGE -> POSE_KEYPOINT of one of `PEOPLE`, and a line on who was found.
+
+    numbers: of those of `ALL` that stay, such as "1, 3"; all where it is empty. Raises ValueError where nobody is
+    found, and ImportError with what to install."""
     known, device = folders.detectors(), comfy.model_management.get_torch_device()
     paths = [
         None if name == WHOLE_FRAME else _model(name, known, folders.DETECTION)
@@ -50,13 +58,44 @@ def detect(frames: Tensor, *, detector: str, pose_model: str, person: str, follo
     assert paths[1] is not None
     estimate = detection.PoseEstimator(paths[1], device)
     frames = rgb(frames).cpu()
-    return detection.track_person(frames, find, estimate, person, follow, progress()).to_openpose()
+    if person != ALL:
+        track = detection.track_person(frames, find, estimate, person, follow, progress())
+        return track.to_openpose(), f"seen in {_frames_of(track)} of {len(track)} frames"
+    if find is None:
+        raise ValueError(f"a detector finds people: choose one, or another person than {ALL!r}")
+    wanted = _parse_numbers(numbers)
+    tracks = detection.track_people(frames, find, estimate, progress())
+    report = ", ".join(f"{number} in {_frames_of(track)}" for number, track in tracks.items())
+    report = f"people by number, with the frames that each is seen in, of {len(frames)}: {report}"
+    return people_to_openpose(_chosen(tracks, wanted) if wanted else tracks), report
 
 
-def _read_track(keypoints: Any) -> PoseTrack:
-    """POSE_KEYPOINT -> track. Raises ValueError with what to do where it is something else."""
+def _frames_of(track: PoseTrack) -> int:
+    """In how many frames somebody is seen."""
+    return int((track.body[..., 2] > 0).any(axis=1).sum())
+
+
+def _parse_numbers(text: str) -> list[int]:
+    parts = [part for part in re.split(r"[\s,;]+", text) if part]
+    if not all(part.isdecimal() and len(part) < 5 and int(part) for part in parts):
+        raise ValueError(
+            f"numbers is {text[:80]!r}: write numbers of people, such as 1, 3; or leave it empty for all"
+        )
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _chosen(tracks: dict[int, PoseTrack], numbers: list[int]) -> dict[int, PoseTrack]:
+    """Those of these numbers; ValueError where there is no such person."""
+    if missing := [number for number in numbers if number not in tracks]:
+        known = ", ".join(map(str, tracks))
+        raise ValueError(f"there is no person {missing[0]}: those that were found have the numbers {known}")
+    return {number: tracks[number] for number in numbers}
+
+
+def _read_people(keypoints: Any) -> dict[int, PoseTrack]:
+    """POSE_KEYPOINT -> tracks by number. Raises ValueError with what to do where it is something else."""
     try:
-        return PoseTrack.from_openpose(keypoints)
+        return people_from_openpose(keypoints)
     except KeypointsError as error:
         raise ValueError(
             f"{error}: take them from WanPoseDetect, or another node that gives POSE_KEYPOINT"
@@ -65,7 +104,7 @@ def _read_track(keypoints: Any) -> PoseTrack:
 
 def retarget_pose(keypoints: Keypoints, reference: Keypoints) -> Keypoints:
     """POSE_KEYPOINT of the driving video in the proportions of the reference's."""
-    return retarget.retarget(_read_track(keypoints), _read_track(reference)).to_openpose()
+    return people_to_openpose(retarget.retarget_people(_read_people(keypoints), _read_people(reference)))
 
 
 def draw(
@@ -79,28 +118,34 @@ def draw(
     threshold: float,
 ) -> Tensor:
     """POSE_KEYPOINT -> IMAGE of skeletons on black, sized as one of `video.FIT`: "exact" fits them in."""
-    track = _read_track(keypoints)
+    people = list(_read_people(keypoints).values())
+    first = people[0]
     if fit_as == "keep aspect":
-        track = fit(track, *size_for_animate(track.width, track.height, width * height))
-    elif fit_as == "exact":
-        track = fit(track, width, height)
+        width, height = size_for_animate(first.width, first.height, width * height)
+    if fit_as != "original":
+        people = [fit(track, width, height) for track in people]
     show = progress()
-    out = torch.empty(len(track), track.height, track.width, 3)
-    for i in range(len(track)):
-        out[i] = torch.from_numpy(drawing.draw(track, i, hands, head, threshold)).float() / 255
-        show(i + 1, len(track))
+    out = torch.empty(len(first), people[0].height, people[0].width, 3)
+    for i in range(len(first)):
+        out[i] = torch.from_numpy(drawing.draw(people, i, hands, head, threshold)).float() / 255
+        show(i + 1, len(first))
     return out
 
 
-def crop_faces(frames: Tensor, keypoints: Keypoints, scale: float, smooth: int) -> Tensor:
-    """IMAGE and its POSE_KEYPOINT -> IMAGE of the face in each frame."""
-    track = _track_of(frames, keypoints)
+def crop_faces(frames: Tensor, keypoints: Keypoints, scale: float, smooth: int, person: int = 0) -> Tensor:
+    """IMAGE and its POSE_KEYPOINT -> IMAGE of the face in each frame: that of the person of a number, or of the lowest
+    one with 0."""
+    people = _people_of(frames, keypoints)
+    (track,) = _chosen(people, [person or min(people)]).values()
     return face.crop_faces(rgb(frames).cpu(), track, FaceConfig().size, scale, smooth)
 
 
-def _track_of(frames: Tensor, keypoints: Keypoints) -> PoseTrack:
+def _people_of(frames: Tensor, keypoints: Keypoints) -> dict[int, PoseTrack]:
     """Keypoints in the pixels of these very frames; ValueError where they are of others."""
-    track = _read_track(keypoints)
+    return {number: _placed(track, frames) for number, track in _read_people(keypoints).items()}
+
+
+def _placed(track: PoseTrack, frames: Tensor) -> PoseTrack:
     if len(track) != len(frames):
         raise ValueError(
             f"the keypoints are of {len(track)} frames, and the video has {len(frames)}: detect them in this very video"
@@ -125,7 +170,7 @@ def subject_mask(
     blocks_wide: int,
     blocks_high: int,
 ) -> Tensor:
-    """MASK of a person in IMAGE, grown and in blocks: of SAM2 shown the keypoints, or of any MASK.
+    """MASK of the people in IMAGE, grown and in blocks: of SAM2 shown the keypoints, or of any MASK.
 
     grow, grow_times: see `mask.dilate`; blocks_wide, blocks_high: see `mask.augment_blocks`, 0 for none. Raises
     ValueError where there is nothing to make a mask from."""
@@ -135,7 +180,7 @@ def subject_mask(
             raise ValueError(f"mask has {given.shape[0]} frames and the video {len(frames)}")
         masks = (resize_masks(given, width, height) > 0.5).float().expand(len(frames), -1, -1)
     elif keypoints is not None and sam2_model != NO_MODEL:
-        track = _track_of(frames, keypoints)
+        people = _people_of(frames, keypoints)
         device = comfy.model_management.get_torch_device()
         path = _model(sam2_model, folders.segmenters(), folders.SEGMENTATION)
         model, processor = segment.load_sam2(path, comfy.model_management.unet_offload_device())
@@ -143,7 +188,7 @@ def subject_mask(
             torch.nn.ModuleDict({"network": model}), device, comfy.model_management.unet_offload_device()
         )
         comfy.model_management.load_model_gpu(patcher)
-        masks = segment.segment(rgb(frames).cpu(), track, model, processor, progress())
+        masks = segment.segment(rgb(frames).cpu(), list(people.values()), model, processor, progress())
     else:
         raise ValueError(
             "there is nothing to make a mask from: connect keypoints of WanPoseDetect and choose a SAM2 model "

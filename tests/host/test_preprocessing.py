@@ -194,6 +194,49 @@ def test_people_are_told_apart(host, folder):
     assert middle["leftmost"] < WIDTH / 2 < middle["rightmost"]
 
 
+def of_people(person, **inputs):
+    """Skeleton, face and mask of these people, and the mask as it is found."""
+    out = graph(length=4)
+    out["pose"]["inputs"] |= {"person": person, **inputs}
+    out["subject"]["inputs"] |= {"blocks_wide": 0, "blocks_high": 0}
+    return out
+
+
+def test_all_people_are_drawn_and_masked_together(host, folder):
+    """One skeleton over the other, one mask of both, the face of the one that is asked for."""
+    names = ("plain", "mask", "face")
+    entry = only(host, of_people("all"), *names)
+    (text,) = entry["outputs"]["pose"]["text"]
+    assert text == "people by number, with the frames that each is seen in, of 4: 1 in 4, 2 in 4"
+    drawn, mask, face = (stage(host, entry, name) for name in names)
+    each = [only(host, of_people(person), *names) for person in ("rightmost", "leftmost")]  # by size
+    assert np.array_equal(drawn, np.maximum(*(stage(host, one, "plain") for one in each)))
+    assert np.array_equal(mask, np.maximum(*(stage(host, one, "mask") for one in each)))
+    assert np.array_equal(face, stage(host, each[0], "face"))
+    second = of_people("all")
+    second["face"]["inputs"]["person"] = 2
+    assert np.array_equal(stage(host, only(host, second, "face"), "face"), stage(host, each[1], "face"))
+
+
+def test_people_are_chosen_by_number(host, folder):
+    """The second alone is what somebody who is meant alone is."""
+    chosen = only(host, of_people("all", numbers="2"), "plain", "face")
+    alone = only(host, of_people("leftmost"), "plain", "face")
+    for name in ("plain", "face"):
+        assert np.array_equal(stage(host, chosen, name), stage(host, alone, name))
+
+
+def test_both_people_go_into_the_proportions_of_two(host, folder):
+    out = of_people("all")
+    first = stage(host, only(host, out, "drawn"), "drawn")
+    out["reference"]["inputs"]["person"] = "all"
+    both = stage(host, only(host, out, "drawn"), "drawn")
+    assert (both > 0).any(axis=-1).sum() > 1.3 * (first > 0).any(axis=-1).sum()
+    out["pose"]["inputs"]["numbers"] = "1"
+    with pytest.raises(HostError, match="the driving video has 1 people and the reference image 2"):
+        only(host, out, "drawn")
+
+
 def test_a_variable_rate_keeps_its_time(host, folder):
     """Six frames of which the second rests for 0.6 s, at ten frames per second."""
     frames = stage(host, only(host, graph(name="uneven.mkv", fps=10.0), "video"), "video")
@@ -265,6 +308,10 @@ def test_links_are_followed_and_listed_where_the_hosts_own_node_follows_them(hos
         (("video", "file", "dark.mp4"), "nobody was found in any of the 3 frames"),
         (("pose", "detector", "broken.onnx"), r"broken\.onnx cannot be opened as an ONNX model"),
         (("pose", "pose_model", DETECTOR), "gives no heat maps"),
+        (("everybody", "numbers", "3"), "there is no person 3: those that were found have the numbers 1, 2"),
+        (("everybody", "numbers", "the left one"), "numbers is 'the left one': write numbers of people"),
+        (("everybody", "detector", "none (the whole frame)"), "a detector finds people: choose one"),
+        (("face", "person", 2), "there is no person 2: those that were found have the numbers 1"),
         (("subject", "sam2_model", "none"), "there is nothing to make a mask from"),
         (("face", "keypoints", ["reference", 0]), "the keypoints are of 1 frames, and the video has 12"),
         (("face", "keypoints", ["retargeted", 0]), r"of frames of 80x120, and the video has 96x64"),
@@ -274,6 +321,8 @@ def test_links_are_followed_and_listed_where_the_hosts_own_node_follows_them(hos
 def test_what_cannot_work_says_why(host, folder, change, message):
     out = graph()
     name, key, value = change
+    if name == "everybody":
+        name, out["pose"]["inputs"]["person"] = "pose", "all"
     out["portrait mask"] = node("ImageToMask", image=("portrait", 0), channel="red")
     out[name]["inputs"][key] = value
     shown = {"video": "plain", "pose": "plain", "subject": "mask"}.get(name, name)

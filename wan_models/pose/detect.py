@@ -18,6 +18,8 @@ from kornia.geometry.transform import resize
 from torch import Tensor
 
 from ..images.resize import resize_linear
+from .boxes import Box, iou
+from .people import Sighting, follow_people
 from .skeleton import PoseTrack
 
 INSTALL = "pip install onnxruntime-gpu (without an NVIDIA GPU: pip install onnxruntime)"
@@ -29,17 +31,20 @@ _DETECTOR_SIZE = 640
 # of the pictures ViTPose takes, rows and columns, where its file leaves that open
 _POSE_SIZE = (256, 192)
 _MIN_SCORE, _MAX_IOU = 0.05, 0.5
+# of all people: less sure ones, and boxes of fewer pixels, are not looked at
+_SURE, _SMALLEST = 0.1, 10
 # a person less than this much as long as the longest is not the one that is meant
 _SMALL = 0.4
 # the box is widened by this much before it is looked at
 _MARGIN = 1.25
+_NOBODY = (
+    "nobody was found in any of the {} frames: the person may be too small or cut off. Without a detector the whole "
+    "frame is taken for the person"
+)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # the kernel that heat maps are blurred with, and its deviation by OpenCV's rule
 _BLUR = 11
 _SIGMA = 0.3 * ((_BLUR - 1) * 0.5 - 1) + 0.8
-
-Box = np.ndarray
-"""[..., 6]: left, top, right, bottom, score, class."""
 
 
 def open_onnx(path: str | Path, device: torch.device | None = None) -> Any:
@@ -91,15 +96,6 @@ class PersonDetector:
         whole = torch.from_numpy(boxes)
         boxes = boxes[nms(whole[:, :4], whole[:, 4], _MAX_IOU).long().numpy()]
         return boxes[(boxes[:, 5] == 0) & (boxes[:, 4] > _MIN_SCORE)]
-
-
-def iou(boxes: Box, other: Box) -> np.ndarray:
-    """Intersection over union of boxes [N, 4 or more] with one other, [N]; 0 where neither has a size, which kornia's
-    mean_iou_bbox refuses."""
-    sides = np.minimum(boxes[:, 2:4], other[2:4]) - np.maximum(boxes[:, :2], other[:2])
-    shared = sides.clip(min=0).prod(axis=1)
-    total = (boxes[:, 2:4] - boxes[:, :2]).prod(axis=1) + (other[2:4] - other[:2]).prod() - shared
-    return np.divide(shared, total, out=np.zeros(len(boxes)), where=total != 0)
 
 
 def choose(boxes: Box, width: int, person: str, before: Box | None = None) -> Box | None:
@@ -263,8 +259,31 @@ def track_person(
             found += 1
         on_progress(i + 1, len(frames))
     if not found:
-        raise ValueError(
-            f"nobody was found in any of the {len(frames)} frames: the person may be too small or cut off. Without a "
-            "detector the whole frame is taken for the person"
-        )
+        raise ValueError(_NOBODY.format(len(frames)))
     return PoseTrack.from_wholebody(points, width, height)
+
+
+def track_people(
+    frames: Tensor,
+    detector: PersonDetector,
+    estimator: PoseEstimator,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[int, PoseTrack]:
+    """Frames [T, H, W, 3] in 0..1 -> the tracks of all people, by their numbers from 1 (see `people`).
+
+    Where somebody is not found in a frame, their skeleton is not seen. on_progress and errors as of `track_person`."""
+    height, width = frames.shape[1:3]
+    found: list[list[Sighting]] = []
+    for i, frame in enumerate(frames):
+        boxes = [box for box in detector(frame) if box[4] > _SURE and min(box[2:4] - box[:2]) >= _SMALLEST]
+        found.append([Sighting(box[:4], estimator(frame, box), float(box[4])) for box in boxes])
+        on_progress(i + 1, len(frames))
+    tracks = {}
+    for number, seen in enumerate(follow_people(found), 1):
+        points = np.zeros((len(frames), WHOLEBODY, 3), np.float32)
+        for i, index in seen.items():
+            points[i] = found[i][index].points
+        tracks[number] = PoseTrack.from_wholebody(points, width, height)
+    if not tracks:
+        raise ValueError(_NOBODY.format(len(frames)))
+    return tracks

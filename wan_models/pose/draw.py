@@ -6,6 +6,7 @@ draws with OpenCV. Here it is PIL, with each ellipse as the polygon of whole pix
 
 import colorsys
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,11 +30,24 @@ _FINGER_COLOURS = [
 
 
 def draw(
-    track: PoseTrack, frame: int, hands: bool = True, head: bool = True, threshold: float = THRESHOLD
+    tracks: PoseTrack | Sequence[PoseTrack],
+    frame: int,
+    hands: bool = True,
+    head: bool = True,
+    threshold: float = THRESHOLD,
 ) -> np.ndarray:
-    """One frame of a track, [height, width, 3] of bytes; points with lower scores than `threshold` are left out."""
-    image = Image.new("RGB", (track.width, track.height))
-    brush = ImageDraw.Draw(image)
+    """One frame of a track, or of several of one video, the first in front: [height, width, 3] of bytes. Points with
+    lower scores than `threshold` are left out."""
+    people = [tracks] if isinstance(tracks, PoseTrack) else tracks
+    image = Image.new("RGB", (people[0].width, people[0].height))
+    for track in reversed(people):
+        _draw_person(ImageDraw.Draw(image), track, frame, hands=hands, head=head, threshold=threshold)
+    return np.array(image)
+
+
+def _draw_person(
+    brush: ImageDraw.ImageDraw, track: PoseTrack, frame: int, *, hands: bool, head: bool, threshold: float
+) -> None:
     thick = max(int(min(track.height, track.width) / 200) - 1, 1)
     body = track.body[frame]
     shown = body[:, 2] >= threshold
@@ -48,7 +62,6 @@ def draw(
     if hands:
         for hand in (track.left[frame], track.right[frame]):
             _draw_hand(brush, hand, max(thick // 2, 1), threshold)
-    return np.array(image)
 
 
 def _ellipse(a: np.ndarray, b: np.ndarray, thick: int) -> list[tuple[int, int]]:

@@ -75,6 +75,32 @@ def retarget(track: PoseTrack, reference: PoseTrack) -> PoseTrack:
     )
 
 
+def retarget_people(tracks: dict[int, PoseTrack], references: dict[int, PoseTrack]) -> dict[int, PoseTrack]:
+    """`retarget` of several people, by number: from left to right in the first frame, each in the proportions of that
+    one of the reference. With one person in the reference, the driving one of the lowest number.
+
+    Raises ValueError where the reference has several people and the driving video another number of them."""
+    if len(references) == 1:
+        (reference,) = references.values()
+        number = min(tracks)
+        return {number: retarget(tracks[number], reference)}
+    if len(tracks) != len(references):
+        raise ValueError(
+            f"the driving video has {len(tracks)} people and the reference image {len(references)}: each takes the "
+            "proportions of one, from left to right. Detect as many people in both, or one in the reference"
+        )
+    pairs = zip(
+        *(sorted(people, key=lambda n: _middle(people[n])) for people in (tracks, references)), strict=True
+    )
+    return dict(sorted((number, retarget(tracks[number], references[other])) for number, other in pairs))
+
+
+def _middle(track: PoseTrack) -> float:
+    """Where somebody is from left to right in the first frame, in pixels; past all others where they are not seen."""
+    seen = track.body[0, :, 2] > 0
+    return float(track.body[0, seen, 0].mean()) if seen.any() else float("inf")
+
+
 def _scale(track: PoseTrack, reference: PoseTrack) -> float:
     """How much taller the driving person is than the reference, from the nose to the ankles, else to the hips; else
     how much larger the picture is."""

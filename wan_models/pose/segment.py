@@ -1,9 +1,9 @@
-"""Masks of one person through a video: SAM2, shown points of their body.
+"""Masks of people through a video: SAM2, shown points of their bodies.
 
 Source: get_mask of wan/modules/animate/preprocess/process_pipepline.py of the official code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,32 @@ def key_frames(count: int) -> list[int]:
 @torch.no_grad()
 def segment(
     frames: Tensor,
-    track: PoseTrack,
+    tracks: PoseTrack | Sequence[PoseTrack],
     model: Any,
     processor: Any,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Frames [T, H, W, 3] in 0..1 -> masks [T, H, W] of 0 and 1 of the tracked person.
+    """Frames [T, H, W, 3] in 0..1 -> masks [T, H, W] of 0 and 1 of the tracked person, or of all of several.
 
-    Raises ValueError where frames and track do not go together, or nobody is seen where points are to be shown."""
+    Raises ValueError where frames and tracks do not go together, or nobody is seen where points are to be shown."""
+    people = [tracks] if isinstance(tracks, PoseTrack) else tracks
+    masks = torch.zeros(frames.shape[:3])
+    for i, track in enumerate(people):
+
+        def told(done: int, before: int = i * len(frames)) -> None:
+            on_progress(before + done, len(people) * len(frames))
+
+        masks = torch.maximum(masks, _segment_one(frames, track, model, processor, told))
+    if not bool(masks.any()):
+        raise ValueError(
+            "SAM2 found the person in no frame: their keypoints may not be seen well enough to be shown to it"
+        )
+    return masks
+
+
+def _segment_one(
+    frames: Tensor, track: PoseTrack, model: Any, processor: Any, told: Callable[[int], None]
+) -> Tensor:
     if len(track) != len(frames) or (track.height, track.width) != tuple(frames.shape[1:3]):
         raise ValueError(
             f"the keypoints are of {len(track)} frames of {track.width}x{track.height}, and the video has "
@@ -66,7 +84,7 @@ def segment(
         shown = [(i, bodies[i][bodies[i, :, 2] >= _SEEN][:, :2]) for i in key_frames(len(part))]
         shown = [(i, points) for i, points in shown if len(points)]
         if not shown:  # somebody who is not there yet, or no more
-            on_progress(first + len(part), len(frames))
+            told(first + len(part))
             continue
         session = processor.init_video_session(
             video=list((part * 255).round().byte().numpy()),
@@ -88,9 +106,5 @@ def segment(
         for out in model.propagate_in_video_iterator(session, start_frame_idx=0):
             mask = processor.post_process_masks([out.pred_masks], original_sizes=size, binarize=False)[0]
             masks[first + out.frame_idx] = (mask[0, 0] > 0).float().cpu()
-            on_progress(first + out.frame_idx + 1, len(frames))
-    if not bool(masks.any()):
-        raise ValueError(
-            "SAM2 found the person in no frame: their keypoints may not be seen well enough to be shown to it"
-        )
+            told(first + out.frame_idx + 1)
     return masks

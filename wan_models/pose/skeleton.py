@@ -95,7 +95,7 @@ class PoseTrack:
                     ("face", "face_keypoints_2d", FACE),
                 )
             }
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
             raise KeypointsError(
                 f"the keypoints are not in OpenPose's form (canvas_width, canvas_height, people; {error!r})"
             ) from None
