@@ -15,7 +15,7 @@ from .pose import WanBackground, WanDrawPose, WanFaceCrop, WanPoseDetect, WanPos
 from .prompt import WanPromptExtend
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .speech import WanS2VCondition, WanSpeechToVideo
-from .text import WanT5Encode
+from .text import WanPrompts, WanT5Encode
 from .video import WanLoadVideo
 
 
@@ -48,6 +48,7 @@ class WanExtension(ComfyExtension):
             WanBackground,
             WanPromptExtend,
             WanT5Encode,
+            WanPrompts,
             WanI2VCondition,
             WanTI2VLatent,
             WanEmptyLatent,

@@ -2,9 +2,24 @@
 
 from comfy_api.latest import io
 
+from ..comfy_bridge.media import clip_prompts
 from ..comfy_bridge.models.text_encoder import encode_prompt
 from ..wan_models.config import NEGATIVE_PROMPT
 from .schema import schema
+
+
+def _clip() -> io.Clip.Input:
+    return io.Clip.Input("clip", tooltip="From WanT5Loader, or the host's Load CLIP of type wan.")
+
+
+def _negative() -> io.String.Input:
+    return io.String.Input(
+        "negative",
+        multiline=True,
+        default=NEGATIVE_PROMPT,
+        optional=True,
+        tooltip="What to keep out of it. The models were tuned with the default text.",
+    )
 
 
 class WanT5Encode(io.ComfyNode):
@@ -18,17 +33,11 @@ class WanT5Encode(io.ComfyNode):
             description="Encodes a prompt and a negative prompt officially: cleaned, cut at 512 tokens, no "
             "(word:1.2) weights.",
             inputs=[
-                io.Clip.Input("clip", tooltip="From WanT5Loader, or the host's Load CLIP of type wan."),
+                _clip(),
                 io.String.Input(
                     "positive", multiline=True, dynamic_prompts=True, tooltip="What the video shows."
                 ),
-                io.String.Input(
-                    "negative",
-                    multiline=True,
-                    default=NEGATIVE_PROMPT,
-                    optional=True,
-                    tooltip="What to keep out of it. The models were tuned with the default text.",
-                ),
+                _negative(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -39,3 +48,38 @@ class WanT5Encode(io.ComfyNode):
     @classmethod
     def execute(cls, clip: io.Clip.Type, positive: str, negative: str = NEGATIVE_PROMPT) -> io.NodeOutput:
         return io.NodeOutput(encode_prompt(clip, positive), encode_prompt(clip, negative))
+
+
+class WanPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "WanPrompts",
+            "Wan Prompts",
+            ["prompt per clip", "prompt travel", "scenes", "long video"],
+            folder="conditioning",
+            description="A prompt for each clip of a long video: for Wan Long Video, Wan Speech to Video, Wan Pose "
+            "Animate and Wan Animate 2. Other nodes take the first one.",
+            inputs=[
+                _clip(),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="One prompt for each clip, with blank lines or | between them; the last one is that of all "
+                    "clips after it.",
+                ),
+                _negative(),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Int.Output(display_name="count"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip: io.Clip.Type, prompts: str, negative: str = NEGATIVE_PROMPT) -> io.NodeOutput:
+        texts = clip_prompts.split(prompts)
+        positive = clip_prompts.in_turn([encode_prompt(clip, text) for text in texts])
+        return io.NodeOutput(positive, encode_prompt(clip, negative), len(texts))

@@ -18,7 +18,7 @@ from ...wan_models.images.resize import resize, resize_crop
 from ...wan_models.images.sizes import check_video_size, size_for_i2v, size_for_ti2v
 from ...wan_models.vae import wan22
 from ..host_types import Conditioning, Latent, Vae
-from . import latents
+from . import clip_prompts, latents
 
 FIT = ["keep aspect", "exact"]
 """Ways to an image's video size: about the area of width x height in the image's aspect, or exactly that."""
@@ -40,6 +40,15 @@ class Prompts(NamedTuple):
             node_helpers.conditioning_set_values(self.positive, values),
             node_helpers.conditioning_set_values(self.negative, values if negative is None else negative),
         )
+
+    def of_clip(self, index: int) -> "Prompts":
+        """Both as they are in a clip of a long video, by its number from 0."""
+        return Prompts(*(clip_prompts.of_clip(prompt, index) for prompt in self))
+
+    @property
+    def clips(self) -> int:
+        """Number of clips after which both stay the same."""
+        return max(map(clip_prompts.count, self))
 
 
 @dataclass(frozen=True)

@@ -96,16 +96,14 @@ class AnimateConditioner:
     """Conditioning of the clips of one video, whose reference is encoded once. picture [1, H, W, 3]: the reference in
     the video's size."""
 
-    def __init__(
-        self, vae: Vae, clip_vision: ClipVision, prompts: Prompts, inputs: AnimateVideoInputs
-    ) -> None:
-        self._vae, self._prompts, self._inputs = vae, prompts, inputs
+    def __init__(self, vae: Vae, clip_vision: ClipVision, inputs: AnimateVideoInputs) -> None:
+        self._vae, self._inputs = vae, inputs
         self.picture = letterbox(rgb(inputs.reference_image)[:1], *inputs.size)
         self._features = clip_vision.encode_image(self.picture, crop=False)
         with without_progress():
             self._reference = vae.encode(self.picture)
 
-    def clip(self, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
+    def clip(self, prompts: Prompts, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
         """Conditioning and empty LATENT of the clip whose first frame is driven by frame `start` of the driving video;
         carried [n, H, W, 3]: the frames it begins with."""
         inputs, size = self._inputs, self._inputs.size
@@ -127,7 +125,7 @@ class AnimateConditioner:
             shared["face_strength"] = inputs.face_strength
         face = rearrange(driving.face, "t h w c -> 1 c t h w") * 2 - 1
         black = face.new_tensor(-1.0).expand(face.shape)  # the neutral face of classifier-free guidance
-        prompts = self._prompts.with_values(
+        prompts = prompts.with_values(
             shared | {"face_video_pixels": face}, shared | {"face_video_pixels": black}
         )
         width, height = size
@@ -148,8 +146,8 @@ def one_clip(
     carried = inputs.carried()
     shared = 0 if carried is None else carried.shape[0]
     start = inputs.frame_offset - shared
-    conditioner = AnimateConditioner(vae, clip_vision, prompts, inputs)
-    return *conditioner.clip(start, carried), 1, shared, start + inputs.frames_per_clip
+    conditioner = AnimateConditioner(vae, clip_vision, inputs)
+    return *conditioner.clip(prompts, start, carried), 1, shared, start + inputs.frames_per_clip
 
 
 def animate_video(
@@ -165,7 +163,7 @@ def animate_video(
     models.check()
     plan = inputs.plan()
     run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
-    conditioner = AnimateConditioner(models.vae, models.clip_vision, prompts, inputs)
+    conditioner = AnimateConditioner(models.vae, models.clip_vision, inputs)
     video = collect_frames(run, conditioner, models.vae, plan, sampling, inputs.carried_frames)
     report = (
         f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {inputs.carried_frames} carried, "

@@ -90,15 +90,15 @@ class Animate2Conditioner:
     """Conditioning of the clips of one video, whose reference is encoded once. picture [1, H, W, 3]: the reference in
     the video's size."""
 
-    def __init__(self, vae: Vae, clip_vision: ClipVision, prompts: Prompts, inputs: Animate2Inputs) -> None:
-        self._vae, self._clip_vision, self._prompts, self._inputs = vae, clip_vision, prompts, inputs
+    def __init__(self, vae: Vae, clip_vision: ClipVision, inputs: Animate2Inputs) -> None:
+        self._vae, self._clip_vision, self._inputs = vae, clip_vision, inputs
         self._raw = inputs.raw
         self.picture = self._raw.picture()
         self._features = clip_vision.encode_image(self.picture, crop=False)
         with without_progress():
             self._reference = vae.encode(self.picture)
 
-    def clip(self, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
+    def clip(self, prompts: Prompts, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
         """Conditioning and empty LATENT of the clip whose first frame is driven by frame `start` of the driving video;
         carried [n, H, W, 3]: the frames it begins with."""
         inputs, (width, height) = self._inputs, self._raw.size
@@ -119,13 +119,13 @@ class Animate2Conditioner:
         driving: dict[str, Any] = {
             "pose_video_latent": self._vae.encode(frames),
             "clip_vision_output_pose": self._clip_vision.encode_image(frames[:1], crop=False),
-            "cross_attn_pose": (inputs.driving_prompt or self._prompts.positive)[0][0],
+            "cross_attn_pose": (inputs.driving_prompt or prompts.positive)[0][0],
             "driving_cache": inputs.driving_cache,
         }
         if strengths.pose_strength != 1.0:
             driving["pose_strength"] = strengths.pose_strength
         prompts = Prompts(
-            *(_windowed(prompt, driving, strengths) for prompt in self._prompts.with_values(shared))
+            *(_windowed(prompt, driving, strengths) for prompt in prompts.with_values(shared))
         )
         return prompts, latents.empty(width, height, inputs.frames_per_clip + REFERENCE_FRAMES, 1, self._vae)
 
@@ -171,8 +171,8 @@ def one_clip(
             )
         carried, shared = motion_frames[-CARRIED:], CARRIED
     start = frame_offset - shared
-    conditioner = Animate2Conditioner(vae, clip_vision, prompts, inputs)
-    return *conditioner.clip(start, carried), 1, shared, start + inputs.frames_per_clip
+    conditioner = Animate2Conditioner(vae, clip_vision, inputs)
+    return *conditioner.clip(prompts, start, carried), 1, shared, start + inputs.frames_per_clip
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def animate_video(
     models.check()
     plan = inputs.plan()
     run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
-    conditioner = Animate2Conditioner(models.vae, models.clip_vision, prompts, inputs)
+    conditioner = Animate2Conditioner(models.vae, models.clip_vision, inputs)
     video = inputs.raw.cropped(collect_frames(run, conditioner, models.vae, plan, sampling, CARRIED))
     report = (
         f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {plan.frames / FPS:.2f} s"

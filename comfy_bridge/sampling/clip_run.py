@@ -3,7 +3,7 @@ disk, a line on the time left."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,8 +15,10 @@ from torch import Tensor
 from ..host_types import Latent, Model
 from ..media.conditioning import Prompts
 from ..models import identity
+from ..models.fingerprint import hash_of
 from ..progress import without_progress
 from . import preview
+from .clip_files import FinishedClips
 from .clip_store import ClipStore, check_room
 from .experts import Experts
 from .sample import sample_with_experts
@@ -71,18 +73,35 @@ class ClipRun:
         self._inputs, self._on_progress = cache(inputs), on_progress
         self._store: ClipStore | None = None
         self._parts: identity.Parts = {}
+        self._texts: list[identity.Parts] = []
         if sampling.checkpoint_folder:
-            self._parts = self._identity()
+            self._parts, self._texts = self._identity(), self._prompt_identities()
             needed = plan.frames * plan.width * plan.height * _FRAME_BYTES
-            self._store = ClipStore(sampling.checkpoint_folder, self._parts, needed)
+            self._store = ClipStore(sampling.checkpoint_folder, self._parts, needed, self._parts_of_clip)
         try:
-            self.done = self._store.load()[: plan.clips] if self._store else []
+            self.done = self._store.load()[: plan.clips] if self._store else FinishedClips([])
             self._check_room()
         except BaseException:
             self.close()
             raise
         self._show = preview.callback(model, sampling.settings.steps * plan.clips)
         self._started = time.monotonic()
+
+    def prompts(self, index: int) -> Prompts:
+        """The prompts of a clip."""
+        return self._prompts.of_clip(index)
+
+    def _prompt_identities(self) -> list[identity.Parts]:
+        """Identity of each clip's prompts, up to the clip after which they stay the same."""
+        return [identity.of_prompts(*self.prompts(index)) for index in range(self._prompts.clips)]
+
+    def _parts_of_clip(self, index: int) -> identity.Parts:
+        """What a clip, and each of those it goes on from, was made of; short where that is the same for all."""
+        last = len(self._texts) - 1
+        *before, own = (identity.settled(self._texts[min(clip, last)]) for clip in range(index + 1))
+        if all(parts == own for parts in before):
+            return own
+        return own | {"the clips before": hash_of(*map(repr, before)).hex()}
 
     def _identity(self) -> identity.Parts:
         """Identity of the run. A model and prompts may change while they sample: see `identity.settle`."""
@@ -98,7 +117,6 @@ class ClipRun:
             | self._inputs()
             | identity.of_values(plain)
             | identity.of_settings(self._sampling.settings)
-            | identity.of_prompts(*self._prompts)
         )
 
     def _check_room(self) -> None:
@@ -106,7 +124,7 @@ class ClipRun:
         film = int(frames * pixels * _FILM_BYTES)
         check_room(folder_paths.get_output_directory(), film, f"{frames} frames as a film")
         if self._store:
-            left = max(0, frames - sum(part.shape[0] for part in self.done))
+            left = max(0, frames - sum(self.done.lengths))
             needed = left * pixels * _FRAME_BYTES + film
             check_room(self._store.folder, needed, f"{left} frames in checkpoint_folder and their film")
         needed = frames * pixels * _FRAME_BYTES
@@ -167,6 +185,8 @@ class ClipRun:
     def _settle(self) -> None:
         try:
             identity.settle(self._parts, self._identity())
+            for before, after in zip(self._texts, self._prompt_identities(), strict=True):
+                identity.settle(before, after)
         except ValueError:
             logging.debug("[Wan2.2] a patch keeps something new of the run", exc_info=True)
 
@@ -179,6 +199,6 @@ class ClipRun:
         return text
 
 
-def _all(done: list[Tensor], made: Iterator[Tensor]) -> Iterator[Tensor]:
+def _all(done: Sequence[Tensor], made: Iterator[Tensor]) -> Iterator[Tensor]:
     yield from done
     yield from made

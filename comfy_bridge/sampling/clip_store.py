@@ -1,27 +1,28 @@
-"""Finished clips on disk, so that a run that was cancelled goes on from there with the same result."""
+"""Finished clips on disk, so that a run that was cancelled goes on from there with the same result.
+
+The first clip decides whose folder it is. A later one counts as long as it, and those before it, were made of what this
+run would make them of; from the first that was not, clips are made again.
+"""
 
 import errno
-import json
 import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..models import identity
+from .clip_files import NOTE, OLDER, FinishedClips, length_of, noted, parts_in, put, text_of
 from .folder_lock import FolderLock
 
-_NOTE = "run.json"
-_FORMAT = 2
-_OLDER = {"": "an older format"}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -29,21 +30,28 @@ class ClipStore:
     """A folder below the host's output folder that belongs to one run; a note in it, and each clip, hold the run's
     identity.
 
-    parts: see `identity`. needed: bytes that the run will write, for the error of a full disk. Raises ValueError where
-    the name leaves the output folder or cannot be a folder that is written to, the folder holds the clips of another
-    run, with what differs, or another run is at work in it."""
+    parts: see `identity`. needed: bytes that the run will write, for the error of a full disk. of_clip: the parts that
+    are a clip's own, by its number. Raises ValueError where the name leaves the output folder or cannot be a folder that
+    is written to, the folder holds the clips of another run, with what differs, or another run is at work in it."""
 
-    def __init__(self, name: str, parts: Mapping[str, str], needed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Mapping[str, str],
+        needed: int = 0,
+        of_clip: Callable[[int], Mapping[str, str]] = lambda index: {},
+    ) -> None:
         self._name = name
         self.folder = _below_output(name)
-        self._parts = dict(identity.settled(parts))
-        self._waiting: dict[int, Tensor] = {}
+        self._run = identity.settled(parts)
+        self._of_clip = of_clip
+        self._waiting: dict[int, dict[str, Tensor]] = {}
         self._lock: FolderLock | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder)
             refusal = self._refusal() if any(self.folder.glob("clip_*.safetensors")) else None
-            if refusal is None and self._note() != self._parts:
+            if refusal is None and self._note() != self._parts(0):
                 self._write_note()
         except BlockingIOError as error:
             raise ValueError(
@@ -71,23 +79,26 @@ class ClipStore:
     def _file(self, index: int) -> Path:
         return self.folder / f"clip_{index:04}.safetensors"
 
+    def _parts(self, index: int) -> dict[str, str]:
+        """What a clip's frames depend on."""
+        return {**self._run, **self._of_clip(index)}
+
     def _refusal(self) -> str | None:
         """Reason why the clips in the folder are not this run's, and what to do; None where they are."""
         known = self._note()
         if known is None:
-            noted = (_noted(file) for file in sorted(self.folder.glob("clip_*.safetensors")))
-            known = next((parts for parts in noted if parts is not None), None)
+            notes = (noted(file) for file in sorted(self.folder.glob("clip_*.safetensors")))
+            known = next((parts for parts in notes if parts is not None), None)
         if known is None:
-            return f"holds clips and no {_NOTE} that says of which run they are: put that file back"
-        if known == _OLDER:
+            return f"holds clips and no {NOTE} that says of which run they are: put that file back"
+        if known == OLDER:
             return (
                 "holds the clips of an older version of these nodes, which did not note all that a run depends on: "
                 "finish that run with the older version"
             )
+        mine = self._parts(0)
         differ = [
-            _change(name, known, self._parts)
-            for name in {**known, **self._parts}
-            if known.get(name) != self._parts.get(name)
+            _change(name, known, mine) for name in {**known, **mine} if known.get(name) != mine.get(name)
         ]
         if not differ:
             return None
@@ -99,7 +110,7 @@ class ClipStore:
     def _note(self) -> dict[str, str] | None:
         """What the note says of the run whose folder this is; None where there is none that can be read."""
         try:
-            return _parts_in((self.folder / _NOTE).read_text(encoding="utf-8"))
+            return parts_in((self.folder / NOTE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
@@ -107,44 +118,42 @@ class ClipStore:
         with tempfile.NamedTemporaryFile("w", dir=self.folder, delete=False, encoding="utf-8") as file:
             unfinished = Path(file.name)
             try:
-                file.write(_text_of(self._parts))
+                file.write(text_of(self._parts(0)))
                 file.flush()
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise
-        _put(unfinished, self.folder / _NOTE)
+        put(unfinished, self.folder / NOTE)
 
-    def load(self) -> list[Tensor]:
-        """Frames [T, H, W, 3] of the finished clips, from the first one up to the first that is missing, broken, or of
-        another run."""
-        clips: list[Tensor] = []
-        while self._file(len(clips)).is_file():
-            file = self._file(len(clips))
-            try:
-                frames = load_file(file)["frames"]
-            except (SafetensorError, KeyError, OSError):
-                break  # half written: this clip is made again
-            if frames.ndim != 4 or frames.shape[-1] != 3 or _noted(file) not in (None, self._parts):
+    def load(self) -> FinishedClips:
+        """The finished clips, from the first one up to the first that is missing, broken, or made of something else."""
+        files: list[Path] = []
+        while (file := self._file(len(files))).is_file():
+            if not length_of(file) or noted(file) not in (None, self._parts(len(files))):
                 break
-            clips.append(frames)
-        return clips
+            files.append(file)
+        return FinishedClips(files)
 
-    def save(self, index: int, frames: Tensor) -> None:
-        """Writes a clip whole or not at all. One that cannot be written (a full disk) is tried again with the next,
-        and the run goes on: its frames are in memory."""
-        self._waiting[index] = frames
+    def save(self, index: int, frames: Tensor, beside: Mapping[str, Tensor] | None = None) -> None:
+        """Writes a clip whole or not at all, with what is kept beside its frames. One that cannot be written (a full
+        disk) is tried again with the next, and the run goes on: its frames are in memory."""
+        self._waiting[index] = {"frames": frames, **(beside or {})}
         for waiting in list(self._waiting):
             unfinished = self._file(waiting).with_suffix(".part")
-            content = self._waiting[waiting].detach().cpu().float().contiguous()
+            content = {
+                name: tensor.detach().cpu().float().contiguous()
+                for name, tensor in self._waiting[waiting].items()
+            }
             try:
-                save_file({"frames": content}, unfinished, metadata={_NOTE: _text_of(self._parts)})
-                _put(unfinished, self._file(waiting))
+                save_file(content, unfinished, metadata={NOTE: text_of(self._parts(waiting))})
+                put(unfinished, self._file(waiting))
                 del self._waiting[waiting]
             except (OSError, SafetensorError) as error:
                 reason = _reason(error) + _free(self.folder)
+                size = _gigabytes(sum(tensor.nbytes for tensor in content.values()))
                 logging.warning(
                     "[Wan2.2] clip %d, of %s, could not be kept in %s, %s. The run goes on; it is tried again after "
-                    "the next", waiting + 1, _gigabytes(content.nbytes), self.folder, reason,
+                    "the next", waiting + 1, size, self.folder, reason,
                 )  # fmt: skip
                 with suppress(OSError):
                     unfinished.unlink(missing_ok=True)
@@ -154,45 +163,6 @@ class ClipStore:
     def unkept(self) -> int:
         """Number of finished clips that could not be written."""
         return len(self._waiting)
-
-
-def _text_of(parts: Mapping[str, str]) -> str:
-    return json.dumps({"format": _FORMAT, "parts": dict(parts)}, indent=1)
-
-
-def _parts_in(text: str) -> dict[str, str]:
-    """The inverse of `_text_of`. ValueError where it is none."""
-    try:
-        note = json.loads(text)
-        if not isinstance(note, dict) or ("parts" not in note and "run" not in note):
-            raise ValueError("it is not of these nodes")
-        if note.get("format") != _FORMAT:
-            return _OLDER
-        return {name: str(value) for name, value in note["parts"].items()}
-    except (RecursionError, AttributeError, LookupError) as error:
-        raise ValueError(str(error)) from None
-
-
-def _noted(file: Path) -> dict[str, str] | None:
-    """What a clip says of its run; None where it says nothing, or cannot be read."""
-    try:
-        with safe_open(file, "pt") as clip:
-            return _parts_in((clip.metadata() or {}).get(_NOTE, ""))
-    except (OSError, SafetensorError, ValueError):
-        return None
-
-
-def _put(unfinished: Path, file: Path) -> None:
-    """Gives a file its name when its content is on the disk, so that under it there is never a part of one."""
-    with unfinished.open("rb+") as content:
-        os.fsync(content.fileno())
-    unfinished.replace(file)
-    with suppress(OSError):  # not on Windows
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _below_output(name: str) -> Path:

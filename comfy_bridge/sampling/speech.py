@@ -103,7 +103,6 @@ class SpeechConditioner:
     def __init__(
         self,
         vae: Vae,
-        prompts: Prompts,
         picture: Tensor,
         *,
         encoded: dict[str, Any],
@@ -111,13 +110,13 @@ class SpeechConditioner:
         frames: int,
         frames_per_clip: int,
     ) -> None:
-        self._vae, self._prompts, self._frames_per_clip = vae, prompts, frames_per_clip
+        self._vae, self._frames_per_clip = vae, frames_per_clip
         self._size = (picture.shape[2], picture.shape[1])
         self._audio = audio_steps(encoded, frames_per_clip, frames)
         self._poses = None if poses is None else shortest_side_crop_float(rgb(poses), *self._size)
         self._reference = vae.encode(picture)
 
-    def clip(self, start: int, motion: Tensor | None) -> tuple[Prompts, Latent]:
+    def clip(self, prompts: Prompts, start: int, motion: Tensor | None) -> tuple[Prompts, Latent]:
         """Conditioning and empty LATENT of the clip from frame `start` on; motion: latents of the frames before it."""
         frames = self._frames_per_clip
         shared: dict[str, Any] = {"reference_latents": [self._reference]}
@@ -127,9 +126,7 @@ class SpeechConditioner:
             shared["reference_motion"] = motion
         audio = self._audio[..., start : start + frames]
         # the negative prompt goes with silence, as in the official code
-        prompts = self._prompts.with_values(
-            shared | {"audio_embed": audio}, shared | {"audio_embed": audio * 0.0}
-        )
+        prompts = prompts.with_values(shared | {"audio_embed": audio}, shared | {"audio_embed": audio * 0.0})
         return prompts, latents.empty(*self._size, frames - 3, 1, self._vae)
 
 
@@ -172,7 +169,6 @@ def one_clip(
     size = video_size(inputs.reference_image, inputs.width, inputs.height, inputs.fit)
     conditioner = SpeechConditioner(
         vae,
-        prompts,
         _picture(inputs.reference_image, size),
         encoded=encoded,
         poses=inputs.pose_video,
@@ -184,7 +180,7 @@ def one_clip(
         past = shortest_side_crop(rgb(inputs.motion_frames)[-MOTION_FRAMES:], *size)
         grey = past.new_full((MOTION_FRAMES - past.shape[0], *past.shape[1:]), 0.5)
         motion = vae.encode(torch.cat([grey, past]))
-    return conditioner.clip(inputs.frame_offset, motion)
+    return conditioner.clip(prompts, inputs.frame_offset, motion)
 
 
 def speech_video(
@@ -211,7 +207,6 @@ def speech_video(
     with without_progress():
         conditioner = SpeechConditioner(
             models.vae,
-            prompts,
             picture,
             encoded=encoded,
             poses=inputs.poses(frames),
@@ -222,7 +217,8 @@ def speech_video(
     def denoise(segment: SpeechSegment) -> Tensor:
         run.begin(segment.index)
         noise = replace(sampling.noise, seed=sampling.noise.seed + segment.index)
-        return run.sample(segment.index, *conditioner.clip(segment.start, segment.motion), noise)
+        clip = conditioner.clip(run.prompts(segment.index), segment.start, segment.motion)
+        return run.sample(segment.index, *clip, noise)
 
     made = speech_clips(
         denoise,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
-from long_videos import clips_of, film_length
+from long_videos import check_prompts_of_clips, clips_of, film_length
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests_media import write_video
@@ -391,3 +391,9 @@ def test_an_empty_mask_says_so(host, folder):
     out["mask"]["inputs"]["image"] = ["dark", 0]
     with pytest.raises(HostError, match="the mask is empty in every frame"):
         host.run(out)
+
+
+def test_each_clip_has_its_prompt(host, folder):
+    check_prompts_of_clips(
+        host, folder, graph(steps=1, frames_per_clip=9, carried_frames="5"), "prompts_animate"
+    )

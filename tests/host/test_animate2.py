@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
-from long_videos import clips_of, film_length
+from long_videos import check_prompts_of_clips, clips_of, film_length
 from PIL import Image
 from safetensors.torch import save_file
 from tests_media import write_video
@@ -297,3 +297,7 @@ def test_a_reference_of_another_aspect_is_letterboxed(host, folder):
 def test_bad_input_is_told_before_sampling(host, folder, changed, says):
     with pytest.raises(HostError, match=says):
         host.run(graph(**changed))
+
+
+def test_each_clip_has_its_prompt(host, folder):
+    check_prompts_of_clips(host, folder, graph(steps=1, cfg=1.0), "prompts_animate2")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
-from long_videos import clips_of, film_length
+from long_videos import check_prompts_of_clips, clips_of, film_length
 from PIL import Image
 from tests_media import write_sound
 from tests_support import rel_l2
@@ -246,3 +246,7 @@ def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
         before = vae.encode(picture.movedim(-1, 0)[None] * 2 - 1)
         frames = (vae.decode(torch.cat([before, found], dim=2))[0].movedim(0, -1) + 1) / 2
     assert rel_l2(frames[-CLIP:][3:], expected) < 1e-4
+
+
+def test_each_clip_has_its_prompt(host, folder):
+    check_prompts_of_clips(host, folder, graph(steps=1, frames_per_clip=8), "prompts_speech")

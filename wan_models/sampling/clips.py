@@ -4,7 +4,7 @@ The loop knows no model: it is handed callables that denoise, encode and decode.
 latents are raw or normalised, as those callables exchange them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,7 @@ def speech_clip_count(frames: int, frames_per_clip: int, from_reference: bool) -
 
 
 def chain(
-    make: Callable[[int, Tensor], Tensor], past: Tensor, clips: int, done: list[Tensor] | None = None
+    make: Callable[[int, Tensor], Tensor], past: Tensor, clips: int, done: Sequence[Tensor] | None = None
 ) -> Iterator[Tensor]:
     """Yields the frames of each clip, made by make(index, past).
 
@@ -51,11 +51,15 @@ def chain(
     has made; the chain goes on after them."""
     finished = done or []
     kept = past.shape[0]
-    for frames in finished:
-        past = torch.cat([past, frames.to(past)])[-kept:]
+    ending: list[Tensor] = []
+    for index in reversed(range(len(finished))):  # no more of them are read than are looked at
+        ending.insert(0, finished[index][-kept:].to(past))
+        if sum(len(part) for part in ending) >= kept:
+            break
+    past = torch.cat([past, *ending])[-kept:]
     for index in range(len(finished), clips):
         frames = make(index, past)
-        past = torch.cat([past, frames.to(past)])[-kept:]
+        past = torch.cat([past, frames[-kept:].to(past)])[-kept:]
         yield frames
 
 
@@ -67,7 +71,7 @@ def speech_clips(
     frames_per_clip: int,
     clips: int,
     from_reference: bool = False,
-    done: list[Tensor] | None = None,
+    done: Sequence[Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Yields the frames [T, H, W, 3] of each clip of a talking video; done as in `chain`.
 
@@ -121,7 +125,7 @@ def animate_clips(
     frames_per_clip: int,
     carried: int,
     clips: int,
-    done: list[Tensor] | None = None,
+    done: Sequence[Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Yields the new frames [T, H, W, 3] of each clip of an animated character; done as in `chain`.
 
