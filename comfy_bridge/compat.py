@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.model_patcher
 import latent_preview
 import torch
+from comfy_execution import graph_utils
 from torch import nn
 
 
@@ -112,3 +113,8 @@ def progress_text(node_id: str | None) -> Callable[[str], None]:
     if node_id is None or not hasattr(server, "send_progress_text"):
         return lambda text: None
     return lambda text: server.send_progress_text(text, node_id)
+
+
+def nothing(reason: str) -> Any:
+    """What a node hands out where it has nothing: a node that takes it ends the run with this reason."""
+    return graph_utils.ExecutionBlocker(reason)

@@ -18,6 +18,10 @@ _FOLDERS = {
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors",
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors",
     ),
+    f"{HUB}/vita-video-gen/svi-model/resolve/main/version-2.0": (
+        "SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0_pro.safetensors",
+        "SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0_pro.safetensors",
+    ),
     f"{_REPACKED}/vae": ("wan_2.1_vae.safetensors",),
     f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders": (
         "umt5_xxl_fp8_e4m3fn_scaled.safetensors",

@@ -9,6 +9,7 @@ from .audio import WanAudioEncode, WanAudioEncoderLoader, WanTextToSpeech
 from .conditioning import WanI2VCondition, WanTI2VLatent
 from .latents import WanEmptyLatent, WanVAEDecode, WanVAEEncode
 from .loaders import WanCLIPVisionLoader, WanDiTLoader, WanModelInfo, WanT5Loader, WanVAELoader
+from .long_video import WanLongVideo
 from .lora import WanLoRA
 from .multi_gpu import WanMultiGPU, WanMultiGPUSampler
 from .pose import WanBackground, WanDrawPose, WanFaceCrop, WanPoseDetect, WanPoseRetarget, WanSubjectMask
@@ -58,6 +59,7 @@ class WanExtension(ComfyExtension):
             WanSolver,
             WanMoEGuider,
             WanMoESampler,
+            WanLongVideo,
             WanMultiGPU,
             WanMultiGPUSampler,
         ]

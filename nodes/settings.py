@@ -113,14 +113,18 @@ def clip_setting_inputs(official: Settings) -> list:
             *solver_inputs(official),
         ),
         noise_source_input(),
-        io.String.Input(
-            "checkpoint_folder",
-            default="",
-            optional=True,
-            tooltip="A folder in the output folder that keeps finished clips: a run that was cancelled or "
-            "crashed goes on from there. Empty: none.",
-        ),
+        checkpoint_folder_input(),
     ]
+
+
+def checkpoint_folder_input() -> io.String.Input:
+    return io.String.Input(
+        "checkpoint_folder",
+        default="",
+        optional=True,
+        tooltip="A folder in the output folder that keeps finished clips: a run that was cancelled or crashed goes on "
+        "from there. Empty: none.",
+    )
 
 
 _CLIP_SAMPLING = ("preset", "seed", "steps", "shift", "cfg", "sampler", "scheduler", "noise_source",

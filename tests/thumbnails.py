@@ -129,7 +129,7 @@ def values_for(name: str) -> dict[str, Any]:
         if name.removesuffix("_multi_gpu") == task.workflow:
             given = {key: value for values in task.inputs.values() for key, value in values.items()}
             return given | {"positive": task.prompt}
-    return SMALL | (DRIVEN if name.startswith("animate") else SPOKEN)
+    return SMALL | (DRIVEN if name.startswith(("animate", "long")) else SPOKEN)
 
 
 def run_in_page(page: Any, host: Host, name: str) -> None:

@@ -20,7 +20,9 @@ def split(text: str) -> list[str]:
     """The prompts in a text, which blank lines or | part. ValueError where there is none."""
     found = [part.strip() for part in re.split(r"\||\n\s*\n", text) if part.strip()]
     if not found:
-        raise ValueError("prompts holds no text: write one prompt for each clip, with blank lines between them")
+        raise ValueError(
+            "prompts holds no text: write one prompt for each clip, with blank lines between them"
+        )
     return found
 
 

@@ -208,11 +208,17 @@ def first_frame_latent(vae: Vae, shape: VideoShape, start: Tensor | None) -> Lat
         size = size_for_ti2v(start.shape[2], start.shape[1], shape.width * shape.height)
     latent = latents.empty(*size, shape.frames, shape.batch_size, vae)
     z = vae.encode(resize_crop(start, *size))
-    samples = latent["samples"]
-    samples[:] = wan22.denormalize(torch.zeros_like(samples))  # what the host normalises to zero
+    # what the host normalises to zero
+    return begun_with(z, wan22.denormalize(torch.zeros_like(latent["samples"])))
+
+
+def begun_with(z: Tensor, unknown: Tensor) -> Latent:
+    """A LATENT whose first latent frames z [1, C, n, h, w] are known and stay as they are; unknown: samples of a video
+    of which nothing is known."""
+    samples = unknown.clone()
     samples[:, :, : z.shape[2]] = z
     mask = torch.ones(
-        shape.batch_size, 1, *samples.shape[2:], device=comfy.model_management.intermediate_device()
+        samples.shape[0], 1, *samples.shape[2:], device=comfy.model_management.intermediate_device()
     )
     mask[:, :, : z.shape[2]] = 0
     return {"samples": samples, "noise_mask": mask}

@@ -124,9 +124,7 @@ class Animate2Conditioner:
         }
         if strengths.pose_strength != 1.0:
             driving["pose_strength"] = strengths.pose_strength
-        prompts = Prompts(
-            *(_windowed(prompt, driving, strengths) for prompt in prompts.with_values(shared))
-        )
+        prompts = Prompts(*(_windowed(prompt, driving, strengths) for prompt in prompts.with_values(shared)))
         return prompts, latents.empty(width, height, inputs.frames_per_clip + REFERENCE_FRAMES, 1, self._vae)
 
 

@@ -3,9 +3,11 @@ disk, a line on the time left."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import comfy.model_management
 import folder_paths
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ..host_types import Latent, Model
 from ..media.conditioning import Prompts
+from ..media.film import Film
 from ..models import identity
 from ..models.fingerprint import hash_of
 from ..progress import without_progress
@@ -53,23 +56,57 @@ class ClipSampling:
     checkpoint_folder: str = ""
 
 
-class ClipRun:
-    """The clips of one video. `done` holds the frames of those that an earlier run has left in the checkpoint folder.
+@dataclass(frozen=True)
+class Output:
+    """Where frames go as they are made: into a film, if there is one, and into memory."""
 
-    inputs: identity of everything beside model, prompts, plan and sampling, by the names that users know; computed only
-    where there is a folder. on_progress(text) is called as clips begin. Raises ValueError where the folder holds
-    another run's clips or cannot be written to, and where disk or memory cannot hold the video."""
+    film: Film | None = None
+    frames: bool = True
+
+
+IN_MEMORY = Output()
+OUTPUTS = ("film and frames", "film", "frames")
+
+
+@dataclass(frozen=True)
+class OutputChoice:
+    """What a user wants of a video: output is one of OUTPUTS, filename_prefix and tags as in `Film`."""
+
+    output: str
+    filename_prefix: str
+    tags: Mapping[str, Any]
+
+    def open(self, size: tuple[int, int], fps: float) -> Output:
+        """Where the frames of a video of that width, height and rate go."""
+        film = None if self.output == "frames" else Film(self.filename_prefix, size, fps, self.tags)
+        return Output(film, self.output != "film")
+
+
+class ClipRun:
+    """The clips of one video. `done` holds the frames of those that an earlier run has left in the checkpoint folder,
+    `beside` what is kept there with the clip that was made last.
+
+    model: one, or both experts. inputs: identity of everything beside model, prompts, plan and sampling, by the names
+    that users know; computed only where there is a folder. of_clip: what of it is one clip's, by its number.
+    on_progress(text) is called as clips begin. Raises ValueError where the folder holds another run's clips or cannot
+    be written to, and where disk or memory cannot hold the video."""
 
     def __init__(
         self,
-        model: Model,
+        model: Model | Experts,
         prompts: Prompts,
         plan: ClipPlan,
         sampling: ClipSampling,
         inputs: Callable[[], identity.Parts],
         on_progress: Callable[[str], None],
+        *,
+        of_clip: Callable[[int], identity.Parts] = lambda index: {},
+        output: Output = IN_MEMORY,
     ) -> None:
-        self._model, self._prompts, self._plan, self._sampling = model, prompts, plan, sampling
+        self._experts = model if isinstance(model, Experts) else Experts.of(model)
+        self._prompts, self._plan, self._sampling = prompts, plan, sampling
+        self._of_clip, self._output = of_clip, output
+        self.beside: dict[str, Tensor] = {}
         self._inputs, self._on_progress = cache(inputs), on_progress
         self._store: ClipStore | None = None
         self._parts: identity.Parts = {}
@@ -84,7 +121,7 @@ class ClipRun:
         except BaseException:
             self.close()
             raise
-        self._show = preview.callback(model, sampling.settings.steps * plan.clips)
+        self._show = preview.callback(self._experts.high, sampling.settings.steps * plan.clips)
         self._started = time.monotonic()
 
     def prompts(self, index: int) -> Prompts:
@@ -98,7 +135,9 @@ class ClipRun:
     def _parts_of_clip(self, index: int) -> identity.Parts:
         """What a clip, and each of those it goes on from, was made of; short where that is the same for all."""
         last = len(self._texts) - 1
-        *before, own = (identity.settled(self._texts[min(clip, last)]) for clip in range(index + 1))
+        *before, own = (
+            identity.settled(self._texts[min(clip, last)]) | self._of_clip(clip) for clip in range(index + 1)
+        )
         if all(parts == own for parts in before):
             return own
         return own | {"the clips before": hash_of(*map(repr, before)).hex()}
@@ -113,11 +152,18 @@ class ClipRun:
         }
         return (
             identity.of_host()
-            | identity.of_model(self._model)
+            | self._of_models()
             | self._inputs()
             | identity.of_values(plain)
             | identity.of_settings(self._sampling.settings)
         )
+
+    def _of_models(self) -> identity.Parts:
+        high, low = self._experts
+        found = identity.of_model(high)
+        if low is not high:
+            found |= {f"{name}, low-noise": part for name, part in identity.of_model(low).items()}
+        return found
 
     def _check_room(self) -> None:
         frames, pixels = self._plan.frames, self._plan.width * self._plan.height
@@ -129,10 +175,15 @@ class ClipRun:
             check_room(self._store.folder, needed, f"{left} frames in checkpoint_folder and their film")
         needed = frames * pixels * _FRAME_BYTES
         memory = psutil.virtual_memory().total + psutil.swap_memory().total
-        if needed > memory:
+        if self._output.frames and needed > memory:
+            instead = (
+                "let the node give the film alone"
+                if self._output.film
+                else "make the video in parts, or smaller"
+            )
             raise ValueError(
                 f"{frames} frames of this size take {needed / 2**30:.0f} GiB of memory as IMAGE, and this computer has "
-                f"{memory / 2**30:.0f}: make the video in parts, or smaller"
+                f"{memory / 2**30:.0f}: {instead}"
             )
 
     def begin(self, index: int) -> None:
@@ -153,23 +204,29 @@ class ClipRun:
         def show(step: int, denoised: Tensor, x: Tensor, _total: int) -> None:
             self._show(index * settings.steps + step, denoised[:, :, unseen:], x, clips * settings.steps)
 
-        experts = Experts.of(self._model)
-        return sample_with_experts(experts, prompts, latent, settings, noise, callback=show)[0]["samples"]
+        latents, _ = sample_with_experts(self._experts, prompts, latent, settings, noise, callback=show)
+        return latents["samples"]
 
     def collect(self, made: Iterator[Tensor]) -> Tensor:
-        """Frames [T, H, W, 3] of the video: those of `done`, then those of each clip as it is made."""
+        """Frames [T, H, W, 3] of the video: those of `done`, then those of each clip as it is made; none of them where
+        they go into a film alone."""
         video: Tensor | None = None
         filled = 0
         try:
-            with without_progress():
+            with without_progress(), self._output.film or nullcontext() as film:
                 for index, part in enumerate(_all(self.done, made)):
-                    if video is None:  # once and whole: memory may not hold a second copy
-                        video = part.new_empty(self._plan.frames, *part.shape[1:])
-                    kept = part[: self._plan.frames - filled]
-                    video[filled : filled + len(kept)] = kept
-                    filled += len(kept)
                     if self._store and index >= len(self.done):
-                        self._store.save(index, part)
+                        self._store.save(index, part, self.beside)
+                    kept = part[: self._plan.frames - filled]
+                    filled += len(kept)
+                    if film:
+                        film.write(kept)
+                    if video is None:  # once and whole: memory may not hold a second copy
+                        video = part.new_empty(
+                            self._plan.frames if self._output.frames else 0, *part.shape[1:]
+                        )
+                    if self._output.frames:
+                        video[filled - len(kept) : filled] = kept
         finally:
             if self._store:
                 self._settle()

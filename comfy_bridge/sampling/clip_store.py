@@ -31,8 +31,8 @@ class ClipStore:
     identity.
 
     parts: see `identity`. needed: bytes that the run will write, for the error of a full disk. of_clip: the parts that
-    are a clip's own, by its number. Raises ValueError where the name leaves the output folder or cannot be a folder that
-    is written to, the folder holds the clips of another run, with what differs, or another run is at work in it."""
+    are a clip's own, by its number. Raises ValueError where the name leaves the output folder or cannot be a folder
+    that is written to, the folder holds the clips of another run, with what differs, or another run is in it."""
 
     def __init__(
         self,

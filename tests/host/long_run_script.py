@@ -13,6 +13,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import weakref
+from contextlib import suppress
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
@@ -28,10 +30,10 @@ import torch  # noqa: E402
 from comfy_api.latest._input_impl.video_types import VideoFromComponents  # noqa: E402
 from comfy_api.latest._util import VideoComponents  # noqa: E402
 
-audio, video, conditioning, clip_run, clip_store, settings, identity = (
+audio, video, conditioning, film, clip_run, clip_store, settings, identity = (
     import_module(f"{pack_name}.comfy_bridge.{module}")
-    for module in ("media.audio", "media.video", "media.conditioning", "sampling.clip_run", "sampling.clip_store",
-                   "sampling.settings", "models.identity")
+    for module in ("media.audio", "media.video", "media.conditioning", "media.film", "sampling.clip_run",
+                   "sampling.clip_store", "sampling.settings", "models.identity")
 )  # fmt: skip
 OUTPUT = Path(tempfile.mkdtemp())
 folder_paths.set_output_directory(str(OUTPUT))
@@ -266,10 +268,11 @@ SETTINGS, NOISE = settings.Settings.of_release("S2V-14B"), settings.Noise(5)
 MODEL = SimpleNamespace(model=SimpleNamespace(), get_model_object=lambda name: None)
 
 
-def clips(folder="", frames=8, size=(64, 48), clips=2):
+def clips(folder="", frames=8, size=(64, 48), clips=2, film=None, frames_kept=True):
     sampling = clip_run.ClipSampling(SETTINGS, NOISE, folder)
     plan = clip_run.ClipPlan(frames, frames, clips, *size)
-    return clip_run.ClipRun(MODEL, PROMPTS, plan, sampling, lambda: PARTS, print)
+    output = clip_run.Output(film, frames_kept)
+    return clip_run.ClipRun(MODEL, PROMPTS, plan, sampling, lambda: PARTS, print, output=output)
 
 
 def rooms():
@@ -286,8 +289,60 @@ def rooms():
     folder_paths.set_output_directory(str(OUTPUT / "file"))
     out["output is a file"] = said(clips)
     folder_paths.set_output_directory(str(OUTPUT))
+    huge = {"frames": 10**9, "size": (1280, 720)}
     with failing(clip_run, "check_room", instead=lambda *_: None):
-        out["memory"] = said(clips, frames=10**9, size=(1280, 720))
+        out["memory"] = said(clips, **huge)
+        out["memory and film"] = said(clips, **huge, film=object())
+        out["film"] = said(clips, **huge, film=object(), frames_kept=False)
+    return out
+
+
+def written():
+    """Films that are written while clips are made: how many of those are in memory at most, what is in the film and in
+    the folder, and what a film that is given up leaves."""
+    torch.manual_seed(5)
+    parts = [torch.rand(3, 48, 64, 3) for _ in range(6)]
+    alive, most = weakref.WeakSet(), []
+
+    def made(end=6):
+        for part in parts[:end]:
+            given = part.clone()
+            alive.add(given)
+            most.append(len(alive))
+            yield given
+            del given
+        if end < len(parts):
+            raise InterruptedError
+
+    def run(folder="", frames_kept=False):
+        into = film.Film("films/long", (64, 48), 16, {"prompt": {"1": "a graph"}})
+        run = clips(folder, frames=17, clips=6, film=into, frames_kept=frames_kept)
+        return run, into
+
+    whole, into = run()
+    out = {"kept": len(whole.collect(made())), "most": max(most)}
+    with av.open(str(into.path)) as found:
+        out["tags"] = found.metadata["prompt"]
+        shown = [frame.to_ndarray(format="rgb24") for frame in found.decode(video=0)]
+    theirs = OUTPUT / "theirs.mp4"
+    images = torch.cat(parts)[:17]
+    VideoFromComponents(VideoComponents(images=images, audio=None, frame_rate=Fraction(16))).save_to(
+        str(theirs)
+    )
+    with av.open(str(theirs)) as found:
+        expected = [frame.to_ndarray(format="rgb24") for frame in found.decode(video=0)]
+    out["same"] = len(shown) == 17 and all((a == b).all() for a, b in zip(shown, expected, strict=True))
+    part, _ = run("part")
+    with suppress(InterruptedError):
+        part.collect(made(4))
+    out["left"] = sorted(file.name for file in into.path.parent.iterdir())
+    most.clear()
+    again, other = run("part", frames_kept=True)
+    out["done"] = len(again.done)
+    out["both"] = torch.equal(again.collect(iter(parts[4:])), images)
+    out["bytes"] = other.path.read_bytes() == into.path.read_bytes()
+    for prefix in ("../out", "/elsewhere/x"):
+        out[prefix] = said(film.Film, prefix, (64, 48), 16, {})
     return out
 
 
@@ -347,7 +402,7 @@ with (
     found = {
         "sounds": {what: said(audio.check_sound, given) for what, given in SOUNDS.items()}, "films": films(),
         "folders": folders(), "locks": locks(), "videos": videos(), "limited": limited(), "rooms": rooms(),
-        "lost": lost(),
+        "lost": lost(), "written": written(),
     }  # fmt: skip
     sys.stdout = real
     sys.stdout.write(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))

@@ -33,7 +33,7 @@ def example_host(comfyui, tmp_path_factory):
 def test_example_runs(example_host, name):
     graph = json.loads((FOLDER / "api" / f"{name}.json").read_text())
     for content in graph.values():
-        small = SMALL | (DRIVEN if name.startswith("animate") else {})
+        small = SMALL | (DRIVEN if name.startswith(("animate", "long")) else {})
         if "keyframes" in name:
             small |= {"frames": 9}
         content["inputs"] |= {k: v for k, v in small.items() if k in content["inputs"]}
@@ -61,6 +61,7 @@ def test_example_runs(example_host, name):
         "t2v": "26 of 40 steps on the high",
         "s2v": "5 frames in 1 clips of 8",
         "animate": "5 frames in 1 clips of 5",
+        "long": "5 frames in 1 clips of 5",
     }
     distilled = {"4_steps": "2 of 4 steps on the high", "three_phases": "2 of 8 steps on the high"}
     expected = next((s for word, s in distilled.items() if word in name), steps[name.split("_")[0]])

@@ -1,5 +1,6 @@
 """What would fail at the end of a long run is refused before it, and what was made is not lost."""
 
+import json
 import re
 
 import pytest
@@ -65,7 +66,9 @@ SAID = {
         "output with EROFS": "its disk is read-only",
         "output with ENOSPC": "its disk is full",
         "output is a file": "OUTPUT/file cannot be written to, there is a file of that name",
-        "memory": "GiB of memory as IMAGE",
+        "memory": "GiB of memory as IMAGE.* make the video in parts, or smaller",
+        "memory and film": "GiB of memory as IMAGE.* let the node give the film alone",
+        "film": "no refusal",
     },
 }
 
@@ -118,3 +121,13 @@ def test_a_clip_that_cannot_be_written_does_not_end_the_run(found):
     assert once["report"] == "made" and once["found"] == 4
     assert ever["report"] == "made; 3 clips could not be kept in checkpoint_folder (the log says why)"
     assert ever["kept"] == ["clip_0000.safetensors", "run.json"] and ever["found"] == 1
+
+
+def test_a_film_is_written_while_clips_are_made_and_none_is_kept(found):
+    written = found["written"]
+    assert written["kept"] == 0 and written["most"] <= 2  # the one that is made, and the one before
+    assert written["same"] and json.loads(written["tags"]) == {"1": "a graph"}
+    assert written["left"] == ["long_00001_.mp4"]  # of the run that was given up nothing
+    assert written["done"] == 4 and written["both"] and written["bytes"]
+    for prefix in ("../out", "/elsewhere/x"):
+        assert f"filename_prefix '{prefix}' is no name in the output folder" in written[prefix]

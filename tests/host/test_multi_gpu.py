@@ -277,10 +277,12 @@ def test_loras_before_and_after_and_a_changed_strength(group_host, seed):
     assert int(read) == 4  # the weights that the LoRA changes, and no others
 
 
-@pytest.mark.parametrize("family", ["i2v", "ti2v", "s2v", "animate"])
+@pytest.mark.parametrize("family", ["i2v", "long", "ti2v", "s2v", "animate"])
 def test_every_family(group_host, seed, family):
     """The whole pipeline of each release, with text and VAE on the workers too, ends in the same frames."""
-    pieces = {"i2v": "I2V-A14B", "ti2v": "TI2V-5B", "s2v": "S2V-14B", "animate": "Animate-14B"}
+    pieces = {
+        "i2v": "I2V-A14B", "long": "I2V-A14B", "ti2v": "TI2V-5B", "s2v": "S2V-14B", "animate": "Animate-14B",
+    }  # fmt: skip
     release = f"wan/{pieces[family]}"
 
     def build(is_shared):
@@ -291,7 +293,7 @@ def test_every_family(group_host, seed, family):
         graph["vae"] = node("WanVAELoader", vae_name=f"{release}/{vae}", **device)
         graph["picture"] = node("LoadImage", image="picture.png")
         for name in ("high", "low"):
-            part = f"{release}/{name}_noise_model" if family == "i2v" else release
+            part = f"{release}/{name}_noise_model" if family in ("i2v", "long") else release
             graph[name] = node("WanDiTLoader", model_name=part)
             graph[f"shared {name}"] = shared(name)
         high, low = (((f"shared {n}" if is_shared else n), 0) for n in ("high", "low"))
@@ -303,6 +305,12 @@ def test_every_family(group_host, seed, family):
             )
             graph["sample"] = sampler(seed, high, low, latent=("start", 2))
             graph["sample"]["inputs"] |= {"positive": ["start", 0], "negative": ["start", 1]}
+        elif family == "long":
+            graph["video"] = node(
+                "WanLongVideo", model_high=high, model_low=low, reference_image=("picture", 0), width=64, height=64,
+                clips=2, seconds=0.0, frames_per_clip=9, mode="SVI 2.0 Pro", overlap_latents=1, colour_match="mean-std",
+                output="frames", filename_prefix="", **conditions, **custom,
+            )  # fmt: skip
         elif family == "ti2v":
             graph["latent"] = node(
                 "WanTI2VLatent", vae=("vae", 0), start_image=("picture", 0), width=96, height=96, frames=9

@@ -72,7 +72,11 @@ def write_example_files(base: Path) -> None:
             for i in range(2)
             for side, shape in (("down", (4, 256)), ("up", (256, 4)))
         }
-        save_file(lora, models / "loras" / f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{expert}_noise.safetensors")
+        for name in (
+            f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{expert}_noise",
+            f"SVI_Wan2.2-I2V-A14B_{expert}_noise_lora_v2.0_pro",
+        ):
+            save_file(lora, models / "loras" / f"{name}.safetensors")
     save_file(dict(open_model(release / "Wan2.1_VAE.pth")), models / "vae" / "wan_2.1_vae.safetensors")
 
     model, fields = vocabulary()

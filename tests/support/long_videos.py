@@ -41,17 +41,10 @@ def check_prompts_of_clips(host, folder, graph, name):
 
     kept, first = run("a cat\n\na dog | a bird")
     assert kept == 0 and len(first) == 3
-    kept, second = run("a cat\n\n\n  a dog\n \na bird | a storm")  # more prompts than clips
-    assert kept == 3 and same(first, second) == [True, True, True]
-    kept, third = run("a cat | a dog | a boat")
-    assert kept == 2 and same(second, third) == [True, True, False]
-    kept, fourth = run("a cat | a horse | a boat")  # the third prompt stays, and what it goes on from does not
-    assert kept == 1 and same(third, fourth) == [True, False, False]
-    assert run("a cat | a horse | a boat")[0] == 3
-    kept, fifth = run("a cat")  # the last one is that of the clips after it
-    assert kept == 1 and same(fourth, fifth) == [True, False, False]
+    kept, second = run("a cat\n\n\n  a dog\n \na boat | a storm")  # more prompts than clips
+    assert kept == 2 and same(first, second) == [True, True, False]
+    # the last prompt stays, and what its clip goes on from does not
+    kept, third = run("a cat | a horse | a boat")
+    assert kept == 1 and same(second, third) == [True, False, False]
     with pytest.raises(HostError, match="what differs is positive: set"):
-        run("a dog | a dog")
-    graph["video"]["inputs"]["seed"] += 1
-    with pytest.raises(HostError, match="what differs is seed"):
-        run("a cat")
+        run("a horse")

@@ -1,5 +1,6 @@
 """A custom-node pack for the tests' host. It gives the host samplers and schedulers in the ways that packs do, long
-after start-up; logs a warning of its own wherever a VAE is made; and lets the file system fail."""
+after start-up; logs a warning of its own wherever a VAE is made; lets the file system fail; and saves an
+IMAGE to the bit."""
 
 from pathlib import Path
 
@@ -21,9 +22,20 @@ import folder_paths
 import nodes
 from comfy.samplers import KSampler, SchedulerHandler, k_diffusion_sampling
 from aiohttp import web
+from safetensors.torch import save_file
 from server import PromptServer
 
-NODE_CLASS_MAPPINGS = {{}}
+class SaveTensor:
+    INPUT_TYPES = classmethod(lambda cls: {{"required": {{"images": ("IMAGE",), "name": ("STRING",)}}}})
+    RETURN_TYPES, FUNCTION, OUTPUT_NODE, CATEGORY = (), "save", True, "tests"
+
+    def save(self, images, name):
+        file = os.path.join(folder_paths.get_output_directory(), name + ".safetensors")
+        save_file({{"images": images.contiguous()}}, file)
+        return {{"ui": {{}}}}
+
+
+NODE_CLASS_MAPPINGS = {{"SaveTensor": SaveTensor}}
 make_vae = comfy.sd.VAE.__init__
 
 

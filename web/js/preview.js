@@ -2,7 +2,9 @@
 import { after, api, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
 
 const EVENT = "wan22.preview";
-const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate", "WanAnimate2"];
+const SAMPLERS = [
+  "WanMoESampler", "WanMultiGPUSampler", "WanLongVideo", "WanSpeechToVideo", "WanPoseAnimate", "WanAnimate2",
+];
 const HEIGHTS = [80, 360];
 /** @type {Map<HostNode | null, Player>} */
 const players = new Map();
