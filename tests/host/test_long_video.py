@@ -93,7 +93,7 @@ def by_hand(host, folder, end=None, past=None, release=I2V, seed=SEED):
         out["made"]["inputs"] |= {"positive": ["before", 0], "negative": ["before", 1]}
         out["seen"] = node("WanVAEDecode", samples=("made", 0), vae=("vae", 0))
         out["tail"] = node("ImageFromBatch", image=("seen", 0), batch_index=FRAMES - past, length=past)
-        start = ("tail", 0)
+        start, image = ("tail", 0), image | {"fit": "exact"}
     given = {"end_image": ("end_image", 0)} if end else {}
     out["clip"] = node("WanI2VCondition", **image, vae=("vae", 0), positive=("text", 0), negative=("text", 1),
                        start_image=start, **given)  # fmt: skip

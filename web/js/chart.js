@@ -6,7 +6,8 @@ import { markExpert, unmarkAll } from "./badges.js";
 import { after, api, CHANGES, isLinked, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
 import { say } from "./texts.js";
 
-const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler"];
+const MAKERS_OF_CLIPS = ["WanLongVideo"];
+const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", ...MAKERS_OF_CLIPS];
 const HEIGHT = 110;
 const SVG = "http://www.w3.org/2000/svg";
 const WAIT_MS = 80;
@@ -169,13 +170,15 @@ class Chart {
   }
 
   /**
-   * `done` of `of` steps are done. Other progress than that of the schedule's steps is not shown here.
+   * `done` of `of` steps are done, of one clip or several. Other progress than that of steps is not shown here.
    * @param {number} done
    * @param {number} of
    */
   progress(done, of) {
-    if (!this.schedule || of !== this.schedule.last - this.schedule.first) return;
-    this.step = this.schedule.first + Math.min(done, of - 1);
+    if (!this.schedule) return;
+    const steps = this.schedule.last - this.schedule.first;
+    if (of % steps || (of !== steps && !MAKERS_OF_CLIPS.includes(this.node.comfyClass))) return;
+    this.step = this.schedule.first + (Math.min(done, of - 1) % steps);
     this.showStep();
   }
 
