@@ -116,5 +116,5 @@ def progress_text(node_id: str | None) -> Callable[[str], None]:
 
 
 def nothing(reason: str) -> Any:
-    """What a node hands out where it has nothing: a node that takes it ends the run with this reason."""
+    """What a node hands out where it has nothing: a node that would take it is not run, and the page says why."""
     return graph_utils.ExecutionBlocker(reason)
