@@ -159,7 +159,7 @@ class ClipRun:
         )
 
     def _of_models(self) -> identity.Parts:
-        high, low = self._experts
+        high, low = self._experts.high, self._experts.low
         found = identity.of_model(high)
         if low is not high:
             found |= {f"{name}, low-noise": part for name, part in identity.of_model(low).items()}

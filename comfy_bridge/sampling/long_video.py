@@ -49,7 +49,7 @@ class LongModels:
 
     def check(self) -> None:
         """Raises ValueError where one is missing, or made for something else."""
-        for model in self.experts:
+        for model in (self.experts.high, self.experts.low):
             if (kind := preflight.family(model)) not in ("i2v", "t2v"):
                 found = f"a {FAMILIES[kind].description} model" if kind else "none of those"
                 raise ValueError(
@@ -284,7 +284,7 @@ def long_video(
 
 def _without_lora(models: LongModels, inputs: LongVideoInputs) -> str:
     """A sentence where the SVI LoRAs are missing."""
-    if inputs.mode != SVI or all(model.patches for model in models.experts):
+    if inputs.mode != SVI or (models.experts.high.patches and models.experts.low.patches):
         return ""
     return ". A model has no LoRA: this mode is for the pair of SVI 2.0 Pro LoRAs, one on each expert"
 
