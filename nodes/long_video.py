@@ -15,7 +15,7 @@ from ..comfy_bridge.sampling.experts import Experts
 from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings
 from ..wan_models.families import DISTILLED
 from ..wan_models.sampling.long_clips import COLOUR_MATCH
-from .schema import NEGATIVE, POSITIVE, schema, size_inputs, split, take
+from .schema import NEGATIVE, POSITIVE, advanced, schema, size_inputs, split, take
 from .settings import (
     boundary_input,
     cfg_input,
@@ -121,6 +121,17 @@ def _output() -> list:
     ]
 
 
+def _fit() -> io.Combo.Input:
+    return io.Combo.Input(
+        "fit",
+        options=conditioning.FIT,
+        default=conditioning.FIT[0],
+        optional=True,
+        tooltip="keep aspect: about width x height pixels in the reference's own aspect. exact: this very width and "
+        "height; pictures are cropped at their centre.",
+    )
+
+
 class WanLongVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -153,15 +164,7 @@ class WanLongVideo(io.ComfyNode):
                     ),
                     *solver_inputs(_OFFICIAL),
                 ),
-                io.Combo.Input(
-                    "fit",
-                    options=conditioning.FIT,
-                    default=conditioning.FIT[0],
-                    optional=True,
-                    tooltip="keep aspect: about width x height pixels in the reference's own aspect. exact: this very "
-                    "width and height; pictures are cropped at their centre.",
-                ),
-                noise_source_input(),
+                *advanced(_fit(), noise_source_input()),
                 checkpoint_folder_input(),
             ],
             outputs=[io.Image.Output(), io.Video.Output()],
@@ -186,7 +189,7 @@ class WanLongVideo(io.ComfyNode):
         made = long_video.long_video(
             long_video.LongModels(experts, vae),
             Prompts(positive, negative),
-            long_video.LongVideoInputs(**({"reference_image": None, "end_image": None} | inputs)),
+            long_video.LongVideoInputs(**inputs),
             sampling,
             on_progress=compat.progress_text(getattr(cls.hidden, "unique_id", None)),
             choice=OutputChoice(**choice, tags=_tags(cls.hidden)),

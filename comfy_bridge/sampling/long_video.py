@@ -71,8 +71,8 @@ class LongVideoInputs:
     `VideoShape`. clips: 0 for as many as `seconds` need. overlap_latents: how much of a clip the next one begins with,
     in latent frames. mode: one of MODES. colour_match: one of COLOUR_MATCH."""
 
-    reference_image: Tensor | None
-    end_image: Tensor | None
+    reference_image: Tensor | None = None
+    end_image: Tensor | None = None
     width: int
     height: int
     clips: int
