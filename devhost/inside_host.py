@@ -1,16 +1,21 @@
-"""Turns this process into a ComfyUI without a server, for scripts that look at the host's objects."""
+"""Turns this process into a ComfyUI without a server, for scripts that look at the host's objects.
+
+Run by its path (`runpy`), not imported: the pack's own folder must not be on the path of such a process."""
 
 import asyncio
 import gc
 import importlib.util
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def enter(comfyui: Path, pack: Path, base: Path) -> dict[str, type]:
-    """Sets up the host of folder `comfyui` on the CPU, with `base` for models; returns the pack's nodes by name."""
-    sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(base)]
+def enter(comfyui: Path, pack: Path, base: Path, options: Sequence[str] = ("--cpu",)) -> dict[str, type]:
+    """Sets up the host of folder `comfyui` with `base` for models; returns the pack's nodes by name.
+
+    options: of the host's command line."""
+    sys.argv = [sys.argv[0], *options, "--base-directory", str(base)]
     hidden = (pack, pack / "tests" / "host")  # the pack's nodes/ would hide the host's nodes.py
     sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in hidden)]
     gc.disable()  # until all is imported, see imports.py
