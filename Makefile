@@ -6,6 +6,7 @@
 # make lint   style, types and spelling, of the page's scripts too
 # make fuzz   thousands of damaged model files: each loads, or is refused in a sentence (CASES=3000 SEED=1)
 # make bench  our times beside those of the official code, diffusers and the host
+# make bench-gpu   our transformers on this machine's card, in each format, beside the host's and diffusers'
 # make accounting   what the networks cost at real sizes, counted without running them
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 
 PAGE := tools/page
 
-.PHONY: setup demo train test test-fast quality lint lint-page fuzz bench accounting
+.PHONY: setup demo train test test-fast quality lint lint-page fuzz bench bench-gpu accounting
 
 setup: $(STAMP)
 
@@ -76,6 +77,9 @@ fuzz: setup
 
 bench: setup
 	COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench
+
+bench-gpu: setup
+	$(RUN) -m bench.gpu --comfyui "$(or $(COMFYUI),.host/ComfyUI)" $(ARGS)
 
 accounting: setup
 	OMP_NUM_THREADS=1 COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench.accounting

@@ -20,7 +20,7 @@ from bench.counting import empty
 from wan_models.attention import get_attention, sdpa
 from wan_models.config import DiTConfig
 from wan_models.models import build_network
-from wan_models.tools.quantize import quantized
+from wan_models.tools.quantize import PACKERS, quantized
 from wan_models.tools.small_models import write_dit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +110,8 @@ def _in_host(job: Job) -> Forward:
 
 def _file(job: Job, folder: Path) -> Path:
     """The model in the job's format."""
+    if job.kind not in (*PACKERS, "bf16"):
+        raise ValueError(f"unknown format {job.kind!r}; choose one of bf16, {', '.join(PACKERS)}")
     folder.mkdir(parents=True, exist_ok=True)
     file, plain = folder / f"{job.kind}.safetensors", folder / "bf16.safetensors"
     if not plain.exists():
@@ -173,7 +175,11 @@ def bare_product(is_tiny: bool) -> float:
 
 
 @torch.inference_mode()
-def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
+def measure(job: Job) -> dict[str, dict[str, dict[str, float]]]:
+    """{"sizes": {size: {"seconds", "flops", "peak"}}} of a forward."""
     forward = _MAKERS[job.who](job)
-    print(json.dumps({"sizes": {name: _measure(forward, job, size) for name, size in job.sizes.items()}}))
+    return {"sizes": {name: _measure(forward, job, size) for name, size in job.sizes.items()}}
+
+
+def main() -> None:
+    print(json.dumps(measure(Job(**json.loads(sys.argv[1])))))
