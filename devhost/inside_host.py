@@ -9,6 +9,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def enter(comfyui: Path, pack: Path, base: Path, options: Sequence[str] = ("--cpu",)) -> dict[str, type]:
@@ -30,13 +31,15 @@ def enter(comfyui: Path, pack: Path, base: Path, options: Sequence[str] = ("--cp
     return {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
 
 
-def load_pack(folder: Path) -> object:
+def load_pack(folder: Path) -> Any:
     """A pack of nodes, imported as the host does it: by its path."""
     name = import_name(folder)
     places = [str(folder)]
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=places
     )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
