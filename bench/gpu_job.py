@@ -92,7 +92,7 @@ def _in_host(job: Job) -> Forward:
     base = Path(job.folder)
     file = _file(job, base / "models" / "diffusion_models")
     options = () if torch.cuda.is_available() else ("--cpu",)
-    inside = runpy.run_path(str(ROOT / "devhost" / "inside_host.py"))
+    inside = runpy.run_path(str(ROOT / "bench" / "inside_host.py"))
     nodes = inside["enter"](Path(job.comfyui), ROOT, base, options)
     import comfy.model_management as management
 

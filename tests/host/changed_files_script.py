@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-inside = runpy.run_path(str(Path(__file__).parents[2] / "devhost" / "inside_host.py"))
+inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 base = Path(sys.argv[3])
 nodes = inside["enter"](*map(Path, sys.argv[1:4]))
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 comfyui, pack, base = map(Path, sys.argv[1:4])
-inside = runpy.run_path(str(Path(__file__).parents[2] / "devhost" / "inside_host.py"))
+inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 inside["enter"](comfyui, pack, base)
 
 import comfy.memory_management  # noqa: E402

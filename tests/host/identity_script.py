@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from fractions import Fraction
 from pathlib import Path
 
-inside = runpy.run_path(str(Path(__file__).parents[2] / "devhost" / "inside_host.py"))
+inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 pack_name = inside["import_name"](Path(sys.argv[2]))
 nodes = inside["enter"](*map(Path, sys.argv[1:4]))
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-inside = runpy.run_path(str(Path(__file__).parents[2] / "devhost" / "inside_host.py"))
+inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 pack_name = inside["import_name"](Path(sys.argv[2]))
 inside["enter"](*map(Path, sys.argv[1:4]))
 

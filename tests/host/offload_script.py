@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-enter = runpy.run_path(str(Path(__file__).parents[2] / "devhost" / "inside_host.py"))["enter"]
+enter = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))["enter"]
 nodes = enter(*map(Path, sys.argv[1:4]))
 
 import comfy.model_management as management  # noqa: E402

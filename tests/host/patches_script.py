@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-inside = runpy.run_path(str(Path(__file__).parents[2] / "devhost" / "inside_host.py"))
+inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 base = Path(sys.argv[3])
 nodes = inside["enter"](*map(Path, sys.argv[1:4]))
 
