@@ -17,8 +17,7 @@ def enter(comfyui: Path, pack: Path, base: Path, options: Sequence[str] = ("--cp
 
     options: of the host's command line."""
     sys.argv = [sys.argv[0], *options, "--base-directory", str(base)]
-    hidden = (pack, pack / "tests" / "host")  # the pack's nodes/ would hide the host's nodes.py
-    sys.path[:] = [str(comfyui), *(p for p in sys.path if Path(p or ".").resolve() not in hidden)]
+    sys.path[:] = [str(comfyui), *(p for p in sys.path if not _is_ours(Path(p or ".").resolve(), pack))]
     gc.disable()  # until all is imported, see imports.py
     runpy.run_path(str(pack / "devhost" / "cpu_torch.py"))["repair_torchvision"]()
     runpy.run_path(str(pack / "devhost" / "imports.py"))["import_packages"]()
@@ -29,6 +28,11 @@ def enter(comfyui: Path, pack: Path, base: Path, options: Sequence[str] = ("--cp
 
     module = load_pack(pack)
     return {cls.__name__: cls for cls in asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())}
+
+
+def _is_ours(path: Path, pack: Path) -> bool:
+    """Whether a folder is the pack's own; its nodes/ would hide the host's nodes.py."""
+    return path.is_relative_to(pack) and not any(p.startswith(".") for p in path.relative_to(pack).parts)
 
 
 def load_pack(folder: Path) -> Any:

@@ -10,7 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
-inside = runpy.run_path(str(Path(__file__).parents[1] / "support" / "inside_host.py"))
+inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 comfyui, pack, base = map(Path, sys.argv[1:4])
 wan = inside["enter"](comfyui, pack, base)
 
