@@ -5,6 +5,7 @@
 # make quality   how well the miniatures that are shipped do what they are told, measured on many videos
 # make lint   style, types and spelling, of the page's scripts too
 # make fuzz   thousands of damaged model files: each loads, or is refused in a sentence (CASES=3000 SEED=1)
+# make soak   hours of prompts of all tasks on one server, interrupted, broken and mixed (MINUTES=20 SEED=1)
 # make bench  our times beside those of the official code, diffusers and the host
 # make bench-gpu   our transformers on this machine's card, in each format, beside the host's and diffusers'
 # make accounting   what the networks cost at real sizes, counted without running them
@@ -20,7 +21,7 @@ PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --n
 
 PAGE := tools/page
 
-.PHONY: setup demo train test test-fast quality lint lint-page fuzz bench bench-gpu accounting
+.PHONY: setup demo train test test-fast quality lint lint-page fuzz soak bench bench-gpu accounting
 
 setup: $(STAMP)
 
@@ -74,6 +75,9 @@ $(PAGE)/node_modules/.ready: $(PAGE)/package.json $(PAGE)/package-lock.json
 
 fuzz: setup
 	$(RUN) -m tests.fuzz --cases $(or $(CASES),3000) --seed $(or $(SEED),1)
+
+soak: setup
+	$(RUN) -m tests.soak --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 
 bench: setup
 	COMFYUI="$(or $(COMFYUI),.host/ComfyUI)" $(RUN) -m bench

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...wan_models.audio.buckets import per_frame_of
 from ...wan_models.config import MOTION_FRAMES
+from ...wan_models.dit.speech import LEAST_LATENT_SIDE
 from ...wan_models.families import RELEASES
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
@@ -24,6 +25,9 @@ from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
 
 FPS = RELEASES["S2V-14B"].fps
+_LEAST_SIDE = (
+    8 * LEAST_LATENT_SIDE
+)  # what a clip sees of the one before is taken together in patches of that size
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,12 @@ class SpeechVideoInputs:
         frames = max(1, round(seconds * FPS))
         needed = speech_clip_count(frames, self.frames_per_clip, self.start_from_reference)
         clips = min(self.clips, needed) if self.clips else needed
-        size = video_size(self.reference_image, self.width, self.height, self.fit)
+        width, height = size = video_size(self.reference_image, self.width, self.height, self.fit)
+        if clips > 1 and min(size) < _LEAST_SIDE:
+            raise ValueError(
+                f"{width}x{height} is too small for more than one clip of S2V-14B: width and height need "
+                f"{_LEAST_SIDE} or more"
+            )
         return ClipPlan(min(frames, clips * self.frames_per_clip), self.frames_per_clip, clips, *size)
 
     def poses(self, frames: int) -> Tensor | None:

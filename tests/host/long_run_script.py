@@ -10,9 +10,11 @@ import json
 import logging
 import resource
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from contextlib import suppress
 from fractions import Fraction
@@ -77,6 +79,59 @@ SOUNDS = {
     "fine flat": sound(2, 9), "fine rate": sound(1, 1, 9, rate=8000.0),
     "fine tensor rate": sound(1, 1, 9, rate=torch.tensor(8000)),
 }  # fmt: skip
+
+
+def mounted():
+    """Runs on disks that are full or read-only in fact, not by name; None where nothing may be mounted."""
+    out = {}
+    try:
+        for what, options in (("full", "size=2m"), ("read-only", "size=2m,ro")):
+            (OUTPUT / what).mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(OUTPUT / what)]
+            if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+                return None
+        parts = [torch.full((3, 48, 64, 3), float(n)) for n in range(3)]
+        other = OUTPUT / "full" / "other"
+
+        def made_on_a_full_disk(room_again):
+            for index, part in enumerate(parts):
+                if index == 1:
+                    with other.open("wb", buffering=0) as file, suppress(OSError):
+                        while file.write(bytes(4096)):
+                            pass
+                if index == room_again:
+                    other.unlink()
+                yield part
+
+        for name, room_again in (("once", 2), ("ever", 9)):
+            made = clips(f"full/{name}", frames=9, clips=3)
+            video = made.collect(made_on_a_full_disk(room_again))
+            out[name] = {"whole": torch.equal(video, torch.cat(parts)), "report": made.report("made")}
+            out[name]["found"] = len(made._store.load())
+            shutil.rmtree(OUTPUT / "full" / name)
+        folder_paths.set_output_directory(str(OUTPUT / "full"))
+        out["output that is full"] = said(clips, frames=2000)
+        folder_paths.set_output_directory(str(OUTPUT / "read-only"))
+        out["output that is read-only"] = said(clips)
+        out["folder that is read-only"] = said(store, "talk")
+    finally:
+        folder_paths.set_output_directory(str(OUTPUT))
+        for what in ("full", "read-only"):
+            subprocess.run(["umount", "--lazy", str(OUTPUT / what)], capture_output=True, check=False)
+    return out
+
+
+def clock():
+    """What a run says of the time left while the computer's clock is set forward and back."""
+    told, jumps = [], iter([1e9, -1e9] * 99)
+    run = clip_run.ClipRun(
+        MODEL, PROMPTS, clip_run.ClipPlan(8, 8, 4, 64, 48), clip_run.ClipSampling(SETTINGS, NOISE), lambda: PARTS,
+        told.append,
+    )  # fmt: skip
+    with failing(time, "time", instead=lambda real: real() + next(jumps)):
+        for index in range(4):
+            run.begin(index)
+    return told
 
 
 def films():
@@ -402,7 +457,7 @@ with (
     found = {
         "sounds": {what: said(audio.check_sound, given) for what, given in SOUNDS.items()}, "films": films(),
         "folders": folders(), "locks": locks(), "videos": videos(), "limited": limited(), "rooms": rooms(),
-        "lost": lost(), "written": written(),
+        "lost": lost(), "written": written(), "mounted": mounted(), "clock": clock(),
     }  # fmt: skip
     sys.stdout = real
     sys.stdout.write(json.dumps(found).replace(str(OUTPUT), "OUTPUT"))

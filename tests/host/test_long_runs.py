@@ -131,3 +131,27 @@ def test_a_film_is_written_while_clips_are_made_and_none_is_kept(found):
     assert written["done"] == 4 and written["both"] and written["bytes"]
     for prefix in ("../out", "/elsewhere/x"):
         assert f"filename_prefix '{prefix}' is no name in the output folder" in written[prefix]
+
+
+def test_disks_that_are_full_or_read_only_in_fact(found):
+    mounted = found["mounted"]
+    if mounted is None:
+        pytest.skip("nothing may be mounted here")
+    once, ever = mounted["once"], mounted["ever"]
+    assert once == {"whole": True, "report": "made", "found": 3}
+    lost = "made; 2 clips could not be kept in checkpoint_folder (the log says why)"
+    assert ever == {"whole": True, "report": lost, "found": 1}
+    assert (
+        "2000 frames as a film need about 0.3 MiB in OUTPUT/full, and its disk has"
+        in mounted["output that is full"]
+    )
+    assert (
+        "OUTPUT/read-only cannot be written to, its disk is read-only" in mounted["output that is read-only"]
+    )
+    said = mounted["folder that is read-only"]
+    assert "checkpoint_folder 'talk' cannot be used, its disk is read-only" in said
+
+
+def test_a_clock_that_is_set_makes_no_time_left_nonsense(found):
+    assert found["clock"][0] == "clip 1 of 4"
+    assert all(re.fullmatch(r"clip [234] of 4, about \d s left", text) for text in found["clock"][1:])

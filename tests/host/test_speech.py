@@ -210,6 +210,8 @@ def test_odd_audio_and_pictures_make_a_video(host, folder, inputs):
         ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4"),
         ({"checkpoint_folder": "../../elsewhere"}, "lies outside the output folder"),
         ({"fit": "exact", "width": 70}, "width 70 is not a multiple of 16"),
+        ({"fit": "exact", "height": 48}, "64x48 is too small for more than one clip"),
+        ({"width": 32, "height": 32}, "no video size of its aspect in 1,024 pixels"),
         ({"cfg_high": ("speaker", 0)}, "unexpected keyword argument 'cfg_high'"),
     ],
 )

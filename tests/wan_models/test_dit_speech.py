@@ -7,6 +7,7 @@ import torch
 from tests_support import in_bfloat16, on_meta, randomize_, rel_l2
 
 from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
+from wan_models.dit.base import InputError
 from wan_models.dit.speech import MOTION_LATENTS, SpeechInputs, WanSpeechModel
 
 SIZES = {
@@ -119,3 +120,11 @@ def test_what_does_not_fit_says_so(pair):
         ours.prepare(
             SpeechInputs(image, None, torch.zeros(1, 16, 3, 8, 8), torch.zeros(1, 5, 20, 8)), (2, 8, 8)
         )
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 6), (2, 8), (4, 4)])
+def test_frames_before_that_are_too_small_are_named(height, width):
+    model = on_meta(WanSpeechModel, DiTConfig(family="s2v", speech=SPEECH, **SIZES))
+    motion = torch.zeros(1, 16, MOTION_LATENTS, height, width, device="meta")
+    with pytest.raises(InputError, match=rf"{width} x {height} latent cells are too small .* 64 pixels"):
+        model.prepare(SpeechInputs(None, motion, None, None), (1, height, width))

@@ -369,6 +369,29 @@ def test_a_killed_process_is_named_and_the_group_starts_anew(shared, models, giv
     assert close_to(shared.velocity(key, given), expected(models, given))
 
 
+@pytest.mark.parametrize("stage", ["load", "decode", "idle"])
+def test_a_process_that_is_killed_at_another_stage_is_named_too(shared, models, given_up, stage):
+    latents, given = torch.randn(1, 16, 2, 4, 33), inputs_of(CONFIGS["t2v"], 3)
+    vae = Recipe("vae", str(models / "VAE 2.1"))
+    key, decoder = shared.load(recipe(models)), shared.load(vae)
+    jobs = {
+        "load": lambda: shared.load(recipe(models), dict, "another version"),
+        "decode": lambda: shared.decode(decoder, latents),
+        "idle": lambda: shared.velocity(key, given),
+    }
+    victim = shared.stats()[1]["pid"]
+    os.kill(victim, signal.SIGKILL if stage == "idle" else signal.SIGSTOP)
+    wait = in_background(jobs[stage])
+    if stage != "idle":
+        wait_for(lambda: shared._jobs._in_flight)  # the others are at it, and this one never ends
+        os.kill(victim, signal.SIGKILL)
+    error = wait()
+    assert isinstance(error, GroupError) and f"process {victim}" in str(error) and "died" in str(error), error
+    assert len(given_up) == 1 and not shared.loads
+    key = shared.load(recipe(models))
+    assert close_to(shared.velocity(key, given), expected(models, given))
+
+
 def test_a_stalled_process_is_named_after_the_timeout(shared, models, given_up):
     key = shared.load(recipe(models))
     victim = shared.stats()[1]["pid"]

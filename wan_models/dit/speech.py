@@ -34,6 +34,8 @@ REFERENCE_TIME = 30
 _NO_POSE = 1e-4
 # latent frames in each pack, the newest first, and how much coarser than a patch it is
 _PACKS = ((1, 1), (2, 2), (16, 4))
+LEAST_LATENT_SIDE = 2 * max(factor for _, factor in _PACKS)
+"""Latent cells that each side has at least where frames came before: the coarsest patch."""
 _NOISY, _REFERENCE, _MOTION = range(3)
 
 
@@ -80,7 +82,16 @@ class FramePacker(nn.Module):
     def forward(
         self, latents: Tensor, dtype: torch.dtype, rotary_at: Callable[[Positions, torch.device], RotaryTable]
     ) -> tuple[Tensor, RotaryTable]:
-        """[B, C, 19, H, W] of any number of frames -> tokens [B, L, dim] of `dtype` and their table."""
+        """[B, C, 19, H, W] of any number of frames -> tokens [B, L, dim] of `dtype` and their table.
+
+        Raises InputError where a side is shorter than LEAST_LATENT_SIDE."""
+        height, width = latents.shape[3:]
+        if min(height, width) < LEAST_LATENT_SIDE:
+            raise InputError(
+                "size",
+                f"{width} x {height} latent cells are too small to go on from the frames before: width and height need "
+                f"{LEAST_LATENT_SIDE}, or {8 * LEAST_LATENT_SIDE} pixels",
+            )
         total = sum(frames for frames, _ in _PACKS)
         latents = F.pad(latents, (0, 0, 0, 0, max(0, total - latents.shape[2]), 0))[:, :, -total:]
         tokens, tables, end = [], [], total
