@@ -206,7 +206,7 @@ def clip_image(positive: object, negative: object, vae: object) -> dict:
     def sample(features: torch.Tensor | None) -> torch.Tensor:
         output = None if features is None else SimpleNamespace(penultimate_hidden_states=features)
         size = {"width": 64, "height": 48, "frames": 5, "start_image": image, "clip_vision_output": output}
-        inputs = nodes["WanI2VCondition"].execute(positive, negative, vae, **size).args
+        inputs = nodes["WanI2VCondition"].execute(positive, negative, vae, **size).args[:3]
         return sample_with(model, inputs, 4)
 
     features = torch.randn(1, 257, 1280, generator=generator)
