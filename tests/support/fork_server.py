@@ -15,17 +15,10 @@ from pathlib import Path
 
 DEVHOST = Path(__file__).resolve().parents[2] / "devhost"
 MORE = (
-    "aiohttp.web",
-    "av",
-    "ftfy",
-    "kornia",
-    "requests",
-    "sqlalchemy.orm",
-    "spandrel",
-    "torchaudio",
-    "torchsde",
-)
-"""Packages that a ComfyUI or our programs import too; each takes a tenth of a second."""
+    "aiohttp.web", "av", "ftfy", "gguf", "kornia", "requests", "sqlalchemy.orm", "spandrel", "torchaudio", "torchsde",
+    "transformers.models.auto.tokenization_auto", "transformers.models.wav2vec2.modeling_wav2vec2",
+)  # fmt: skip
+"""Packages that a ComfyUI, its nodes or our programs import too, in a second for all of them."""
 ended: dict[int, int] = {}
 
 
