@@ -32,7 +32,7 @@ _STAGES = {
         "LoadImage", "LoadAudio", "LoadVideo", "GetVideoComponents", "TextToSpeech", "PoseDetect", "PoseRetarget",
         "DrawPose", "FaceCrop", "SubjectMask", "Background",
     ),
-    PROMPT: ("Encode", "Condition", "Latent", "PromptExtend", "Prompts", "ImageBatch"),
+    PROMPT: ("Encode", "Condition", "Latent", "PromptExtend", "PromptSchedule", "Prompts", "ImageBatch"),
     VIDEO: ("VAEDecode", "CreateVideo", "SaveVideo", "PreviewImage", "PreviewAny"),
 }  # fmt: skip
 """How the type of a node ends, by the group it belongs to; all others sample."""
@@ -46,15 +46,16 @@ HEIGHTS = {
     "LoadVideo": 334, "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86,
     "WanCLIPVisionLoader": 86, "WanContextWindowsManual": 320, "WanLongVideo": 900, "WanPrompts": 340,
     "WanDiTLoader": 146, "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 480,
-    "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 740, "WanMultiGPU": 322, "WanPoseAnimate": 610,
-    "WanPoseDetect": 174, "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146,
-    "WanTI2VLatent": 242, "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
+    "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 740, "WanMultiGPU": 322, "WanNAG": 226,
+    "WanPoseAnimate": 610, "WanPoseDetect": 174, "WanPromptSchedule": 430, "WanSpeechToVideo": 678,
+    "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146, "WanTI2VLatent": 242,
+    "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
 }  # fmt: skip
 """The largest that a node was seen to be, on old and new pages and in both kinds of nodes."""
 SPARE = {
     "LoadImage": 100, "SaveVideo": 340, "WanAnimate2": 390, "WanMoESampler": 390, "WanSpeechToVideo": 390,
     "WanPoseAnimate": 390, "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60,
-    "WanTextToSpeech": 60, "WanI2VCondition": 60, "WanLongVideo": 640,
+    "WanTextToSpeech": 60, "WanI2VCondition": 60, "WanLongVideo": 640, "WanPromptSchedule": 60,
     "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
 }  # fmt: skip
 """Room below nodes that grow: with a picture, video, preview or report, or what is said of a model that is missing."""

@@ -12,8 +12,10 @@ from .loaders import WanCLIPVisionLoader, WanDiTLoader, WanModelInfo, WanT5Loade
 from .long_video import WanLongVideo
 from .lora import WanLoRA
 from .multi_gpu import WanMultiGPU, WanMultiGPUSampler
+from .nag import WanNAG
 from .pose import WanBackground, WanDrawPose, WanFaceCrop, WanPoseDetect, WanPoseRetarget, WanSubjectMask
 from .prompt import WanPromptExtend
+from .prompt_schedule import WanPromptSchedule
 from .sampling import WanMoEGuider, WanMoESampler, WanSigmas, WanSolver
 from .speech import WanS2VCondition, WanSpeechToVideo
 from .text import WanPrompts, WanT5Encode
@@ -50,6 +52,7 @@ class WanExtension(ComfyExtension):
             WanPromptExtend,
             WanT5Encode,
             WanPrompts,
+            WanPromptSchedule,
             WanI2VCondition,
             WanTI2VLatent,
             WanEmptyLatent,
@@ -57,6 +60,7 @@ class WanExtension(ComfyExtension):
             WanVAEDecode,
             WanSigmas,
             WanSolver,
+            WanNAG,
             WanMoEGuider,
             WanMoESampler,
             WanLongVideo,

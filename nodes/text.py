@@ -8,11 +8,13 @@ from ..wan_models.config import NEGATIVE_PROMPT
 from .schema import schema
 
 
-def _clip() -> io.Clip.Input:
+def clip_input() -> io.Clip.Input:
+    """The text encoder."""
     return io.Clip.Input("clip", tooltip="From WanT5Loader, or the host's Load CLIP of type wan.")
 
 
-def _negative() -> io.String.Input:
+def negative_input() -> io.String.Input:
+    """The negative prompt."""
     return io.String.Input(
         "negative",
         multiline=True,
@@ -33,11 +35,11 @@ class WanT5Encode(io.ComfyNode):
             description="Encodes a prompt and a negative prompt officially: cleaned, cut at 512 tokens, no "
             "(word:1.2) weights.",
             inputs=[
-                _clip(),
+                clip_input(),
                 io.String.Input(
                     "positive", multiline=True, dynamic_prompts=True, tooltip="What the video shows."
                 ),
-                _negative(),
+                negative_input(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -61,7 +63,7 @@ class WanPrompts(io.ComfyNode):
             description="A prompt for each clip of a long video: for Wan Long Video, Wan Speech to Video, Wan Pose "
             "Animate and Wan Animate 2. Other nodes take the first one.",
             inputs=[
-                _clip(),
+                clip_input(),
                 io.String.Input(
                     "prompts",
                     multiline=True,
@@ -69,7 +71,7 @@ class WanPrompts(io.ComfyNode):
                     tooltip="One prompt for each clip, with blank lines or | between them; the last one is that of all "
                     "clips after it.",
                 ),
-                _negative(),
+                negative_input(),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),

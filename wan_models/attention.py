@@ -76,6 +76,13 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return rearrange(out, "b h l d -> b l (h d)")
 
 
+def biased(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor) -> Tensor:
+    """torch's attention with `bias` [Lk], in the dtype of q, added to the logits of every query."""
+    q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None, None, None])
+    return rearrange(out, "b h l d -> b l (h d)")
+
+
 def _flat(kernel: Callable) -> Attention:
     """Puts a kernel over [B, L, H, D] under our signature; some return (output, softmax statistics)."""
 

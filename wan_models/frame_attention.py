@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .attention import Attention, sdpa
+from .attention import Attention, biased, sdpa
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one block's attention, [B, L, H * D] each."""
@@ -150,7 +149,6 @@ def _together(sums: WithSums, q: Tensor, keys: list[tuple[Tensor, Tensor, float]
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, heads: int, first: int, bias: float) -> Tensor:
     """torch's attention with `bias` added to the logits of the `first` tokens after as many others."""
-    mask = q.new_zeros(1, 1, 1, k.shape[1])
-    mask[..., first : 2 * first] = bias
-    q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h l d -> b l (h d)")
+    mask = q.new_zeros(k.shape[1])
+    mask[first : 2 * first] = bias
+    return biased(q, k, v, heads, mask)

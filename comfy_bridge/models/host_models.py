@@ -9,12 +9,16 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.content import tracked
+from ...wan_models.dit.text_schedule import Schedule
 from ...wan_models.memory import activation_bytes, tokens_of
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
-from .hosted import Hosted
+from .hosted import SCHEDULE_COND, Hosted
 from .identity import files_of
 from .kept_conds import KeptCond, converted, kept
+
+SCHEDULE_KEY = "wan_prompt_schedule"
+"""Under this key a CONDITIONING holds the schedule of its text: what `Schedule.plain` gives."""
 
 
 class _Official:
@@ -31,7 +35,10 @@ class _Official:
         self.is_converted = False  # whether the weights are in another dtype than in the file
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        return kept(super().extra_conds(**kwargs))  # type: ignore[misc]
+        out = kept(super().extra_conds(**kwargs))  # type: ignore[misc]
+        if (schedule := kwargs.get(SCHEDULE_KEY)) is not None:
+            out[SCHEDULE_COND] = comfy.conds.CONDConstant(Schedule.of_plain(schedule))
+        return out
 
     def _apply_model(self, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # kept for process_timestep, which is told only what the host's model_sampling makes of the sigma

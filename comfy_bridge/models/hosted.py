@@ -1,6 +1,7 @@
 """Our transformers under the host's calling convention: wrappers, patches, positions, compute dtype."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
@@ -17,12 +18,17 @@ from ...wan_models.config import DiTConfig
 from ...wan_models.dit.animate import WanAnimateModel
 from ...wan_models.dit.animate2 import WanAnimate2Model
 from ...wan_models.dit.base import InputError, RunBlock, WanModel
+from ...wan_models.dit.guided_text import GuidedText
 from ...wan_models.dit.speech import WanSpeechModel
 from ...wan_models.dit.tokens import Inputs
 from ...wan_models.rope import THETA, Positions, RotaryTable, axis_split
 from ...wan_models.sampling.clip_cache import ClipCache
 from .hosted_blocks import HostBlock, block_runner, host_attention, rotary_of
 
+SCHEDULE_COND = "prompt_schedule"
+"""Name of the conditioning that is the `Schedule` of a call's text, where there is one."""
+NAG_OPTION = "wan_nag"
+"""Key of transformer_options: the `NAG` of a call's positive rows, where there is one."""
 # the host gives these to its own models of the same kind too, which leave them alone
 _WITHOUT_EFFECT = {"control", "denoise_mask", "reference_latent", "crossattn_controlnet", "y"}
 # what to do about an `InputError`
@@ -33,8 +39,8 @@ class RemoteVelocity(Protocol):
     """What computes a network's velocity somewhere else."""
 
     def __call__(self, network: "Hosted", step: Mapping[str, Any], options: dict) -> Tensor:
-        """The velocity for `step`: "x", "timestep", "context", "image", "rotary" and the fields of the network's
-        `Inputs`; under the host's transformer_options."""
+        """The velocity for `step`: "x", "timestep", "image", "rotary", what `GuidedText.plain` gives and the fields of
+        the network's `Inputs`; under the host's transformer_options."""
         ...
 
 
@@ -103,6 +109,7 @@ class Hosted(WanModel):
         options = {} if transformer_options is None else transformer_options
         if "forward_orig" in vars(self):
             Hosted.forward_orig(self)
+        schedule = kwargs.pop(SCHEDULE_COND, None)
         self._refuse_unknown(kwargs)
         frames, height, width = x.shape[2:]
         if time_dim_concat is not None:
@@ -112,7 +119,13 @@ class Hosted(WanModel):
 
         inputs = self._inputs(kwargs, options)
         rotary = self._rotary(x, options)
-        step = {"x": x, "timestep": timestep, "context": context, "image": clip_fea, "rotary": rotary}
+        nag = options.get(NAG_OPTION)
+        text = GuidedText(
+            context,
+            None if nag is None else replace(nag, rows=~_unconditional(options, x.shape[0])),
+            None if schedule is None else replace(schedule, shown=_shown(options, frames, x.shape[2])),
+        )
+        step = {"x": x, "timestep": timestep, "image": clip_fea, "rotary": rotary, **text.plain()}
         if self.guided_apart:
             step["unconditional"] = _unconditional(options, x.shape[0])
         if self.remote is not None:
@@ -140,7 +153,7 @@ class Hosted(WanModel):
             return super().forward(
                 x,
                 timestep,
-                step["context"],
+                GuidedText.of_plain(step),
                 image=step["image"],
                 conditions=conditions,
                 attention=host_attention(options),
@@ -245,6 +258,16 @@ def _unconditional(options: dict, batch: int) -> Tensor:
     """Which rows of a batch the host computes for the negative prompt, bool [B]; none where it does not say."""
     chunks = options.get("cond_or_uncond") or [0]
     return torch.tensor([which == 1 for which in chunks]).repeat_interleave(batch // len(chunks))
+
+
+def _shown(options: dict, frames: int, total: int) -> tuple[int, ...] | None:
+    """Which frames of the whole latents a call's `total` frames are, of which those after `frames` are none of them;
+    None for all in order. The host's context windows take some out."""
+    window = getattr(options.get("context_window"), "index_list", None)
+    if window is None and frames == total:
+        return None
+    indices = range(frames) if window is None else window
+    return (*indices, *(-1 for _ in range(total - frames)))
 
 
 class HostDiT(Hosted):

@@ -18,12 +18,14 @@ from ...wan_models.attention import Attention
 from ...wan_models.config import DiTConfig
 from ...wan_models.dit.base import RunBlock
 from ...wan_models.dit.layers import Block, CrossAttention, Lengths, SelfAttention
+from ...wan_models.dit.text_guidance import TextKernel, plain
 from ...wan_models.rope import RotaryTable
 
 PATCHES = ("attn1_patch", "attn1_output_patch", "attn2_patch", "attn2_output_patch", "double_block")
 """Kinds of patches that a hosted model hands its insides to."""
 _LENGTHS = "wan_segment_lengths"  # tokens of each segment, for blocks whose segments differ in length
 _KERNEL = "wan_self_attention"  # of a block, where that is more than the host's over its own tokens
+_TEXT_KERNEL = "wan_text_attention"  # where the text is looked at with guidance
 
 
 class _Described:
@@ -73,7 +75,7 @@ class HostCrossAttention(_Described, CrossAttention):
             image, context = context[:, :context_img_len], context[:, context_img_len:]
         # kernels of low precision may give NaN for the few tokens of an image
         to_image = host_attention(options, low_precision_attention=False)
-        out = self.attend(x, context, image, host_attention(options), to_image)
+        out = self.attend(x, context, image, options.get(_TEXT_KERNEL) or host_attention(options), to_image)
         return self.o(_output_patched(self, out, options, "attn2_output_patch"))
 
 
@@ -138,7 +140,8 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
     replacements = options.get("patches_replace", {}).get("dit", {})
     after_block = _patches(options, "double_block")
     options.update(total_blocks=total, block_type="double")
-    options.pop(_KERNEL, None)  # of a forward before
+    for key in (_KERNEL, _TEXT_KERNEL):  # of a forward before
+        options.pop(key, None)
     shared: dict[str, Any] = {}  # what all blocks of this forward are given
 
     def prepare(context: Tensor, rotary: RotaryTable, image: Tensor | None, lengths: Lengths) -> None:
@@ -153,8 +156,11 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         if not shared:
             prepare(inputs["context"], inputs["rotary"], inputs["image"], inputs["lengths"])
         options["block_index"] = index
-        if inputs["attention"] is not inputs["cross_attention"]:
+        if inputs["attention"] is not plain(inputs["cross_attention"]):
             options[_KERNEL] = inputs["attention"]
+        if isinstance(inputs["cross_attention"], TextKernel):
+            _refuse_replaced(block.cross_attn)
+            options[_TEXT_KERNEL] = inputs["cross_attention"]
 
         def call(img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, given: dict) -> Tensor:
             return block(
@@ -190,6 +196,18 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         return x if replacement is None and not after_block else _own(x)
 
     return run
+
+
+def _refuse_replaced(layer: Any) -> None:
+    """ValueError where a pack has replaced a cross-attention, and would leave out the guidance in it."""
+    forward = vars(layer).get("forward")
+    # what a patch was taken back from stays behind as the method of the class; compiling replaces nothing
+    is_own = getattr(forward, "__func__", None) is type(layer).forward or hasattr(layer, "_orig_mod")
+    if forward is not None and not is_own:
+        raise ValueError(
+            "a node before the sampler replaces the cross-attention that WanNAG and WanPromptSchedule work in: take "
+            "that node out, or these"
+        )
 
 
 def rotation_matrices(table: RotaryTable) -> Tensor:

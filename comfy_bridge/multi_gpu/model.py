@@ -157,4 +157,4 @@ def _report(settings: Settings, network: Hosted) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, (Tensor, int, float, bool, str))
+    return isinstance(value, (Tensor, int, float, bool, str, tuple))

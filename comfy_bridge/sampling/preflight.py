@@ -1,7 +1,11 @@
 """Checks before sampling starts: models, presets, LoRAs and conditioning that do not belong together."""
 
+from collections.abc import Sequence
+
 from ...wan_models.families import DISTILLED, FAMILIES, Release, find_family
 from ..host_types import Conditioning, Model
+from ..models.host_models import SCHEDULE_KEY
+from ..models.hosted import Hosted
 from ..models.lora import loras_of
 from .experts import Experts
 
@@ -42,6 +46,17 @@ def check_prompts(experts: Experts, positive: Conditioning, positive_low: Condit
         if model is not None and prompt is not None:
             check_image(model, prompt)
             check_vision(model, prompt)
+    check_schedule([experts.high, experts.low, *([base] if base else [])], [*positive, *(positive_low or ())])
+
+
+def check_schedule(models: Sequence[Model], positive: Conditioning) -> None:
+    """Raises ValueError where a prompt has a schedule, and a model is of another loader, which would not look at it."""
+    are_ours = all(isinstance(getattr(model.model, "diffusion_model", None), Hosted) for model in models)
+    if not are_ours and any(SCHEDULE_KEY in options for _, options in positive):
+        raise ValueError(
+            "the prompt has a schedule (WanPromptSchedule), which only models of WanDiTLoader follow: load the file "
+            "with it, or encode the prompt with WanT5Encode"
+        )
 
 
 def check_image(model: Model, positive: Conditioning) -> None:

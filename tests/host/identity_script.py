@@ -357,6 +357,8 @@ PATCHES = {
         for node in ("EasyCache", "LazyCache")},
     "rope": [host("ScaleROPE", scale_x=x, scale_y=1.0, scale_t=1.0, **{f"shift_{axis}": 0.0 for axis in "xyt"})
         for x in (1.0, 2.0)],
+    "NAG": [lambda m, s=s, x=x: first("WanNAG", model_high=m, negative=[[t(1, 5, 4096, seed=s), {}]], scale=x)
+        for s, x in ((0, 11.0), (1, 11.0), (0, 5.0))],
     "merge": [lambda m, r=r: first("ModelMergeSimple", model1=m, model2=load("low"), ratio=r) for r in (0.5, 0.7)],
     "windows": [windows(x) for x in (5, 9)],
     "bound to a layer": (bound(1.0), bound(2.0)), "holds its model": (capture(1), capture(2)),

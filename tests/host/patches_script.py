@@ -150,6 +150,53 @@ def cross_attention_replaced(model: object) -> object:
     return model
 
 
+def guided(family: Family) -> object:
+    """WanNAG on our MODEL, and on the host's its formula in the place of each cross-attention to the text."""
+    negative, rows = [[noise(1, TEXT, 4096) / 8, {}]], []
+    scale, tau, alpha = 6.0, 1.5, 0.5
+
+    def forward_of(layer: torch.nn.Module, text: torch.Tensor) -> object:
+        def look(q: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+            return optimized_attention(q, layer.norm_k(layer.k(seen)), layer.v(seen), layer.num_heads)
+
+        def forward(
+            x: torch.Tensor, context: torch.Tensor, context_img_len: object = None, **_: object
+        ) -> torch.Tensor:
+            q, out = layer.norm_q(layer.q(x)), 0
+            if hasattr(layer, "k_img"):
+                image, context = context[:, :context_img_len], context[:, context_img_len:]
+                k = layer.norm_k_img(layer.k_img(image))
+                out = optimized_attention(q, k, layer.v_img(image), layer.num_heads)
+            seen = look(q, context)
+            for row, which in enumerate(rows):
+                if which == 0:
+                    one = seen[row]
+                    far = one * scale - look(q[row : row + 1], text)[0] * (scale - 1)
+                    ratio = far.abs().sum(-1, keepdim=True) / one.abs().sum(-1, keepdim=True)
+                    seen[row] = alpha * torch.where(ratio > tau, far / ratio * tau, far) + (1 - alpha) * one
+            return layer.o(seen + out)
+
+        return forward
+
+    def remember(apply: object, args: dict) -> torch.Tensor:
+        rows[:] = args["cond_or_uncond"]
+        return apply(args["input"], args["timestep"], **args["c"])
+
+    def change(model: object) -> object:
+        if model is family.ours:
+            inputs = {"negative": negative, "scale": scale, "tau": tau, "alpha": alpha}
+            return nodes["WanNAG"].execute(model, **inputs).args[0]
+        text = model.get_model_object("diffusion_model").text_embedding(negative[0][0])
+        model = model.clone()
+        model.set_model_unet_function_wrapper(remember)
+        for index, block in blocks_of(model):
+            forward = forward_of(block.cross_attn, text)
+            model.add_object_patch(f"diffusion_model.blocks.{index}.cross_attn.forward", forward)
+        return model
+
+    return change
+
+
 def block_replaced(model: object) -> object:
     model = model.clone()
     block = blocks_of(model)[0][1]
@@ -393,6 +440,7 @@ def changes(family: Family) -> dict[str, object]:
         "cross_attn.forward replaced": cross_attention_replaced,
         "rope_embedder replaced": positions_replaced,
         "patches_replace": replace_patch,
+        "WanNAG": guided(family),
     }
     if "attn1_patch" in HANDED_OVER:
         out |= {"attn1_patch": attn1_patch, "attn2_patch": attn2_patch, "double_block": double_block_patch}
@@ -509,6 +557,24 @@ def refusals(family: Family) -> dict[str, str]:
         "workers, compile": on_workers(compiled_blocks(1)),
         "workers, patch": on_workers(attn2_patch),
         "workers, SLG": on_workers(replace_patch),
+        "workers, WanNAG": on_workers(guided(family)),
+        "WanNAG, cross-attention": said(
+            lambda: family.sample(cross_attention_replaced(guided(family)(family.ours)), SIGMAS, 3.0)
+        ),
+        "WanNAG, the host's model": said(
+            lambda: nodes["WanNAG"].execute(family.hosts, negative=family.negative, scale=11.0)
+        ),
+        "WanNAG, other text": said(
+            lambda: nodes["WanNAG"].execute(family.ours, negative=[[noise(1, TEXT, 768), {}]], scale=11.0)
+        ),
+        "WanNAG, several texts": said(
+            lambda: nodes["WanNAG"].execute(family.ours, negative=family.negative * 2, scale=11.0)
+        ),
+        "WanNAG, percents": said(
+            lambda: nodes["WanNAG"].execute(
+                family.ours, negative=family.negative, scale=11.0, start_percent=0.5, end_percent=0.4
+            )
+        ),
     }
 
 

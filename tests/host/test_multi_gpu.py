@@ -277,6 +277,28 @@ def test_loras_before_and_after_and_a_changed_strength(group_host, seed):
     assert int(read) == 4  # the weights that the LoRA changes, and no others
 
 
+@pytest.mark.parametrize(
+    "settings", [{"cfg_parallel": 2, "fsdp": "on"}, {"ulysses": 2}], ids=["cfg", "ulysses"]
+)
+def test_guidance_and_a_schedule_of_the_prompt(group_host, seed, settings):
+    """WanNAG before WanMultiGPU and after it; each process has its own part of the tokens or of the rows of CFG."""
+    graph = base_graph() | {"shared": shared(mode="explicit", **settings)}
+    if "ulysses" in settings:
+        lines = "two cats\n0-50%: surf\n50-100%: swim"
+        graph["text"] = node("WanPromptSchedule", clip=("t5", 0), lines=lines, frames=9, negative="blurry")
+    plain = latents(group_host, graph | advanced(("high", 0), seed))
+    nag = node("WanNAG", model_high=("high", 0), negative=("text", 1), scale=11.0)
+    expected = latents(group_host, graph | {"nag": nag} | advanced(("nag", 0), seed))
+    assert rel_l2(expected, plain) > 1e-3
+    if "ulysses" in settings:
+        graph["shared"]["inputs"]["model"] = ["nag", 0]
+        found = latents(group_host, graph | {"nag": nag} | advanced(seed=seed))
+    else:
+        nag["inputs"]["model_high"] = ["shared", 0]
+        found = latents(group_host, graph | {"nag": nag} | advanced(("nag", 0), seed))
+    assert rel_l2(found, expected) < TOLERANCE
+
+
 @pytest.mark.parametrize("family", ["i2v", "long", "ti2v", "s2v", "animate"])
 def test_every_family(group_host, seed, family):
     """The whole pipeline of each release, with text and VAE on the workers too, ends in the same frames."""

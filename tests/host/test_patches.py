@@ -72,6 +72,12 @@ def test_the_hosts_choice_of_compute_dtype_counts(results):
         ("workers, SLG", "replace_patch changes single blocks"),
         ("workers, nothing", "^$"),
         ("workers, positions", "^$"),
+        ("workers, WanNAG", "^$"),
+        ("WanNAG, cross-attention", "replaces the cross-attention that WanNAG and WanPromptSchedule work in"),
+        ("WanNAG, the host's model", "WanNAG works inside the models of WanDiTLoader.*load the file with"),
+        ("WanNAG, other text", "negative of WanNAG has text features 768 wide, and the model looks at 4096"),
+        ("WanNAG, several texts", "negative of WanNAG must be one text"),
+        ("WanNAG, percents", r"start_percent of WanNAG \(0.5\) is after its end_percent \(0.4\)"),
     ],
 )
 def test_what_cannot_be_honoured_is_said(results, case, message):

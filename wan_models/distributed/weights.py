@@ -16,6 +16,7 @@ from ..attention import Attention
 from ..checkpoints.loading import load_into, to_stored
 from ..checkpoints.patches import Patches, patched
 from ..dit.base import RunBlock, WanModel
+from ..dit.guided_text import GuidedText
 from ..dit.tokens import Inputs
 from ..models import build_network, open_as
 from ..sampling.clip_cache import ClipCache
@@ -94,8 +95,9 @@ class LoadedModel:
     ) -> Tensor:
         """One forward of a transformer for some rows of a batch.
 
-        given: "x", "timestep", "context", "image" and "rotary" as of `WanModel.forward`, "unconditional" as of
-        `Conditions`, and the fields of the model's `Inputs`, tensors with one row per batch row."""
+        given: "x", "timestep", "image" and "rotary" as of `WanModel.forward`, what `GuidedText.plain` gives,
+        "unconditional" as of `Conditions`, and the fields of the model's `Inputs`, tensors with one row per batch
+        row."""
         network = self.network
         assert isinstance(network, WanModel)
         batch, _, *size = given["x"].shape
@@ -111,7 +113,7 @@ class LoadedModel:
         return network(
             mine["x"],
             mine["timestep"],
-            mine["context"],
+            GuidedText.of_plain(mine),
             image=mine.get("image"),
             conditions=conditions,
             attention=attention,

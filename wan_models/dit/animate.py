@@ -9,6 +9,7 @@ Everything that does not change over the steps of a clip is computed once, in `p
 
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import ClassVar
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -101,6 +102,7 @@ class WanAnimateModel(WanModel):
     """Velocity of the flow at a noise level, for latent video, text, reference and an `AnimateClip`."""
 
     inputs_class = AnimateInputs
+    frames_before: ClassVar[int] = 1
 
     def __init__(self, config: DiTConfig, ops: ModuleType = default_ops) -> None:
         super().__init__(config, ops)

@@ -80,6 +80,7 @@ class WanAnimate2Model(WanModel):
     """Velocity of the flow at a noise level, for latent video, text, reference and an `Animate2Clip`."""
 
     inputs_class = Animate2Inputs
+    frames_before: ClassVar[int] = 1
     kept_clips: ClassVar[int] = (
         1  # guidance does not change what drives, and one clip's keys are many gigabytes
     )

@@ -19,7 +19,9 @@ from .. import ops as default_ops
 from ..attention import Attention, get_attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
+from .guided_text import GuidedText
 from .layers import Block, Head, ImageEmbedding, Through, pad_text, sinusoidal_embedding
+from .text_guidance import TextKernel
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
 
 
@@ -58,6 +60,8 @@ class WanModel(nn.Module):
     """Whether processes share the weights, and so all have to run the same layers."""
     kept_clips: ClassVar[int] = 2
     """Of how many clips what `prepare` makes is worth its memory: those with guidance and without."""
+    frames_before: ClassVar[int] = 0
+    """Latent frames before those of the video, which hold a reference."""
     guided_apart: ClassVar[bool] = False
     """Whether rows of the negative prompt are computed otherwise: see `Conditions.with_unconditional`."""
 
@@ -84,7 +88,7 @@ class WanModel(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        context: Tensor | list[Tensor],
+        context: Tensor | list[Tensor] | GuidedText,
         *,
         image: Tensor | None = None,
         conditions: Conditions | None = None,
@@ -96,13 +100,15 @@ class WanModel(nn.Module):
 
         x: noisy latents, followed by the conditioning channels of an image-to-video model.
         t: timesteps in 0..1000, [B], or [B, F'] with one per latent frame after patching.
-        context: UMT5 rows [B, L, text_dim] or a list of [L_i, text_dim], padded with zeros to `text_len`.
+        context: UMT5 rows [B, L, text_dim] or a list of [L_i, text_dim], padded with zeros to `text_len`; or such rows
+        with guidance.
         image: CLIP features [B, 257 per image, image_dim] of a Wan2.1 image-to-video model; others ignore them.
         conditions: what `prepare` has made of the clip, for the families that have it.
         attention: kernel in the place of the default one; rotary: table in the place of the grid's own.
         run_block: called as run_block(index, block, x, **inputs) in the place of block(x, **inputs).
         Raises ValueError where channels, text width, size or conditions do not fit the model."""
-        context = pad_text(context, self.config.text_len)
+        guided = GuidedText.of(context)
+        context = pad_text(guided.rows, self.config.text_len)
         self._check(x, context)
         attention, run_block = attention or get_attention(), run_block or _run_block
 
@@ -119,8 +125,8 @@ class WanModel(nn.Module):
             run = self.sequence_parallel.split(run)
         hidden, run_frames = run.hidden, run.frames
         inputs = {
-            "e": run.modulation, "context": text, "rotary": run.rotary,
-            "cross_attention": attention, "image": image, "lengths": run.lengths,
+            "e": run.modulation, "context": text, "rotary": run.rotary, "image": image, "lengths": run.lengths,
+            "cross_attention": self.text_kernel(guided, context, attention, grid, run_frames),
         }  # fmt: skip
         del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
         for index, block in enumerate(self.blocks):
@@ -172,6 +178,23 @@ class WanModel(nn.Module):
         """A kernel over all `length` tokens as one over those of this process."""
         parallel = self.sequence_parallel
         return attention if parallel is None else parallel.over_all(attention, length)
+
+    def text_kernel(
+        self, text: GuidedText, rows: Tensor, attention: Attention, grid: Grid, frames: FrameSpan
+    ) -> Attention:
+        """The kernel of the cross-attention to a text, whose padded rows [B, L, text_dim] these are, from the tokens of
+        these frames of a grid; `attention` itself for a plain text."""
+        kernel = attention
+        guidance: dict[str, Any] = {}
+        if text.schedule is not None:
+            times = text.schedule.times(grid[0], self.frames_before)
+            kernel = text.schedule.kernel(attention, rows, times, frames)
+        if text.nag is not None:
+            negative = pad_text(text.nag.text, self.config.text_len).to(rows)
+            if guided := text.nag.guided(rows, negative):
+                embedded = self.text_embedding(negative.to(self.compute_dtype))
+                guidance = {"nag": text.nag, "negative": embedded, "rows": guided}
+        return TextKernel(kernel, attention, **guidance) if guidance or kernel is not attention else attention
 
     def units(self) -> list[nn.Module]:
         """The parts that each run as a whole: their weights can be gathered just before where they are sharded."""

@@ -19,6 +19,7 @@ from ..attention import Attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, apply_rotary_, rotary_part
 from .pieces import Lengths, by_piece, in_pieces, pieces
+from .text_guidance import TextKernel, plain
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
@@ -129,19 +130,24 @@ class CrossAttention(Projections):
 
     def forward(self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention) -> Tensor:
         """x [B, L, C], context [B, L_text, C] and image [B, L_image, C] in the compute dtype -> [B, L, C]."""
-        return self.o(self.attend(x, context, image, attention, attention))
+        return self.o(self.attend(x, context, image, attention, plain(attention)))
 
     def attend(
         self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention, to_image: Attention
     ) -> Tensor:
         """What `forward` gives before its last layer; to_image: the kernel for the few tokens of the image."""
         q = self.normed(self.norm_q, self.q(x))
-        k = self.normed(self.norm_k, self.k(context))
-        out = attention(q, k, self.v(context), self.num_heads)
+        out = attention(q, *self.of_text(context), self.num_heads)
+        if isinstance(attention, TextKernel):
+            out = attention.guide(out, q, self.of_text, self.num_heads)
         if image is not None:
             k = self.normed(self.norm_k_img, self.k_img(image))
             out = changeable(out).add_(to_image(q, k, self.v_img(image), self.num_heads))
         return out
+
+    def of_text(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a text [B, L_text, C], both of that shape."""
+        return self.normed(self.norm_k, self.k(context)), self.v(context)
 
 
 class ImageEmbedding(nn.Module):

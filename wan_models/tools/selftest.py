@@ -32,7 +32,7 @@ from ..distributed.mesh import Layout
 from ..distributed.store import listening_store
 from ..distributed.weights import LoadedModel, Recipe
 from ..distributed.worker import Worker
-from .small_models import CONFIGS, VAES, inputs_of, lora_of, write_dit, write_models
+from .small_models import CONFIGS, VAES, guidance_of, inputs_of, lora_of, write_dit, write_models
 
 TOLERANCE = 1e-5
 """Largest relative L2 difference from one process, in float32."""
@@ -65,17 +65,20 @@ def layouts_of(world: int) -> list[Layout]:
 
 def compare(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
     """All comparisons, in the same order in every process."""
-    for name, config in CONFIGS.items():
-        for patches in ({}, lora_of(config, seed)) if name == "t2v" else ({},):
-            plain = _plain(worker, Recipe("dit", str(folder / name)), patches)
-            for batch in (2, 1, 3):
-                given = inputs_of(config, seed, batch)
-                with torch.no_grad():
-                    expected = plain.velocity({k: v.to(worker.device) for k, v in given.items()}).cpu()
-                for layout in layouts_of(worker.world) if batch == 2 else layouts_of(worker.world)[1:2]:
-                    title = f"{name}{' + LoRA' if patches else ''}, batch {batch}"
-                    recipe = Recipe("dit", str(folder / name), layout=layout)
-                    yield _one(worker, recipe, patches, given, expected, title)
+    for name, more in (*((name, "") for name in CONFIGS), ("t2v", " + LoRA"), ("s2v", " + guidance")):
+        config = CONFIGS[name]
+        patches = lora_of(config, seed) if more == " + LoRA" else {}
+        plain = _plain(worker, Recipe("dit", str(folder / name)), patches)
+        for batch in (2, 1, 3):
+            given = inputs_of(config, seed, batch)
+            if more == " + guidance":
+                given = guidance_of(config, seed, batch) | given
+            with torch.no_grad():
+                expected = plain.velocity(_moved(given, worker.device)).cpu()
+            for layout in layouts_of(worker.world) if batch == 2 else layouts_of(worker.world)[1:2]:
+                title = f"{name}{more}, batch {batch}"
+                recipe = Recipe("dit", str(folder / name), layout=layout)
+                yield _one(worker, recipe, patches, given, expected, title)
     yield from _text(worker, folder, seed)
     yield from _video(worker, folder, seed)
 
@@ -86,10 +89,12 @@ def _one(
     worker.load("model", recipe, {})
     if patches:
         worker.load("model", recipe, patches)  # put on afterwards, as when a strength changes
-    kept = sorted(set(given) - {"x", "timestep"})
+    kept = sorted(
+        name for name, x in given.items() if isinstance(x, Tensor) and name not in ("x", "timestep")
+    )
     for name in kept:
         worker.keep(name, given[name])
-    step = {name: given[name] for name in ("x", "timestep")}
+    step = {name: value for name, value in given.items() if name not in kept}
     worker.velocity("model", step, {name: name for name in kept})
     begun = time.monotonic()
     out = worker.velocity("model", step, {name: name for name in kept})
@@ -99,6 +104,10 @@ def _one(
     worker.drop("model")
     worker.forget(kept)
     return Result(title, str(recipe.layout), _error(velocity, expected), seconds, share)
+
+
+def _moved(given: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in given.items()}
 
 
 def _text(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:

@@ -22,6 +22,9 @@ from ..config import (
     T5Config,
     VAEConfig,
 )
+from ..dit.guided_text import GuidedText
+from ..dit.text_guidance import NAG
+from ..dit.text_schedule import Schedule, Segment
 from ..models import Config, network_class
 from ..random_weights import random_state
 
@@ -83,6 +86,14 @@ def inputs_of(config: DiTConfig, seed: int, batch: int = 2) -> dict[str, Any]:
         out["driving_image"] = draw(1, 257, config.image_dim).expand(batch, -1, -1)
         out["unconditional"] = torch.arange(batch) % 2 == 1
     return out
+
+
+def guidance_of(config: DiTConfig, seed: int, batch: int) -> dict[str, Any]:
+    """Guidance and a schedule of the prompt for `inputs_of`, as `GuidedText.plain` gives them."""
+    negative = torch.randn(1, 5, config.text_dim, generator=torch.Generator().manual_seed(seed + 1))
+    nag = NAG(negative, rows=torch.arange(batch) % 2 == 0)
+    schedule = Schedule((Segment(0, 3, 0, 1), Segment(3, 6, 1, 3)), 3)
+    return GuidedText(negative, nag, schedule).plain()
 
 
 def lora_of(config: DiTConfig, seed: int) -> Patches:
