@@ -26,7 +26,7 @@ from wan_models.tools.small_models import write_dit
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "T2V-A14B"
 DTYPE = torch.bfloat16
-_TINY = {"dim": 256, "num_heads": 2, "ffn_dim": 512, "text_dim": 64, "text_len": 64}
+_TINY = {"dim": 256, "num_heads": 2, "ffn_dim": 512, "text_len": 64}
 _TINY_SIZES = {"tiny": (64, 96, 9)}
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """forward(latents [1, C, F, h, w], noise level [1] in 0..1, text [1, rows, C]) -> velocity."""
