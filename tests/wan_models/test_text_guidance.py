@@ -243,7 +243,6 @@ def test_a_part_of_the_video(seed):
 @torch.no_grad()
 def test_penalties_stay_finite_in_half_precision(seed):
     q, k, v = (torch.randn(1, n, 8).half() for n in (400, 9, 9))
-    kernel = Schedule((Segment(0, 9, 0, 1),), 400, 100.0).kernel(
-        sdpa, tuple(range(400)), 9, FrameSpan(0, 400, 0, 400, 1)
-    )
+    schedule = Schedule((Segment(0, 9, 0, 1),), 400, 100.0)
+    kernel = schedule.kernel(sdpa, k, tuple(range(400)), FrameSpan(0, 400, 0, 400, 1))
     assert torch.isfinite(kernel(q, k, v, 2)).all()
