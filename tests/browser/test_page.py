@@ -316,13 +316,14 @@ def test_a_loaded_value_is_never_changed(canvas):
 
 
 def watch_run(canvas, until):
-    """Frames and pictures of the preview, steps of the marker and texts of badges that are seen until then."""
+    """Frames and pictures of the preview, steps of the marker and texts of badges that are seen until then.
+
+    The page tells of each change itself: a look at it now and then would miss some where the machine is busy."""
     canvas.page.evaluate(
         """() => {
           const seen = (window.seen = { frames: [], pictures: [], steps: [], badges: [], marker: [] });
           const add = (list, value) => { if (value != null && !list.includes(value)) list.push(value); };
-          clearInterval(window.watching);
-          window.watching = setInterval(() => {
+          window.watching = new MutationObserver(() => {
             const canvas = document.querySelector(".wan22-preview:not([hidden]) canvas");
             if (canvas?.dataset.frame) {
               add(seen.frames, canvas.dataset.frame);
@@ -336,12 +337,14 @@ def watch_run(canvas, until):
                 const badge = typeof b === "function" ? b() : b;
                 if (badge.text.includes("expert")) add(seen.badges, `${n.id} ${badge.text}`);
               }
-          }, 30);
+          });
+          const attributeFilter = ["data-frame", "data-step", "visibility"];
+          window.watching.observe(document, { subtree: true, attributeFilter });
         }"""
     )
     canvas.run()
     until()
-    canvas.page.evaluate("clearInterval(window.watching)")
+    canvas.page.evaluate("window.watching.disconnect()")
     return canvas.page.evaluate("window.seen")
 
 
@@ -410,13 +413,14 @@ def test_a_sampler_in_a_subgraph(canvas):
           const element = (name) => inner.widgets.find(w => w.name === name).element;
           window.steps = new Set();
           const marker = () => element("schedule").querySelector(".marker")?.dataset.step;
-          window.watching = setInterval(() => window.steps.add(marker()), 10);
+          window.watching = new MutationObserver(() => window.steps.add(marker()));
+          window.watching.observe(element("schedule"), { subtree: true, attributeFilter: ["data-step"] });
           window.report = () => element("report").textContent;
         }"""
     )
     canvas.run()
     canvas.page.wait_for_function("window.report().startsWith('2 of 3 steps on the high-noise expert')")
-    assert canvas.page.evaluate("clearInterval(window.watching) ?? window.steps.has('2')")
+    assert canvas.page.evaluate("window.watching.disconnect() ?? window.steps.has('2')")
 
 
 def test_cancel(canvas):
