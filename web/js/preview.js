@@ -5,7 +5,6 @@ const EVENT = "wan22.preview";
 const SAMPLERS = [
   "WanMoESampler", "WanMultiGPUSampler", "WanLongVideo", "WanSpeechToVideo", "WanPoseAnimate", "WanAnimate2",
 ];
-const SHOW_FILMS = ["WanLongVideo"]; // of what they have made, which the host draws
 const HEIGHTS = [80, 360];
 /** @type {Map<HostNode | null, Player>} */
 const players = new Map();
@@ -15,7 +14,6 @@ class Player {
   /** @param {HostNode} node */
   constructor(node) {
     this.node = node;
-    this.drawsBackground = node.onDrawBackground;
     this.canvas = make("canvas", "");
     const around = make("div", "wan22-preview", this.canvas);
     const options = { hideOnZoom: false, isShown: false };
@@ -68,7 +66,6 @@ class Player {
     clearInterval(this.timer);
     this.timer = undefined;
     this.place.hide();
-    if (SHOW_FILMS.includes(this.node.comfyClass)) this.node.onDrawBackground = this.drawsBackground;
   }
 }
 
