@@ -3,9 +3,6 @@ gather a block's just before it runs.
 
 `shard` is applied to a model on the meta device; `local_part` cuts each tensor as it comes from the checkpoint, so no
 process ever holds more than one whole tensor beside its part.
-
-torch's code for it takes most of a second to import: only processes that share weights do, so that the others start
-sooner.
 """
 
 from collections.abc import Iterable
@@ -13,19 +10,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 
 
 def shard(model: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh, offload: bool = False) -> None:
     """Shards `model`, gathering the parameters of each of `units` by themselves and the rest at once.
 
     offload keeps the parts in host memory, pinned where there is a GPU."""
-    from torch.distributed.fsdp import (
-        CPUOffloadPolicy,
-        OffloadPolicy,
-        fully_shard,
-        register_fsdp_forward_method,
-    )
-
     policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload else OffloadPolicy()
     for unit in units:
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
@@ -38,11 +30,8 @@ def shard(model: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh, offloa
 
 def local_part(param: Tensor, whole: Tensor, device: torch.device) -> Tensor:
     """What this process keeps of `whole`: all of it, or, where `param` is sharded, its part of the first dimension."""
-    if not is_shared(param):
+    if not isinstance(param, DTensor):
         return whole.to(device)
-    from torch.distributed.tensor import DTensor
-
-    assert isinstance(param, DTensor)
     mesh = param.device_mesh
     parts = whole.chunk(mesh.size(), dim=0)
     rank = mesh.get_local_rank()
@@ -54,16 +43,7 @@ def local_part(param: Tensor, whole: Tensor, device: torch.device) -> Tensor:
     )
 
 
-def is_shared(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which each process keeps a part."""
-    return hasattr(tensor, "to_local")
-
-
-def kept_here(tensor: Tensor) -> Tensor:
-    """What this process keeps of a parameter or buffer."""
-    return tensor.to_local() if is_shared(tensor) else tensor  # type: ignore[attr-defined]
-
-
 def resident_bytes(model: nn.Module) -> int:
     """Bytes of the parameters and buffers that this process itself keeps."""
-    return sum(kept_here(tensor).nbytes for tensor in (*model.parameters(), *model.buffers()))
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum((t.to_local() if isinstance(t, DTensor) else t).nbytes for t in tensors)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from ..attention import Attention
 from ..checkpoints.loading import load_into, to_stored
@@ -21,7 +22,7 @@ from ..dit.tokens import Inputs
 from ..models import build_network, open_as
 from ..sampling.clip_cache import ClipCache
 from ..text.umt5 import UMT5Encoder
-from .fsdp import kept_here, local_part
+from .fsdp import local_part
 from .mesh import Layout
 from .parallelize import parallelize_dit, parallelize_text_encoder
 
@@ -128,7 +129,7 @@ class LoadedModel:
         state = self.network.state_dict()
         for name in touched:
             part = self._keep(name, self._checkpoint.unpacked(name))
-            local, target = kept_here(part), kept_here(state[name])
+            local, target = (t.to_local() if isinstance(t, DTensor) else t for t in (part, state[name]))
             target.copy_(local)
         self.clips.clear()
         return len(touched)
