@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from graphs import base_graph, latents, node, sampler, save
+from graphs import base_graph, context_windows, latents, node, sampler, save, window_inputs
 from long_videos import check_prompts_of_clips, clips_of, film_length
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -321,6 +321,17 @@ def test_the_hosts_model_is_driven_by_our_node(host, folder):
     ours = latents(host, out)
     out["high"] = node("UNETLoader", unet_name="wan2.2_animate_tiny.safetensors", weight_dtype="default")
     assert rel_l2(latents(host, out), ours) < 1e-3
+
+
+def test_context_windows_that_leave_poses_whole_are_refused(host, folder):
+    """Of older hosts, which cut the latent alone; newer ones cut poses and faces too."""
+    if "retain_first_frame" in window_inputs(host):
+        pytest.skip("this host cuts conditioning to its windows")
+    out = by_hand(frames_per_clip=13)
+    out["windows"] = context_windows(host, ("high", 0), context_length=9, context_overlap=4)
+    out["sample"]["inputs"]["model_high"] = ["windows", 0]
+    with pytest.raises(HostError, match=r"leave sound, poses and faces as long as they are.*WanPoseAnimate"):
+        latents(host, out)
 
 
 def test_the_relighting_lora_is_the_merged_weights(host, folder):

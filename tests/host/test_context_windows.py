@@ -3,7 +3,7 @@ ways to fuse, with an image, in both experts and their guider."""
 
 import pytest
 import torch
-from graphs import base_graph, latents, node, sampler, save
+from graphs import base_graph, context_windows, latents, node, sampler, save, window_inputs
 from safetensors.torch import save_file
 from tests_support import rel_l2
 
@@ -15,26 +15,19 @@ from wan_models.sampling.denoise import Experts, SamplingSettings, denoise
 from wan_models.vae import wan21, wan22
 
 FRAMES = 29  # 8 latent frames
-WINDOW = {
-    "context_length": 13, "context_overlap": 5, "context_schedule": "standard_static", "context_stride": 1,
-    "closed_loop": False, "fuse_method": "pyramid", "freenoise": False, "retain_first_frame": False,
-    "split_conds_to_windows": False,
-}  # fmt: skip
 WHOLE = {"shift": 1.0, "scheduler": "simple", "sampler": "euler", "steps": 3}
 """A schedule of whole timesteps, to which ours are rounded."""
 OFFICIAL = {"sampler": "wan unipc", "scheduler": "wan official", "shift": 5.0, "steps": 4}
 
 
-@pytest.fixture(scope="module")
-def inputs_known(host):
-    """What the host's node takes, which is more in newer ones."""
-    asked = host.get("/object_info/WanContextWindowsManual")["WanContextWindowsManual"]["input"]
-    return {*asked["required"], *asked.get("optional", {})}
+def cuts(host):
+    """Whether the host is a newer one, which cuts conditioning to its windows."""
+    return "retain_first_frame" in window_inputs(host)
 
 
 @pytest.fixture(scope="module")
-def newer(inputs_known):
-    if "retain_first_frame" not in inputs_known:
+def newer(host):
+    if not cuts(host):
         pytest.skip("this host cuts no conditioning to its windows")
 
 
@@ -60,27 +53,26 @@ def loaders(theirs, release="T2V-A14B"):
     return {e: node("WanDiTLoader", model_name=f"wan/{release}/{e}_noise_model") for e in ("high", "low")}
 
 
-def windowed(graph, known, **settings):
+def windowed(host, graph, **settings):
     """The graph with the host's node on both experts."""
-    settings = {name: value for name, value in (WINDOW | settings).items() if name in known}
     for expert in ("high", "low"):
-        graph[f"windowed {expert}"] = node("WanContextWindowsManual", model=(expert, 0), **settings)
+        graph[f"windowed {expert}"] = context_windows(host, (expert, 0), **settings)
     return graph
 
 
-def of_both(theirs, known, release="T2V-A14B", **settings):
+def of_both(host, theirs, release="T2V-A14B", **settings):
     """Loaders and windows, and WanMoESampler over both experts."""
     graph = base_graph() | loaders(theirs, release)
     graph["latent"]["inputs"]["frames"] = FRAMES
-    windowed(graph, known, **settings)
+    windowed(host, graph, **settings)
     graph["sample"] = sampler(3, ("windowed high", 0), ("windowed low", 0), **WHOLE)
     return graph | {"save": save()}
 
 
-def by_the_host(theirs, known, expert="high", **settings):
-    """The host's own sampler over one expert in windows."""
-    graph = of_both(theirs, known, **settings)
-    graph["shift"] = node("ModelSamplingSD3", model=(f"windowed {expert}", 0), shift=1.0)
+def by_the_host(host, theirs, **settings):
+    """The host's own sampler over the high-noise expert in windows."""
+    graph = of_both(host, theirs, **settings)
+    graph["shift"] = node("ModelSamplingSD3", model=("windowed high", 0), shift=1.0)
     graph["sample"] = node(
         "KSampler", model=("shift", 0), positive=("text", 0), negative=("text", 1), latent_image=("latent", 0),
         seed=5, steps=3, cfg=3.0, sampler_name="euler", scheduler="simple", denoise=1.0,
@@ -105,34 +97,34 @@ CASES = {
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
-def test_windows_of_our_model_are_those_of_the_hosts(host, inputs_known, settings):
-    ours, theirs = (latents(host, by_the_host(t, inputs_known, **settings)) for t in (False, True))
+def test_windows_of_our_model_are_those_of_the_hosts(host, settings):
+    ours, theirs = (latents(host, by_the_host(host, t, **settings)) for t in (False, True))
     assert rel_l2(ours, theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["static", "uniform", "looped, flat", "freenoise"])
-def test_windows_in_both_experts(host, inputs_known, name):
+def test_windows_in_both_experts(host, name):
     """The step that windows of a schedule depend on runs on through the switch of experts; so does shuffled noise."""
-    ours, theirs = (latents(host, of_both(t, inputs_known, **CASES[name])) for t in (False, True))
+    ours, theirs = (latents(host, of_both(host, t, **CASES[name])) for t in (False, True))
     assert rel_l2(ours, theirs) < 1e-4
-    whole = of_both(False, inputs_known, **CASES["longer than the video"])
+    whole = of_both(host, False, **CASES["longer than the video"])
     assert rel_l2(ours, latents(host, whole)) > 1e-2
 
 
-def test_windows_in_one_expert_alone(host, inputs_known):
+def test_windows_in_one_expert_alone(host):
     """Each expert has what was put on it: windows in the high one, and none in the low one, and the other way."""
     seen = []
     for plain in ("high", "low"):
-        graph = of_both(False, inputs_known)
+        graph = of_both(host, False)
         graph["sample"]["inputs"][f"model_{plain}"] = [plain, 0]
         seen.append(latents(host, graph))
-    both = latents(host, of_both(False, inputs_known))
+    both = latents(host, of_both(host, False))
     assert min(rel_l2(a, b) for a, b in [(seen[0], both), (seen[1], both), (seen[0], seen[1])]) > 1e-3
 
 
-def test_windows_in_the_guider(host, inputs_known):
+def test_windows_in_the_guider(host):
     """WanMoEGuider in the host's SamplerCustomAdvanced gives what the sampler in one node gives."""
-    graph = of_both(False, inputs_known, **CASES["uniform"])
+    graph = of_both(host, False, **CASES["uniform"])
     expected = latents(host, graph)
     settings = {"steps": 3, "shift": 1.0}
     graph["guider"] = node(
@@ -151,7 +143,7 @@ def test_windows_in_the_guider(host, inputs_known):
 
 
 def in_windows(model, newer):
-    """The velocity that the host makes of a model's in the windows of WINDOW, of 4 latent frames: static and weighted
+    """The velocity that the host makes of a model's in the windows of WINDOWSS, of 4 latent frames: static and weighted
     1, 2, 2, 1. Newer hosts show each window the frame before it too."""
     step = 3 if newer else 2  # older ones round an overlap of 5 frames up to 2 latent ones
 
@@ -189,9 +181,9 @@ def pictures(graph, *colours):
 
 
 @torch.no_grad()
-def test_images_are_cut_with_the_windows(host, files, texts, inputs_known):
+def test_images_are_cut_with_the_windows(host, files, texts):
     """Start and end image on both experts, against the pure pipeline in windows; also where the host does not cut."""
-    graph = of_both(False, inputs_known, "I2V-A14B")
+    graph = of_both(host, False, "I2V-A14B")
     start, end = pictures(graph, 0xC04020, 0x2040C0)
     graph["vae"] = node("WanVAELoader", vae_name="wan/I2V-A14B/Wan2.1_VAE.pth")
     graph["image"] = node(
@@ -208,7 +200,7 @@ def test_images_are_cut_with_the_windows(host, files, texts, inputs_known):
     video, known = known_frames(start, end, FRAMES)
     z = wan21.normalize(load_vae(release / "Wan2.1_VAE.pth").encode(video.movedim(-1, 0)[None] * 2 - 1))
     y = torch.cat([mask_channels(known, 6, 8), z[0]])[None]
-    newer = "retain_first_frame" in inputs_known
+    newer = cuts(host)
     high, low = (in_windows(load_dit(release / f"{e}_noise_model"), newer) for e in ("high", "low"))
     settings = SamplingSettings(4, 5.0, (3.0, 4.0), "unipc", 0.875)
     expected = denoise(Experts(low, high), noise(z.shape), *texts, settings, y=y)
@@ -216,10 +208,10 @@ def test_images_are_cut_with_the_windows(host, files, texts, inputs_known):
 
 
 @torch.no_grad()
-def test_known_frames_are_cut_with_the_windows(host, files, texts, inputs_known):
+def test_known_frames_are_cut_with_the_windows(host, files, texts):
     """TI2V's first frame has timestep 0 in the windows that it is in, and in no other."""
     graph = base_graph() | {"high": node("WanDiTLoader", model_name="wan/TI2V-5B"), "save": save()}
-    windowed(graph, inputs_known)
+    windowed(host, graph)
     (start,) = pictures(graph, 0xC04020)
     graph["vae"] = node("WanVAELoader", vae_name="wan/TI2V-5B/Wan2.2_VAE.pth")
     size = {"width": 64, "height": 64, "frames": FRAMES, "fit": "exact"}
@@ -229,18 +221,18 @@ def test_known_frames_are_cut_with_the_windows(host, files, texts, inputs_known)
     release = files / "models" / "wan" / "TI2V-5B"
     frame = start[:, :1, :1].expand(1, 64, 64, 3)
     first = wan22.normalize(load_vae(release / "Wan2.2_VAE.pth").encode(frame.movedim(-1, 0)[None] * 2 - 1))
-    model = in_windows(load_dit(release), "retain_first_frame" in inputs_known)
+    model = in_windows(load_dit(release), cuts(host))
     settings = SamplingSettings(4, 5.0, (5.0, 5.0), "unipc", None)
     expected = denoise(Experts(model), noise((1, 48, 8, 4, 4)), *texts, settings, known=first)
     assert rel_l2(wan22.normalize(latents(host, graph)), expected) < 1e-4
 
 
 @pytest.mark.usefixtures("newer", "files")
-def test_the_start_image_in_every_window(host, inputs_known):
+def test_the_start_image_in_every_window(host):
     """retain_first_frame, beside the host's own MODEL."""
 
     def made(theirs, **settings):
-        graph = of_both(theirs, inputs_known, "I2V-A14B", **settings)
+        graph = of_both(host, theirs, "I2V-A14B", **settings)
         pictures(graph, 0xC04020)
         graph["vae"] = node("WanVAELoader", vae_name="wan/I2V-A14B/Wan2.1_VAE.pth")
         graph["image"] = node(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from forked import ForkedHost
 from formats import write_gguf
-from graphs import base_graph, latents, node, sampler, save
+from graphs import base_graph, context_windows, latents, node, sampler, save
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests_media import write_sound, write_video
@@ -182,17 +182,12 @@ def test_the_hosts_sampler_over_a_shared_model(group_host, seed, settings):
 
 def test_context_windows_over_a_shared_model(group_host, seed):
     """The host's windows go to the workers one after the other: those of one process."""
-    asked = group_host.get("/object_info/WanContextWindowsManual")["WanContextWindowsManual"]["input"]
-    values = {
-        "context_length": 13, "context_overlap": 5, "context_schedule": "standard_uniform", "context_stride": 1,
-        "closed_loop": False, "fuse_method": "pyramid", "freenoise": True,
-    }  # fmt: skip
-    values = {name: value for name, value in values.items() if name in asked["required"]}
+    settings = {"context_schedule": "standard_uniform", "freenoise": True}
     graph = base_graph() | {"shared": shared(mode="explicit", ulysses=2)}
     graph["latent"]["inputs"]["frames"] = 29
     found = []
     for model in ("high", "shared"):
-        graph["windows"] = node("WanContextWindowsManual", model=(model, 0), **values)
+        graph["windows"] = context_windows(group_host, (model, 0), **settings)
         found.append(latents(group_host, graph | advanced(("windows", 0), seed)))
     assert rel_l2(*found) < TOLERANCE
 

@@ -36,6 +36,26 @@ def sampler(seed=1, high=("high", 0), low=("low", 0), latent=("latent", 0), **se
     )  # fmt: skip
 
 
+WINDOWS = {
+    "context_length": 13, "context_overlap": 5, "context_schedule": "standard_static", "context_stride": 1,
+    "closed_loop": False, "fuse_method": "pyramid", "freenoise": False, "retain_first_frame": False,
+    "split_conds_to_windows": False,
+}  # fmt: skip
+
+
+def window_inputs(host):
+    """What this host's node of context windows takes; newer ones take more."""
+    asked = host.get("/object_info/WanContextWindowsManual")["WanContextWindowsManual"]["input"]
+    return {*asked["required"], *asked.get("optional", {})}
+
+
+def context_windows(host, model, **settings):
+    """The host's context windows on a MODEL: WINDOWS with these settings, as far as this host has them."""
+    known = window_inputs(host)
+    values = {name: value for name, value in (WINDOWS | settings).items() if name in known}
+    return node("WanContextWindowsManual", model=model, **values)
+
+
 def save(source=("sample", 0), name="test"):
     return node("SaveLatent", samples=source, filename_prefix=f"latents/{name}")
 
