@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Day:
     def interrupted(self) -> None:
         """A prompt that is cancelled at any moment, and then run to its end: clips that were kept must fit."""
         name, graph = self._choose()
-        prompt_id = f"soak-{self._chance.randrange(2**60):x}"
+        prompt_id = str(uuid.UUID(int=self._chance.randrange(2**128), version=4))  # newer hosts take no other
         stop = self._chance.choice((lambda: self._host.cancel(prompt_id), self._host.interrupt))
         with self._kept(name, graph, chance=0.8):
             try:
