@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from graphs import SIZE, base_graph, latents, node, sampler, save
+from graphs import SIZE, base_graph, context_windows, latents, node, sampler, save
 from tests_support import rel_l2
 
 from devhost.errors import HostError
@@ -14,13 +14,6 @@ LINES = f"{PROMPT}\n0-50%: a red boat\n50-100%: a green bird"
 def schedule(lines, clip=("t5", 0), **settings):
     given = {"frames": SIZE["frames"], "fps": 16.0, "negative": "blurry", **settings}
     return node("WanPromptSchedule", clip=clip, lines=lines, **given)
-
-
-def windows(model):
-    return node(
-        "WanContextWindowsManual", model=model, context_length=5, context_overlap=1, context_schedule="standard_static",
-        context_stride=1, closed_loop=False, fuse_method="pyramid", freenoise=False,
-    )  # fmt: skip
 
 
 def test_one_text_for_all_of_it_is_the_plain_prompt_to_the_bit(host, seed):
@@ -57,7 +50,8 @@ def test_parts_of_the_clip(host, seed):
     sampled = latents(host, hosts)
     assert rel_l2(sampled, latents(host, hosts | {"text": schedule(LINES, strength=0.0)})) > 1e-4
     # windows hold parts of the clip, and a frame stays the one that it is
-    hosts["high"], hosts["plain"] = windows(("plain", 0)), hosts["high"]
+    hosts["plain"] = hosts["high"]
+    hosts["high"] = context_windows(host, ("plain", 0), context_length=5, context_overlap=1)
     assert torch.isfinite(latents(host, hosts)).all()
 
 
