@@ -1,8 +1,9 @@
 """The trained miniatures, placed as releases are, and the example workflows that they run in."""
 
 import json
+import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,50 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from demo import inputs
 from devhost.host import ROOT, Host
+from training.sizes import TALK
 
 MINIATURE = ROOT / "miniature"
+Graph = dict[str, Any]
+_SIZE = {"width": 96, "height": 96}
+_BALL = {
+    "kind": "ball", "colour": "red", "background": "blue", "motion": "right", "speed": "fast", "size": "large",
+}  # fmt: skip
+_TALK_FRAMES = 48
 
 
 @dataclass(frozen=True)
 class Task:
-    """A demo: an example workflow, the release that it loads, a prompt, and inputs of nodes, by their class, that fit
-    the miniature's small world."""
+    """A demo: an example workflow, the release that it loads, and a prompt.
+
+    inputs: those of nodes, by their class, that fit the miniature's small world. write: writes the files that the
+    workflow reads into the input folder."""
 
     workflow: str
     release: str
     prompt: str
     inputs: dict[str, dict[str, Any]]
+    write: Callable[[Path], Any] = lambda folder: None
 
 
 TASKS = {
     "t2v": Task(
         "t2v_a14b", "T2V-A14B", "A red ball moves to the right before a blue background.",
-        {"WanEmptyLatent": {"width": 96, "height": 96, "frames": 17}},
+        {"WanEmptyLatent": {**_SIZE, "frames": 17}},
+    ),
+    "i2v": Task(
+        "i2v_a14b", "I2V-A14B", "A large red ball moves quickly to the right before a blue background.",
+        {"WanI2VCondition": {**_SIZE, "frames": 17}},
+        write=lambda folder: inputs.write_start(folder, _BALL, 17, random.Random(1)),
+    ),
+    "s2v": Task(
+        "s2v_14b", "S2V-14B", "A yellow face talks before a grey background.",
+        {"WanSpeechToVideo": {"width": TALK, "height": TALK, "frames_per_clip": 16}},
+        write=lambda folder: inputs.write_talk(
+            folder, {"kind": "face", "colour": "yellow", "background": "grey", "motion": "talk"}, _TALK_FRAMES,
+            random.Random(1),
+        ),
     ),
 }  # fmt: skip
 
@@ -42,7 +67,7 @@ def place_miniature(release: str, folder: Path) -> None:
         shutil.copytree(MINIATURE / part, folder, dirs_exist_ok=True)
 
 
-def prompt_of(task: Task, prompt: str) -> dict[str, Any]:
+def prompt_of(task: Task, prompt: str) -> Graph:
     """The API prompt of a task."""
     graph = json.loads(
         (ROOT / "example_workflows" / "api" / f"{task.workflow}.json").read_text(encoding="utf-8")

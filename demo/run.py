@@ -49,6 +49,8 @@ def make_video(comfyui: Path, task: Task, prompt: str, output: Path = OUTPUT) ->
     base = Path(tempfile.mkdtemp(prefix="wan22-demo-"))
     try:
         place_miniature(task.release, base / "models" / "wan" / task.release)
+        (base / "input").mkdir()
+        task.write(base / "input")
         with Host(comfyui, base=base) as host:
             progress = Progress(graph, sys.stdout, with_steps=True)
             try:

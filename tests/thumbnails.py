@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from demo.drawings import FOLDER
-from demo.miniature import TASKS, place_miniature
+from demo.miniature import TASKS, Task, place_miniature
 from devhost.cpu_torch import repair_torchvision
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
@@ -123,18 +123,25 @@ def prepare(base: Path) -> None:
     (user / "comfy.settings.json").write_text(json.dumps(SETTINGS))
 
 
+def task_of(name: str) -> Task | None:
+    """The task whose miniature shows something in a workflow."""
+    workflow = name.removesuffix("_multi_gpu")
+    return next((task for task in TASKS.values() if task.workflow == workflow), None)
+
+
 def values_for(name: str) -> dict[str, Any]:
     """Values of widgets with which a workflow is run here."""
-    for task in TASKS.values():
-        if name.removesuffix("_multi_gpu") == task.workflow:
-            given = {key: value for values in task.inputs.values() for key, value in values.items()}
-            return given | {"positive": task.prompt}
+    if task := task_of(name):
+        given = {key: value for values in task.inputs.values() for key, value in values.items()}
+        return SPOKEN | given | {"positive": task.prompt}
     return SMALL | (DRIVEN if name.startswith(("animate", "long")) else SPOKEN)
 
 
 def run_in_page(page: Any, host: Host, name: str) -> None:
     """Opens a drawing and runs it to its end. HostError where nodes are missing or the run fails."""
     drawing = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    if task := task_of(name):
+        task.write(host.base / "input")
     missing = page.evaluate(LOAD, [drawing, values_for(name)])
     if missing:
         raise HostError(f"{name}: the page does not know {', '.join(missing)}")

@@ -82,14 +82,17 @@ def write_scaled_fp8(
     style: str = "older",
     prefix: str = "",
     extra: State | None = None,
+    others: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Scaled 8-bit floats as ComfyUI's repackaged files have them; returns the weights that the file holds.
 
-    style: "older" (scale_weight) or "newer" (comfy_quant) names. extra: what else is in the file."""
+    style: "older" (scale_weight) or "newer" (comfy_quant) names. extra: what else is in the file. others: of weights
+    that are no matrices."""
     out, left = dict(extra or {}), {}
     for name, weight in state.items():
         if not is_matrix(name, weight):
-            out[prefix + name] = left[name] = weight.float().contiguous()
+            out[prefix + name] = weight.to(others).contiguous()
+            left[name] = out[prefix + name].float()
             continue
         scale = weight.float().abs().amax() / torch.finfo(dtype).max
         out[prefix + name] = (weight.float() / scale).to(dtype)

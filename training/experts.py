@@ -154,7 +154,8 @@ def make_expert(
         captions = captions_for(clip.facts, rng)
         velocity = text.velocity(model, x, t if begun else t[:, 0], captions, clip.inputs, clip.image)
         error = (velocity - (drawn - latents)) ** 2
-        return error[:, :, 1:].mean() if begun else error.mean()
+        error[is_begun, :, 0] = 0  # what is given is not learnt
+        return error.mean()
 
     train(name, model, loss, schedule, folder)
     return model.requires_grad_(False)

@@ -8,6 +8,8 @@ from wan_models.config import CLIPConfig, DiTConfig, FaceConfig, SpeechConfig, T
 
 WIDTH = HEIGHT = 96
 FRAMES = 17
+TALK = 64
+"""Width and height of talking faces: those of S2V-14B are multiples of 64."""
 
 VAE = VAEConfig(base_dim=8)
 VAE_2_2 = replace(config.VAE_2_2, base_dim=12, dec_dim=12)

@@ -14,7 +14,7 @@ from wan_models.models import load_audio_encoder, load_vae
 
 from .autoencoder import encode
 from .clips import Batch
-from .sizes import HEIGHT, WIDTH
+from .sizes import TALK
 from .world.faces import Face, voice
 from .world.words import Facts
 
@@ -38,9 +38,11 @@ class Talks:
         rows = torch.randint(len(self.latents), (count,), generator=generator)
         latents = self.latents[rows].float()
         is_first = bool(torch.rand((), generator=generator) < 0.4)
-        last = latents.shape[2] - CLIP_LATENTS
+        last = self.audio.shape[-1] // 4 - CLIP_LATENTS
         start = 1 if is_first else int(torch.randint(MOTION_LATENTS, last + 1, (), generator=generator))
-        frame = 4 * start - 3  # the first latent stands for one frame, all others for four
+        # the last of a latent's four frames sounds first: the official pipeline drops the three before it from the
+        # beginning of a video, and leaves the audio where it is
+        frame = 4 * start
         audio = self.audio[rows, :, :, frame : frame + 4 * CLIP_LATENTS].float()
         audio[torch.rand(count, generator=generator) < _SILENT] = 0
         motion = None if is_first else latents[:, :, start - MOTION_LATENTS : start]
@@ -58,7 +60,7 @@ def make_talks(vae_file: Path, listener: Path, numbers: range) -> Talks:
     for number in numbers:
         rng = random.Random(number)
         face = Face.draw(rng, FRAMES)
-        video = (face.frames(FRAMES, WIDTH, HEIGHT) * 255).round().to(torch.uint8)
+        video = (face.frames(FRAMES, TALK, TALK) * 255).round().to(torch.uint8)
         latents.append(vae.statistics.normalize(encode(vae, video[None])).half())
         features = torch.cat(encoder.encode(torch.from_numpy(voice(face.loudness, rng))))
         audio.append(per_frame_of(features, FRAMES, FRAMES)[..., :FRAMES].half())

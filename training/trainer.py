@@ -61,12 +61,12 @@ class Trainer:
     def t2v(self) -> None:
         """The two experts of T2V-A14B."""
         make_clips(partial(text_clips, self.vae_file), range(10000, 12500), self.work / "text.pt")
-        self._experts("T2V-A14B", self.work / "text.pt", 10000)
+        self._experts("T2V-A14B", self.work / "text.pt", 9000)
 
     def i2v(self) -> None:
         """The two experts of I2V-A14B, which begin as those of T2V-A14B."""
         make_clips(partial(image_clips, self.vae_file), range(20000, 21500), self.work / "images.pt")
-        self._experts("I2V-A14B", self.work / "images.pt", 1200)
+        self._experts("I2V-A14B", self.work / "images.pt", 1700)
 
     def lora(self) -> None:
         """The pair of LoRAs for T2V-A14B in four steps."""
@@ -83,8 +83,8 @@ class Trainer:
     def ti2v(self) -> None:
         """TI2V-5B; half of its videos begin with a given frame."""
         vae_file, file = self.out / "TI2V-5B" / VAE22_FILE, self.work / "text_2_2.pt"
-        clips = make_clips(partial(text_clips, vae_file), range(30000, 32000), file)
-        self._single("TI2V-5B", sizes.TI2V, clips, Schedule(2400, 1e-3, 0.01, seed=3), begun=0.5)
+        clips = make_clips(partial(text_clips, vae_file), range(30000, 31200), file)
+        self._single("TI2V-5B", sizes.TI2V, clips, Schedule(1800, 1e-3, 0.01, seed=3), begun=0.5)
 
     def listener(self) -> None:
         """The audio encoder of S2V-14B."""
@@ -94,15 +94,15 @@ class Trainer:
         """S2V-14B."""
         make = partial(make_talks, self.vae_file, self.out / "S2V-14B" / LISTENER_FOLDER)
         talks = make_clips(make, range(40000, 40480), self.work / "talks.pt", Talks)
-        self._single("S2V-14B", sizes.S2V, talks, Schedule(2000, 1e-3, 0.01, seed=4))
+        self._single("S2V-14B", sizes.S2V, talks, Schedule(4300, 1e-3, 0.01, seed=4))
 
     def animate(self) -> None:
         """Animate-14B."""
         tower = self.out / "Animate-14B" / CLIP_FILE
         make_image_encoder(tower)
         make = partial(make_moves, self.vae_file, tower)
-        moves = make_clips(make, range(50000, 51200), self.work / "moves.pt", Moves)
-        self._single("Animate-14B", sizes.ANIMATE, moves, Schedule(2400, 1e-3, 0.01, seed=5))
+        moves = make_clips(make, range(50000, 50800), self.work / "moves.pt", Moves)
+        self._single("Animate-14B", sizes.ANIMATE, moves, Schedule(1400, 1e-3, 0.01, seed=5))
 
     @property
     def vae_file(self) -> Path:
@@ -133,7 +133,7 @@ class Trainer:
         name = f"{RELEASES[release].family}_{which}"
         noise, clips = high if which == "high" else low, Clips(**torch.load(file, weights_only=True))
         model = make_expert(name, start, clips, self._text_encoder(), noise, schedule, self.work)
-        write_expert(self.out / release / f"{which}_noise_model", model)
+        write_expert(self.out / release / f"{which}_noise_model", model, is_packed=not is_first)
 
     def _single(
         self, release: str, config: DiTConfig, clips: Draws, schedule: Schedule, begun: float = 0.0
@@ -143,7 +143,7 @@ class Trainer:
         noise = NoiseRange(0.0, 1.0, RELEASES[release].shift)
         name = RELEASES[release].family
         model = make_expert(name, start, clips, self._text_encoder(), noise, schedule, self.work, begun)
-        write_expert(self.out / release, model)
+        write_expert(self.out / release, model, is_packed=True)
 
 
 MODELS = ("text", "vae", "t2v", "lora", "i2v", "vae22", "ti2v", "listener", "s2v", "animate")

@@ -1,5 +1,7 @@
 """A real ComfyUI server with the trained miniatures in it, and videos of it as tensors."""
 
+import shutil
+
 import pytest
 from forked import ForkedHost
 
@@ -9,6 +11,7 @@ from demo.miniature import TASKS, frames_of, place_miniature, prompt_of
 @pytest.fixture(scope="session")
 def host(comfyui, tmp_path_factory):
     base = tmp_path_factory.mktemp("quality")
+    (base / "input").mkdir()
     for task in TASKS.values():
         place_miniature(task.release, base / "models" / "wan" / task.release)
     with ForkedHost(comfyui, base=base) as server:
@@ -17,10 +20,13 @@ def host(comfyui, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make(host):
-    """make(task, caption, negative, WanMoESampler={...}) -> video [T, H, W, 3] in 0..1; inputs of nodes by class."""
+    """make(task, caption, negative, change, WanMoESampler={...}) -> video [T, H, W, 3] in 0..1; change: of the graph;
+    inputs of nodes by class."""
 
-    def run(task, caption, negative=None, **inputs):
+    def run(task, caption, negative=None, change=None, **inputs):
         graph = prompt_of(TASKS[task], caption)
+        if change is not None:
+            change(graph)
         for node in graph.values():
             node["inputs"] |= inputs.get(node["class_type"], {})
             if node["class_type"] == "WanT5Encode" and negative is not None:
@@ -28,3 +34,12 @@ def make(host):
         return frames_of(host, graph)
 
     return run
+
+
+@pytest.fixture
+def inputs(host):
+    """The server's input folder, empty."""
+    folder = host.base / "input"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder

@@ -10,7 +10,9 @@ from training.world.words import caption
 
 COUNT = 32
 ASPECTS = ("colour", "background", "motion")
-"""Shapes come out blurred by training as short as that of these weights: one in four is right, as by chance."""
+SHAPES_RIGHT = 0.5
+"""Share of the videos whose shape is right. A third is by chance: training as short as that of these weights leaves
+edges ragged, above all those of small triangles."""
 
 
 def cases():
@@ -24,35 +26,41 @@ def cases():
 CASES = list(cases())
 
 
-def share_obeyed(make, count=COUNT, **changes):
-    """Of the first captions, how many videos show `ASPECTS`."""
+def look_at(make, count=COUNT, **changes):
+    """What the videos of the first captions show, and what they should."""
     videos = [
         make("t2v", text, WanMoESampler={"seed": seed, **changes})
         for seed, (_, text) in enumerate(CASES[:count])
     ]
-    return (
-        sum(obeyed(look(video), facts, ASPECTS) for video, (facts, _) in zip(videos, CASES, strict=False))
-        / count
-    )
+    return [(look(video), facts) for video, (facts, _) in zip(videos, CASES, strict=False)]
+
+
+def share(seen, aspects=ASPECTS):
+    """How many of them show these aspects as they should."""
+    return sum(obeyed(shown, facts, aspects) for shown, facts in seen) / len(seen)
 
 
 @pytest.fixture(scope="module")
 def guided(make):
-    return share_obeyed(make)
+    return look_at(make)
 
 
 def test_videos_show_what_captions_say(guided):
-    assert guided >= 0.9
+    assert share(guided) >= 0.9
+
+
+def test_shapes_are_more_than_chance(guided):
+    assert share(guided, ("kind",)) >= SHAPES_RIGHT
 
 
 def test_guidance_is_needed(make, guided):
     custom = {"preset": "custom", "steps": 40, "shift": 12.0, "boundary": 0.875}
-    assert share_obeyed(make, 8, **custom, cfg_high=1.0, cfg_low=1.0) <= guided - 0.25
+    assert share(look_at(make, 8, **custom, cfg_high=1.0, cfg_low=1.0)) <= share(guided) - 0.25
 
 
 def test_swapped_experts_are_seen(make):
     swapped = {"model_high": ["4", 0], "model_low": ["3", 0]}
-    assert share_obeyed(make, 4, **swapped) <= 0.25
+    assert share(look_at(make, 4, **swapped)) <= 0.25
 
 
 def test_a_negative_prompt_removes_a_colour(make):
