@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import comfy.model_patcher
@@ -238,16 +239,19 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
                 self._run = None
                 self.original_conds = given
 
-        def entered(names: list[str]) -> Tensor:
-            """The run, inside of the set-up of each of these experts."""
-            if not names:
-                return own()
-            name, *rest = names
+        def enter(name: str, inside: Callable[[], Tensor]) -> Tensor:
+            """The run inside of the set-up of an expert."""
             model, cfg = self._experts[name]
-            others[name] = OtherExpert(model, conds_of(name), cfg, lambda: entered(rest))
+            others[name] = OtherExpert(model, conds_of(name), cfg, inside)
             return others[name].sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
-        return entered(later[::-1])
+        run: Callable[[], Tensor] = own
+        for name in later:
+            run = partial(enter, name, run)
+        try:
+            return run()
+        finally:
+            others.clear()  # they know of it: what they hold would stay until garbage is looked for
 
     def outer_predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: Any = None

@@ -326,6 +326,7 @@ def test_every_input_has_a_tooltip(host):
         "INT",
         "FLOAT",
         "AUDIO",
+        "VIDEO",
         "AUDIO_ENCODER",
         "AUDIO_ENCODER_OUTPUT",
     }

@@ -37,7 +37,7 @@ def other_vae(shapes: Shapes, file: str) -> str | None:
         model = named or _OTHERS.get(_sizes(shapes), f"another model ({_sizes(shapes)[0]} latent channels)")
         return f"a tiny autoencoder for the latents of {model}, which Wan's models do not have"
     parts = ("", "decoder.", "encoder.", "decoder.layers.", "encoder.layers.", "taesd_decoder.")
-    if any(f"{part}3.conv.0.weight" in shapes for part in parts):
+    if any(f"{part}3.conv.0.weight" in shapes for part in parts) and "decoder.22.bias" not in shapes:
         return "a tiny autoencoder for pictures (TAESD, taef1), not for Wan's videos"
     if any(len(shapes.get(name, ())) == 4 for name in _OVER_PICTURES):
         return "a VAE for pictures (Stable Diffusion, Flux), not for Wan's videos"
