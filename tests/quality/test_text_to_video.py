@@ -75,3 +75,30 @@ def test_a_negative_prompt_removes_a_colour(make):
         ).colour
         changed += other not in ("", colour)
     assert changed >= 3
+
+
+def test_normalized_attention_guidance_removes_a_colour_at_cfg_1(make):
+    """Without the negative prompt of CFG: Wan NAG has its own."""
+    plain = {
+        "preset": "custom",
+        "steps": 20,
+        "shift": 12.0,
+        "boundary": 0.875,
+        "cfg_high": 1.0,
+        "cfg_low": 1.0,
+    }
+    text = "A ball moves to the right before a grey background."
+
+    def guide(graph):
+        (sampler,) = (node for node in graph.values() if node["class_type"] == "WanMoESampler")
+        experts = {name: sampler["inputs"][name] for name in ("model_high", "model_low")}
+        settings = {"negative": sampler["inputs"]["negative"], "scale": 11.0, "tau": 2.5, "alpha": 0.25}
+        graph["nag"] = {"class_type": "WanNAG", "inputs": experts | settings}
+        sampler["inputs"] |= {"model_high": ["nag", 0], "model_low": ["nag", 1]}
+
+    changed = 0
+    for seed in range(4):
+        settings = {"WanMoESampler": {"seed": seed, **plain}}
+        colour = look(make("t2v", text, "", **settings)).colour
+        changed += look(make("t2v", text, colour, guide, **settings)).colour not in ("", colour)
+    assert changed >= 3
