@@ -76,7 +76,7 @@ def made(host, folder, name, **inputs):
 
 @pytest.fixture(scope="module")
 def plain(host, folder):
-    return made(host, folder, "plain", overlap_latents=2)
+    return made(host, folder, "long-plain", overlap_latents=2)
 
 
 def by_hand(host, folder, end=None, past=None, release=I2V, seed=SEED):
@@ -163,33 +163,33 @@ def test_a_cancelled_run_goes_on_to_the_same_file(host, folder, mode):
         ):  # in the fourth clip
             host.interrupt()
 
-    part = graph(checkpoint_folder="part", **options)
+    part = graph(checkpoint_folder="long-part", **options)
     films = folder / "output" / "video"
     there = set(films.glob("*")) if films.exists() else set()
     with pytest.raises(HostError, match="interrupted"):
         host.run(part, cancel)
-    assert len(clips_of(folder, "part")) == 3
+    assert len(clips_of(folder, "long-part")) == 3
     assert (set(films.glob("*")) if films.exists() else set()) == there  # no part of a film is left
     entry = host.run(part)
-    gone_on = clips_of(folder, "part")
+    gone_on = clips_of(folder, "long-part")
     assert "3 clips were there already" in entry["outputs"]["video"]["text"][0]
-    shutil.rmtree(folder / "output" / "part")
+    shutil.rmtree(folder / "output" / "long-part")
     host.free()
     again = host.run(part)
-    whole = clips_of(folder, "part")
+    whole = clips_of(folder, "long-part")
     assert len(whole) == 4 and all(torch.equal(a, b) for a, b in zip(whole, gone_on, strict=True))
     (one,), (other,) = (host.outputs(run) for run in (entry, again))
     assert one != other and one.read_bytes() == other.read_bytes()
     with pytest.raises(HostError, match=r"what differs is overlap_latents \(1 then, 0 now\)"):
-        host.run(graph(checkpoint_folder="part", **(options | {"overlap_latents": 0})))
-    shutil.rmtree(folder / "output" / "part")
+        host.run(graph(checkpoint_folder="long-part", **(options | {"overlap_latents": 0})))
+    shutil.rmtree(folder / "output" / "long-part")
 
 
 def test_each_clip_has_its_prompt_and_an_end_image_is_the_last_ones(host, folder):
     check_prompts_of_clips(host, folder, graph(steps=1, cfg_high=1.0, cfg_low=1.0, clips=3), "prompts_long")
     few = {"steps": 1, "cfg_high": 1.0, "cfg_low": 1.0}
-    first, _ = made(host, folder, "grows", clips=2, end="last.png", **few)
-    longer, text = made(host, folder, "grows", clips=3, end="last.png", **few)
+    first, _ = made(host, folder, "long-grows", clips=2, end="last.png", **few)
+    longer, text = made(host, folder, "long-grows", clips=3, end="last.png", **few)
     assert text.endswith("; 1 clips were there already")  # the second one ended with the picture
     assert torch.equal(first[0], longer[0]) and not torch.equal(first[1], longer[1])
     assert torch.equal(longer[1], made(host, folder, "no_end", clips=2, **few)[0][1])
