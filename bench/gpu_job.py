@@ -1,6 +1,5 @@
 """One line of the table of `bench.gpu`, measured in a process of its own."""
 
-import asyncio  # noqa: F401  before the host's folder is on the path
 import importlib
 import json
 import runpy

@@ -5,19 +5,15 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media import conditioning
-from .schema import NEGATIVE, POSITIVE, advanced, conditioned_outputs, schema, size_inputs, take
+from .schema import NEGATIVE, POSITIVE, advanced, conditioned_outputs, fit_input, schema, size_inputs, take
 
 
 def _shape(width: int, height: int, frames: int, multiple: int) -> list:
     return [
         *size_inputs(width, height, multiple),
         io.Int.Input("frames", default=frames, min=1, max=4097, step=4, tooltip="4n + 1 frames."),
-        io.Combo.Input(
-            "fit",
-            options=conditioning.FIT,
-            default=conditioning.FIT[0],
-            optional=True,
-            tooltip="keep aspect: about width x height pixels in the image's own aspect, as the official code does. "
+        fit_input(
+            "keep aspect: about width x height pixels in the image's own aspect, as the official code does. "
             f"exact: this very width and height (multiples of {multiple}); the image is cropped at its centre.",
         ),
         io.Int.Input(

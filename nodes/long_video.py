@@ -7,7 +7,6 @@ from typing import Any
 from comfy_api.latest import InputImpl, Types, io, ui
 
 from ..comfy_bridge import compat
-from ..comfy_bridge.media import conditioning
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import long_video, preflight
 from ..comfy_bridge.sampling.clip_run import OUTPUTS, ClipSampling, OutputChoice
@@ -15,14 +14,14 @@ from ..comfy_bridge.sampling.experts import Experts
 from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings
 from ..wan_models.families import DISTILLED
 from ..wan_models.sampling.long_clips import COLOUR_MATCH
-from .schema import NEGATIVE, POSITIVE, advanced, schema, size_inputs, split, take
+from .schema import NEGATIVE, POSITIVE, advanced, fit_input, schema, size_inputs, split, take
 from .settings import (
     boundary_input,
     cfg_input,
     checkpoint_folder_input,
     custom_only,
+    experts_preset_input,
     noise_source_input,
-    preset_input,
     seed_input,
     shift_input,
     solver_inputs,
@@ -121,17 +120,6 @@ def _output() -> list:
     ]
 
 
-def _fit() -> io.Combo.Input:
-    return io.Combo.Input(
-        "fit",
-        options=conditioning.FIT,
-        default=conditioning.FIT[0],
-        optional=True,
-        tooltip="keep aspect: about width x height pixels in the reference's own aspect. exact: this very width and "
-        "height; pictures are cropped at their centre.",
-    )
-
-
 class WanLongVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -146,11 +134,7 @@ class WanLongVideo(io.ComfyNode):
                 *_models(),
                 *_length(),
                 *_joints(),
-                preset_input(
-                    _PRESETS,
-                    "A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: for distilled "
-                    "LoRAs, without CFG; custom: the settings below.",
-                ),
+                experts_preset_input(_PRESETS),
                 seed_input("Clip n uses seed + n, counted from 0."),
                 *_output(),
                 *custom_only(
@@ -164,7 +148,13 @@ class WanLongVideo(io.ComfyNode):
                     ),
                     *solver_inputs(_OFFICIAL),
                 ),
-                *advanced(_fit(), noise_source_input()),
+                *advanced(
+                    fit_input(
+                        "keep aspect: about width x height pixels in the reference's own aspect. exact: this very "
+                        "width and height; pictures are cropped at their centre."
+                    ),
+                    noise_source_input(),
+                ),
                 checkpoint_folder_input(),
             ],
             outputs=[io.Image.Output(), io.Video.Output()],

@@ -4,13 +4,11 @@ from comfy_api.latest import io
 
 from ..comfy_bridge.models.nag import nag_of, with_nag
 from ..wan_models.dit.text_guidance import NAG
-from .schema import schema
+from .schema import advanced, schema
 
 
 def _part(name: str, default: float, tooltip: str) -> io.Float.Input:
-    entry = io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True, tooltip=tooltip)
-    entry.extra_dict["advanced"] = True
-    return entry
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True, tooltip=tooltip)
 
 
 class WanNAG(io.ComfyNode):
@@ -43,18 +41,14 @@ class WanNAG(io.ComfyNode):
                     optional=True,
                     tooltip="Largest size of what is seen, as a multiple of what the prompt alone gives.",
                 ),
-                io.Float.Input(
-                    "alpha",
-                    default=NAG.alpha,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="Share of the guided part; 0: none.",
-                ),
-                _part("start_percent", 0.0, "Where in the schedule it begins, as in the host's nodes."),
-                _part(
-                    "end_percent", 1.0, "Where in the schedule it ends; 0.5 saves time in the second half."
+                _part("alpha", NAG.alpha, "Share of the guided part; 0: none."),
+                *advanced(
+                    _part("start_percent", 0.0, "Where in the schedule it begins, as in the host's nodes."),
+                    _part(
+                        "end_percent",
+                        1.0,
+                        "Where in the schedule it ends; 0.5 saves time in the second half.",
+                    ),
                 ),
             ],
             outputs=[

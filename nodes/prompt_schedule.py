@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..comfy_bridge.models.prompt_schedule import encode_schedule
 from ..comfy_bridge.models.text_encoder import encode_prompt
 from ..wan_models.config import NEGATIVE_PROMPT
-from .schema import schema
+from .schema import advanced, schema
 from .text import clip_input, negative_input
 
 _LINES = "A kitchen in warm light.\n0-50%: A cat sits on the table.\n50-100%: The cat jumps down."
@@ -23,7 +23,6 @@ class WanPromptSchedule(io.ComfyNode):
             optional=True,
             tooltip="How sharply a text ends where its range ends; 1 is published, 0 holds all texts everywhere.",
         )
-        strength.extra_dict["advanced"] = True
         return schema(
             "WanPromptSchedule",
             "Wan Prompt Schedule",
@@ -57,7 +56,7 @@ class WanPromptSchedule(io.ComfyNode):
                     optional=True,
                     tooltip="Of the video, for ranges in seconds: 16, TI2V-5B and Animate 2 24, Animate 30.",
                 ),
-                strength,
+                *advanced(strength),
                 negative_input(),
             ],
             outputs=[

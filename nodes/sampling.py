@@ -16,8 +16,8 @@ from .settings import (
     boundary_input,
     cfg_input,
     custom_only,
+    experts_preset_input,
     noise_source_input,
-    preset_input,
     seed_input,
     shift_input,
     solver_inputs,
@@ -215,11 +215,7 @@ def sampler_inputs() -> list:
         io.Conditioning.Input("positive", tooltip=POSITIVE),
         io.Conditioning.Input("negative", tooltip=NEGATIVE),
         io.Latent.Input("latent_image", tooltip="From WanEmptyLatent, or a video to change."),
-        preset_input(
-            list(PRESETS),
-            "A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: for distilled LoRAs, "
-            "without CFG; custom: the settings below.",
-        ),
+        experts_preset_input(list(PRESETS)),
         seed_input(
             "The noise that the video is made of; the same seed and settings give the same video.", 2**64 - 1
         ),

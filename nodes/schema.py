@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
+from ..comfy_bridge.media.conditioning import FIT
+
 T = TypeVar("T")
 
 CATEGORY = "Wan2.2"
@@ -35,6 +37,11 @@ def size_inputs(
         io.Int.Input(name, default=default, min=multiple, max=8192, step=multiple, tooltip=tooltip)
         for name, default in (("width", width), ("height", height))
     ]
+
+
+def fit_input(tooltip: str) -> io.Combo.Input:
+    """How width and height go with the picture that is given."""
+    return io.Combo.Input("fit", options=FIT, default=FIT[0], optional=True, tooltip=tooltip)
 
 
 def frame_offset_input(

@@ -26,6 +26,15 @@ def preset_input(presets: list[str], tooltip: str) -> io.Combo.Input:
     return io.Combo.Input("preset", options=[*presets, CUSTOM], default=presets[0], tooltip=tooltip)
 
 
+def experts_preset_input(presets: list[str]) -> io.Combo.Input:
+    """`preset_input` of nodes for two experts."""
+    return preset_input(
+        presets,
+        "A release's official steps, shift, CFG, boundary, solver and schedule; 4-step LoRA: for distilled LoRAs, "
+        "without CFG; custom: the settings below.",
+    )
+
+
 def seed_input(tooltip: str, largest: int = 2**63) -> io.Int.Input:
     """The seed, with the page's control over it."""
     return io.Int.Input("seed", default=0, min=0, max=largest, control_after_generate=True, tooltip=tooltip)

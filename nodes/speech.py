@@ -5,11 +5,18 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge import compat
-from ..comfy_bridge.media import conditioning
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import speech
 from ..comfy_bridge.sampling.settings import Settings
-from .schema import NEGATIVE, POSITIVE, conditioned_outputs, frame_offset_input, schema, size_inputs
+from .schema import (
+    NEGATIVE,
+    POSITIVE,
+    conditioned_outputs,
+    fit_input,
+    frame_offset_input,
+    schema,
+    size_inputs,
+)
 from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
 _RELEASE = "S2V-14B"
@@ -17,12 +24,8 @@ _OFFICIAL = Settings.of_release(_RELEASE)
 
 
 def _fit() -> io.Combo.Input:
-    return io.Combo.Input(
-        "fit",
-        options=conditioning.FIT,
-        default=conditioning.FIT[0],
-        optional=True,
-        tooltip="keep aspect: at most width x height pixels in the image's own aspect, never enlarged, as the official "
+    return fit_input(
+        "keep aspect: at most width x height pixels in the image's own aspect, never enlarged, as the official "
         "code does. exact: this very width and height; the image is cropped at its centre.",
     )
 
