@@ -58,6 +58,7 @@ def become(asked):
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None  # that of its own environment
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = asked["arguments"]
     if sys.argv[0] == "-m":
         del sys.argv[0]

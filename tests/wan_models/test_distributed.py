@@ -2,17 +2,15 @@
 
 import gc
 import json
-import os
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import run
 from tests_support import on_meta
 
+from devhost.host import ROOT
 from wan_models.checkpoints.patches import Patch, patched
 from wan_models.distributed.mesh import Layout, check, layouts, rows_of
 from wan_models.distributed.parallelize import parallelize_dit
@@ -40,10 +38,7 @@ def results(request, tmp_path_factory):
     """What the self-test finds with so many processes."""
     world, *arguments = STARTS[request.param]
     file = tmp_path_factory.mktemp("selftest") / "results.json"
-    command = [sys.executable, "-m", *arguments, "--json", str(file)]
-    done = subprocess.run(
-        command, env={**os.environ, **LOOPBACK}, capture_output=True, text=True, timeout=300
-    )
+    done = run("-m", *arguments, "--json", file, seconds=300, **LOOPBACK)
     assert done.returncode in (0, 1), done.stderr
     print(done.stdout)  # noqa: T201
     found = json.loads(file.read_text())
@@ -86,13 +81,7 @@ def test_no_process_ever_holds_the_whole_model(tmp_path):
     )
     script = tmp_path / "load.py"
     script.write_text(_LOAD.format(folder=str(folder)))
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, **LOOPBACK, "PYTHONPATH": str(Path.cwd())},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run(script, seconds=300, PYTHONPATH=str(ROOT), **LOOPBACK)
     assert done.returncode == 0, done.stderr[-3000:]
     whole = (folder / "diffusion_pytorch_model.safetensors").stat().st_size
     for line in done.stdout.splitlines():
@@ -123,7 +112,7 @@ def process(rank, port):
 
 if __name__ == "__main__":
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    mp.spawn(process, (store.port,), nprocs=2)
+    mp.start_processes(process, (store.port,), nprocs=2, start_method="fork")
 """
 
 

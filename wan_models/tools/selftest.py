@@ -239,7 +239,17 @@ def main() -> None:
         store = listening_store("127.0.0.1")
         _say(f"{options.world} processes on {torch.cuda.device_count() or 'no'} GPUs, seed {options.seed}")
         arguments = (options.world, store.port, folder, options)
-        torch.multiprocessing.spawn(_process, arguments, nprocs=options.world)
+        torch.multiprocessing.start_processes(
+            _process, arguments, nprocs=options.world, start_method=_start_method()
+        )
+
+
+def _start_method() -> str:
+    """Of the processes: where it can be, they are forked from one that has imported all this once."""
+    if "forkserver" not in torch.multiprocessing.get_all_start_methods():
+        return "spawn"
+    torch.multiprocessing.set_forkserver_preload([Worker.__module__])
+    return "forkserver"
 
 
 def _write_all(folder: Path, options: argparse.Namespace) -> None:
