@@ -23,6 +23,7 @@ _FOLDERS = {
         "SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0_pro.safetensors",
     ),
     f"{_REPACKED}/vae": ("wan_2.1_vae.safetensors",),
+    f"{HUB}/lightx2v/Autoencoders/resolve/main": ("lighttaew2_1.safetensors",),
     f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders": (
         "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
     ),
@@ -45,5 +46,6 @@ def published(node_type: str, value: str) -> dict[str, str] | None:
         url = f"{HUB}/Wan-AI/Wan2.2-{match['release']}/resolve/main/{match['file']}"
         return {"name": value, "url": url, "directory": "wan"}
     if value in _URLS:
-        return {"name": value, "url": _URLS[value], "directory": _DIRECTORIES[node_type]}
+        directory = "vae_approx" if "taew" in value else _DIRECTORIES[node_type]
+        return {"name": value, "url": _URLS[value], "directory": directory}
     return None

@@ -63,9 +63,15 @@ def test_example_runs(example_host, name):
         "animate": "5 frames in 1 clips of 5",
         "long": "5 frames in 1 clips of 5",
     }
-    distilled = {"4_steps": "2 of 4 steps on the high", "three_phases": "2 of 8 steps on the high"}
+    distilled = {
+        "4_steps": "2 of 4 steps on the high",
+        "draft": "2 of 4 steps on the high",
+        "three_phases": "2 of 8 steps on the high",
+    }
     expected = next((s for word, s in distilled.items() if word in name), steps[name.split("_")[0]])
     assert text.startswith(expected), text
+    if "several_people" in name:
+        assert "of 5: 1 in 5, 2 in 5" in str(entry["outputs"])
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -13,6 +13,9 @@ from tiny_sam2 import write_sam2
 from demo.tiny_release import DITS, write_release
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.reader import open_model
+from wan_models.config import TinyVAEConfig
+from wan_models.random_weights import random_state
+from wan_models.vae.tiny import TinyVAE
 
 
 def write_voice(folder: Path) -> Path:
@@ -37,9 +40,11 @@ def write_voice(folder: Path) -> Path:
 
 
 def write_preprocessing(models: Path) -> None:
-    """What finds a person, their keypoints and their outline."""
+    """What finds two people, their keypoints and their outlines."""
     folder = models / "wan" / "Animate-14B" / "process_checkpoint"
-    write_detector(folder / "det" / "yolov10m.onnx", [(180, 60, 460, 630, 0.9, 0)])
+    write_detector(
+        folder / "det" / "yolov10m.onnx", [(180, 60, 460, 630, 0.9, 0), (470, 200, 630, 560, 0.8, 0)]
+    )
     write_pose(
         folder / "pose2d" / "vitpose_h_wholebody.onnx" / "end2end.onnx",
         people(1, 1, 1, 5, low=0.6)[0],
@@ -53,7 +58,7 @@ def write_example_files(base: Path) -> None:
     models = base / "models"
     for name in DITS:
         write_release(models / "wan" / name, name=name)
-    for name in ("diffusion_models", "text_encoders", "vae", "loras"):
+    for name in ("diffusion_models", "text_encoders", "vae", "vae_approx", "loras"):
         (models / name).mkdir(exist_ok=True)
 
     driven = dict(open_model(models / "wan" / "Animate-2-14B"))
@@ -78,6 +83,8 @@ def write_example_files(base: Path) -> None:
         ):
             save_file(lora, models / "loras" / f"{name}.safetensors")
     save_file(dict(open_model(release / "Wan2.1_VAE.pth")), models / "vae" / "wan_2.1_vae.safetensors")
+    tiny = TinyVAEConfig(enc_dim=4, dec_dims=(8, 4, 4, 4))
+    save_file(random_state(lambda: TinyVAE(tiny), 4), models / "vae_approx" / "lighttaew2_1.safetensors")
 
     model, fields = vocabulary()
     t5 = {k: v.float() for k, v in open_model(release / "models_t5_umt5-xxl-enc-bf16.pth").items()}
