@@ -16,6 +16,7 @@ from ...wan_models.images.resize import letterbox, resize_area
 from ...wan_models.pipelines.driving import DrivingVideos, EmptyMaskError
 from ...wan_models.sampling.clips import (
     REFERENCE_FRAMES,
+    AnimateSegment,
     animate_clip_count,
     ping_pong,
 )
@@ -103,11 +104,11 @@ class AnimateConditioner:
         with without_progress():
             self._reference = vae.encode(self.picture)
 
-    def clip(self, prompts: Prompts, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
-        """Conditioning and empty LATENT of the clip whose first frame is driven by frame `start` of the driving video;
-        carried [n, H, W, 3]: the frames it begins with."""
-        inputs, size = self._inputs, self._inputs.size
-        driving = inputs.driving(ping_pong(start, inputs.frames_per_clip, inputs.frames), FACE_SIZE)
+    def clip(self, prompts: Prompts, segment: AnimateSegment) -> tuple[Prompts, Latent]:
+        """Conditioning and empty LATENT of a clip, whose first frame is driven by frame `segment.start` of the driving
+        video."""
+        inputs, size, carried = self._inputs, self._inputs.size, segment.carried
+        driving = inputs.driving(ping_pong(segment.start, inputs.frames_per_clip, inputs.frames), FACE_SIZE)
         if carried is not None:
             carried = resize_area(rgb(carried), *size)
         video, known = replaced_frames(
@@ -147,7 +148,8 @@ def one_clip(
     shared = 0 if carried is None else carried.shape[0]
     start = inputs.frame_offset - shared
     conditioner = AnimateConditioner(vae, clip_vision, inputs)
-    return *conditioner.clip(prompts, start, carried), 1, shared, start + inputs.frames_per_clip
+    clip = conditioner.clip(prompts, AnimateSegment(0, start, carried))
+    return *clip, 1, shared, start + inputs.frames_per_clip
 
 
 def animate_video(

@@ -1,8 +1,10 @@
 """A character driven by a raw video (Animate-2): the conditioning of one clip in the keys of the host's
 WanAnimate2ToVideo, and the whole video, clip after clip."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import node_helpers
@@ -19,11 +21,12 @@ from ...wan_models.pipelines.animate2 import CARRIED
 from ...wan_models.pipelines.raw_video import RawVideo
 from ...wan_models.sampling.clips import (
     REFERENCE_FRAMES,
+    AnimateSegment,
     animate_clip_count,
     ping_pong,
 )
 from ..host_types import ClipVision, Conditioning, Latent, Model, Vae
-from ..media import latents
+from ..media import clip_prompts, latents
 from ..media.conditioning import Prompts, check_vae
 from ..models import identity
 from ..progress import without_progress
@@ -47,7 +50,13 @@ class Strengths:
     end_percent: float = 1.0
 
     def check(self) -> None:
-        """Raises ValueError where there is no such part of the steps."""
+        """Raises ValueError where there is no such part of the steps, and on what is no strength."""
+        for name in ("pose_strength", "reference_strength"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 up, not {value:g}")
+        for name in ("start_percent", "end_percent"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {value:g}")
         if self.start_percent > self.end_percent:
             raise ValueError(
                 f"start_percent {self.start_percent:g} is after end_percent {self.end_percent:g}: the driving video "
@@ -57,8 +66,9 @@ class Strengths:
 
 @dataclass(frozen=True, kw_only=True)
 class Animate2Inputs:
-    """Inputs of a video. driving_prompt: CONDITIONING of what the driving video shows, None for the prompt's. width and
-    height: whose area a frame has, in the reference's aspect. driving_cache: one of PLACES."""
+    """Inputs of a video. driving_prompt: CONDITIONING of what the driving video shows, one text for all clips or one
+    for each, None for the prompt's. width and height: whose area a frame has, in the reference's aspect. driving_cache:
+    one of PLACES."""
 
     reference_image: Tensor
     driving_video: Tensor
@@ -77,6 +87,10 @@ class Animate2Inputs:
             driving_video=self.driving_video,
             area=self.width * self.height,
         )
+
+    def driving_prompt_of(self, index: int) -> Conditioning | None:
+        """What the driving video shows in a clip, by its number from 0."""
+        return None if self.driving_prompt is None else clip_prompts.of_clip(self.driving_prompt, index)
 
     def plan(self) -> ClipPlan:
         """The clips of a video as long as the driving one. ValueError where inputs do not fit."""
@@ -98,11 +112,11 @@ class Animate2Conditioner:
         with without_progress():
             self._reference = vae.encode(self.picture)
 
-    def clip(self, prompts: Prompts, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]:
-        """Conditioning and empty LATENT of the clip whose first frame is driven by frame `start` of the driving video;
-        carried [n, H, W, 3]: the frames it begins with."""
-        inputs, (width, height) = self._inputs, self._raw.size
-        frames = self._raw.driving(ping_pong(start, inputs.frames_per_clip, self._raw.frames))
+    def clip(self, prompts: Prompts, segment: AnimateSegment) -> tuple[Prompts, Latent]:
+        """Conditioning and empty LATENT of a clip, whose first frame is driven by frame `segment.start` of the driving
+        video."""
+        inputs, (width, height), carried = self._inputs, self._raw.size, segment.carried
+        frames = self._raw.driving(ping_pong(segment.start, inputs.frames_per_clip, self._raw.frames))
         if carried is not None:
             carried = resize_area(rgb(carried), width, height)
         video, known = replaced_frames(inputs.frames_per_clip, (width, height), carried, None, None)
@@ -119,7 +133,7 @@ class Animate2Conditioner:
         driving: dict[str, Any] = {
             "pose_video_latent": self._vae.encode(frames),
             "clip_vision_output_pose": self._clip_vision.encode_image(frames[:1], crop=False),
-            "cross_attn_pose": (inputs.driving_prompt or prompts.positive)[0][0],
+            "cross_attn_pose": (inputs.driving_prompt_of(segment.index) or prompts.positive)[0][0],
             "driving_cache": inputs.driving_cache,
         }
         if strengths.pose_strength != 1.0:
@@ -170,7 +184,8 @@ def one_clip(
         carried, shared = motion_frames[-CARRIED:], CARRIED
     start = frame_offset - shared
     conditioner = Animate2Conditioner(vae, clip_vision, inputs)
-    return *conditioner.clip(prompts, start, carried), 1, shared, start + inputs.frames_per_clip
+    clip = conditioner.clip(prompts, AnimateSegment(0, start, carried))
+    return *clip, 1, shared, start + inputs.frames_per_clip
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,15 @@ def animate_video(
     on_progress as in `ClipRun`. Raises ValueError where inputs do not fit, before anything is sampled."""
     models.check()
     plan = inputs.plan()
-    run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
+    run = ClipRun(
+        models.model,
+        prompts,
+        plan,
+        sampling,
+        lambda: _identity(models, inputs),
+        on_progress,
+        of_clip=cache(lambda index: identity.of_values({"driving_prompt": inputs.driving_prompt_of(index)})),
+    )
     conditioner = Animate2Conditioner(models.vae, models.clip_vision, inputs)
     video = inputs.raw.cropped(collect_frames(run, conditioner, models.vae, plan, sampling, CARRIED))
     report = (
@@ -237,7 +260,7 @@ def _mismatch(model: Model, sampling: ClipSampling) -> str:
 
 
 def _identity(models: Animate2Models, inputs: Animate2Inputs) -> identity.Parts:
-    names = ("reference_image", "driving_video", "driving_prompt", "width", "height", "driving_cache")
+    names = ("reference_image", "driving_video", "width", "height", "driving_cache")
     vision = {"clip_vision": identity.of_loaded(models.clip_vision, "the CLIP vision model")}
     values = {name: getattr(inputs, name) for name in names}
     # all ways to keep them in full give the same

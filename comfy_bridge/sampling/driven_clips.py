@@ -16,7 +16,7 @@ class Conditioner(Protocol):
 
     picture: Tensor
 
-    def clip(self, prompts: Prompts, start: int, carried: Tensor | None) -> tuple[Prompts, Latent]: ...
+    def clip(self, prompts: Prompts, segment: AnimateSegment) -> tuple[Prompts, Latent]: ...
 
 
 def collect_frames(
@@ -27,8 +27,7 @@ def collect_frames(
 
     def denoise(segment: AnimateSegment) -> Tensor:
         run.begin(segment.index)
-        prompts = run.prompts(segment.index)
-        conditions, latent = conditioner.clip(prompts, segment.start, segment.carried)
+        conditions, latent = conditioner.clip(run.prompts(segment.index), segment)
         # clips take their noise from one generator, one after the other
         latent["batch_index"] = [segment.index]
         # what comes first is the reference

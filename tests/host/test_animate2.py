@@ -292,12 +292,32 @@ def test_a_reference_of_another_aspect_is_letterboxed(host, folder):
         ({"model": "wan/T2V-A14B/high_noise_model", "kind": "animate2"}, "cannot be of the kind 'animate2'"),
         ({"frames_per_clip": 7}, "7 frames per clip are not a multiple of 4 plus 1"),
         ({"start_percent": 0.7, "end_percent": 0.2}, r"start_percent 0.7 is after end_percent 0.2"),
+        ({"pose_strength": ("wire", 0)}, "pose_strength must be a number from 0 up, not -2"),
+        ({"end_percent": ("wire", 0)}, r"end_percent must lie in 0\.\.1, not -2"),
     ],
 )
 def test_bad_input_is_told_before_sampling(host, folder, changed, says):
     with pytest.raises(HostError, match=says):
-        host.run(graph(**changed))
+        # hosts do not look at ranges of what comes over a wire
+        host.run(graph(**changed) | {"wire": node("PrimitiveFloat", value=-2.0)})
 
 
 def test_each_clip_has_its_prompt(host, folder):
     check_prompts_of_clips(host, folder, graph(steps=1, cfg=1.0), "prompts_animate2")
+
+
+def test_the_driving_video_of_each_clip_has_its_prompt(host, folder):
+    """One that changes has its clip, and those after it, made again; the first one is the run's own."""
+    out = graph(steps=1, cfg=1.0, checkpoint_folder="driving_prompts", driving_prompt=("driven", 0))
+
+    def run(prompts):
+        out["driven"] = node("WanPrompts", clip=("t5", 0), prompts=prompts, negative="")
+        (text,) = host.run(out)["outputs"]["video"]["text"]
+        return text, clips_of(folder, "driving_prompts")
+
+    _, first = run("a dance | a jump")
+    text, second = run("a dance | a walk | a jump")
+    assert "; 1 clips were there already" in text
+    assert [torch.equal(a, b) for a, b in zip(first, second, strict=True)] == [True, False, False]
+    with pytest.raises(HostError, match="what differs is driving_prompt: set"):
+        run("a jump")
