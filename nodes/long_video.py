@@ -1,7 +1,5 @@
 """Videos of any length by image-to-video and text-to-video models."""
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 from comfy_api.latest import InputImpl, Types, io, ui
@@ -9,13 +7,16 @@ from comfy_api.latest import InputImpl, Types, io, ui
 from ..comfy_bridge import compat
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import long_video, preflight
-from ..comfy_bridge.sampling.clip_run import OUTPUTS, ClipSampling, OutputChoice
+from ..comfy_bridge.sampling.clip_run import OUTPUTS, OutputChoice
 from ..comfy_bridge.sampling.experts import Experts
-from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings
+from ..comfy_bridge.sampling.settings import PRESETS, Settings
 from ..wan_models.families import DISTILLED
 from ..wan_models.sampling.long_clips import COLOUR_MATCH
-from .schema import NEGATIVE, POSITIVE, advanced, fit_input, schema, size_inputs, split, take
+from .schema import NEGATIVE, POSITIVE, advanced, fit_input, schema, size_inputs, split
 from .settings import (
+    BASE,
+    base_inputs,
+    base_of,
     boundary_input,
     cfg_input,
     checkpoint_folder_input,
@@ -26,6 +27,7 @@ from .settings import (
     shift_input,
     solver_inputs,
     steps_input,
+    take_clip_sampling,
 )
 
 _RELEASES = ("I2V-A14B", "T2V-A14B")
@@ -91,7 +93,7 @@ def _joints() -> list:
             "overlap_latents",
             default=1,
             min=0,
-            max=4,
+            max=long_video.MOST_OVERLAP,
             tooltip="What a clip repeats of the one before, and is cut off again. last frames: 1, 5, 9 or 13 frames. "
             "SVI 2.0 Pro: so many latents of 4 frames, 1 is official. 0: each clip begins with the reference anew.",
         ),
@@ -156,6 +158,7 @@ class WanLongVideo(io.ComfyNode):
                     noise_source_input(),
                 ),
                 checkpoint_folder_input(),
+                *advanced(*base_inputs()),
             ],
             outputs=[io.Image.Output(), io.Video.Output()],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -169,12 +172,13 @@ class WanLongVideo(io.ComfyNode):
         positive: io.Conditioning.Type,
         negative: io.Conditioning.Type,
         vae: io.Vae.Type,
-        preset: str,
         model_low: io.Model.Type | None = None,
         **inputs: Any,
     ) -> io.NodeOutput:
-        experts = Experts.of(model_high, model_low)
-        sampling, inputs = _sampling(preset, inputs)
+        base, inputs = split(inputs, BASE)
+        experts = Experts.of(model_high, model_low, base_of(**base))
+        preset = inputs["preset"]
+        sampling, inputs = take_clip_sampling(inputs, _OFFICIAL)
         choice, inputs = split(inputs, ("output", "filename_prefix"))
         made = long_video.long_video(
             long_video.LongModels(experts, vae),
@@ -186,15 +190,6 @@ class WanLongVideo(io.ComfyNode):
         )
         report = "\n".join([*preflight.warnings(experts, PRESETS.get(preset)), made.report])
         return _given(made, report)
-
-
-def _sampling(preset: str, inputs: Mapping[str, Any]) -> tuple[ClipSampling, dict[str, Any]]:
-    custom, others = split(inputs, [field.name for field in fields(Settings)])
-    noise, others = take(Noise, others)
-    folder = others.pop("checkpoint_folder", "")
-    return ClipSampling(
-        Settings.of_preset(preset, replace(_OFFICIAL, **custom)), noise, folder.strip()
-    ), others
 
 
 def _tags(hidden: Any) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.multi_gpu.model import share
 from ..comfy_bridge.multi_gpu.workers import ATTENTION, FSDP, MODES, Settings
 from ..comfy_bridge.sampling.experts import Experts
-from .sampling import BASE, base_of, phase_inputs, sample, sampler_inputs
+from .sampling import phase_inputs, sample, sampler_inputs
 from .schema import advanced, schema, split, take
+from .settings import BASE, base_of
 
 _DEFAULT = Settings()
 

@@ -8,11 +8,14 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import preflight, samplers
-from ..comfy_bridge.sampling.experts import BaseExpert, Experts, ExpertsGuider
+from ..comfy_bridge.sampling.experts import Experts, ExpertsGuider
 from ..comfy_bridge.sampling.sample import sample_with_experts
-from ..comfy_bridge.sampling.settings import MAX_STEPS, PRESETS, Noise, Settings, StepRange
-from .schema import NEGATIVE, POSITIVE, advanced, schema, split, take
+from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings, StepRange
+from .schema import NEGATIVE, POSITIVE, schema, split, take
 from .settings import (
+    BASE,
+    base_inputs,
+    base_of,
     boundary_input,
     cfg_input,
     custom_only,
@@ -122,9 +125,6 @@ class WanSolver(io.ComfyNode):
         return io.NodeOutput(samplers.official_sampler(solver))
 
 
-BASE = ("model_base", "base_steps", "base_cfg")
-
-
 def phase_inputs() -> list:
     """What one phase of a run may have of its own: the low-noise expert's prompt, and a base model before both."""
     return [
@@ -134,32 +134,8 @@ def phase_inputs() -> list:
             tooltip="The positive of the low-noise expert, of Wan Image to Video, whose keyframes may have another "
             "strength for it. Open: positive serves both.",
         ),
-        io.Model.Input(
-            "model_base",
-            optional=True,
-            tooltip="The high-noise expert without the distilled LoRA: with CFG it takes the first base_steps, which "
-            "brings back movement and the prompt.",
-        ),
-        *advanced(
-            io.Int.Input(
-                "base_steps",
-                default=0,
-                min=0,
-                max=MAX_STEPS,
-                optional=True,
-                tooltip="Steps of model_base, the first ones of the schedule; the high-noise expert takes the rest up "
-                "to the boundary. 0: off.",
-            ),
-            cfg_input("base_cfg", 3.5, "CFG scale of model_base; 1 leaves the negative prompt out."),
-        ),
+        *base_inputs(),
     ]
-
-
-def base_of(
-    model_base: io.Model.Type | None = None, base_steps: int = 0, base_cfg: float = 3.5
-) -> BaseExpert | None:
-    """The model of the first steps, of the inputs BASE."""
-    return BaseExpert.of(model_base, base_steps, base_cfg)
 
 
 class WanMoEGuider(io.ComfyNode):

@@ -1,15 +1,16 @@
 """Inputs of the nodes that sample: one widget each, and the groups that the nodes hand on."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..comfy_bridge.sampling import samplers
 from ..comfy_bridge.sampling.clip_run import ClipSampling
+from ..comfy_bridge.sampling.experts import BaseExpert
 from ..comfy_bridge.sampling.settings import CUSTOM, MAX_STEPS, Noise, Settings
-from .schema import advanced, split
+from .schema import advanced, split, take
 
 _CUSTOM_ONLY = " Used when preset is custom."
 
@@ -102,6 +103,40 @@ def step_range_inputs() -> list[io.Int.Input]:
     ]
 
 
+BASE = ("model_base", "base_steps", "base_cfg")
+
+
+def base_inputs() -> list:
+    """A base model before both experts."""
+    return [
+        io.Model.Input(
+            "model_base",
+            optional=True,
+            tooltip="The high-noise expert without the distilled LoRA: with CFG it takes the first base_steps, which "
+            "brings back movement and the prompt.",
+        ),
+        *advanced(
+            io.Int.Input(
+                "base_steps",
+                default=0,
+                min=0,
+                max=MAX_STEPS,
+                optional=True,
+                tooltip="Steps of model_base, the first ones of the schedule; the high-noise expert takes the rest up "
+                "to the boundary. 0: off.",
+            ),
+            cfg_input("base_cfg", 3.5, "CFG scale of model_base; 1 leaves the negative prompt out."),
+        ),
+    ]
+
+
+def base_of(
+    model_base: io.Model.Type | None = None, base_steps: int = 0, base_cfg: float = 3.5
+) -> BaseExpert | None:
+    """The model of the first steps, of the inputs BASE."""
+    return BaseExpert.of(model_base, base_steps, base_cfg)
+
+
 # of the nodes that make a whole video, clip after clip
 
 
@@ -136,27 +171,13 @@ def checkpoint_folder_input() -> io.String.Input:
     )
 
 
-_CLIP_SAMPLING = ("preset", "seed", "steps", "shift", "cfg", "sampler", "scheduler", "noise_source",
-                  "checkpoint_folder")  # fmt: skip
-
-
 def take_clip_sampling(inputs: Mapping[str, Any], official: Settings) -> tuple[ClipSampling, dict[str, Any]]:
-    """Sampling of clips, of the inputs above and the seed; and the other inputs."""
-    given, others = split(inputs, _CLIP_SAMPLING)
-    return _clip_sampling(official, **given), others
-
-
-def _clip_sampling(
-    official: Settings,
-    *,
-    preset: str,
-    seed: int,
-    cfg: float | None = None,
-    noise_source: str = "cpu",
-    checkpoint_folder: str = "",
-    **custom: Any,
-) -> ClipSampling:
-    if cfg is not None:
-        custom |= {"cfg_high": cfg, "cfg_low": cfg}
-    settings = Settings.of_preset(preset, replace(official, **custom))
-    return ClipSampling(settings, Noise(seed, noise_source), checkpoint_folder.strip())
+    """Sampling of clips, of the inputs preset, seed, noise_source, checkpoint_folder and those that are fields of
+    `Settings`, of which `cfg` is that of both experts; and the other inputs. official: what is not among them."""
+    custom, others = split(inputs, [field.name for field in fields(Settings)])
+    noise, others = take(Noise, others)
+    given, others = split(others, ("preset", "checkpoint_folder", "cfg"))
+    if "cfg" in given:
+        custom |= {"cfg_high": given["cfg"], "cfg_low": given["cfg"]}
+    settings = Settings.of_preset(given["preset"], replace(official, **custom))
+    return ClipSampling(settings, noise, given.get("checkpoint_folder", "").strip()), others

@@ -11,11 +11,21 @@ import av
 import comfy.cli_args
 import comfy.model_management
 import folder_paths
+import torch
 from torch import Tensor
 
 
+def _repeatable_options() -> dict[str, str]:
+    """Options with which libx264 makes the same of the same frames. Its look ahead in AVX-512 code takes in memory that
+    it has not written, so that two runs choose other qualities of blocks; the code for AVX2 does not, and takes no
+    longer. Only where there is AVX-512: a processor without AVX2 would end at that option, another kind lose speed."""
+    has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return {"x264-params": "asm=AVX2"} if has_avx512 else {}
+
+
 class Film:
-    """A film of H.264 in MP4, as the host's Save Video writes it; its file has its name when it is whole.
+    """A film of H.264 in MP4, as the host's Save Video writes it, the same file for the same frames. Its file has its
+    name when it is whole.
 
     prefix: name in the output folder, with sub-folders and the host's %variables%; a number is added. size: width and
     height. tags: what the host keeps in its films, so that the page opens a film as its workflow. Used as a context,
@@ -46,7 +56,8 @@ class Film:
         )
         for name, value in self._tags.items():
             self._container.metadata[name] = json.dumps(value)
-        stream = self._container.add_stream("h264", rate=Fraction(round(self._fps * 1000), 1000))
+        rate = Fraction(round(self._fps * 1000), 1000)
+        stream = self._container.add_stream("h264", rate=rate, options=_repeatable_options())
         stream.width, stream.height = self._size
         stream.pix_fmt = "yuv420p"
         return self

@@ -163,6 +163,9 @@ class ClipRun:
         found = identity.of_model(high)
         if low is not high:
             found |= {f"{name}, low-noise": part for name, part in identity.of_model(low).items()}
+        if base := self._experts.base:
+            found |= {f"{name}, base": part for name, part in identity.of_model(base.model).items()}
+            found |= identity.of_values({"base_steps": base.steps, "base_cfg": base.cfg})
         return found
 
     def _check_room(self) -> None:
