@@ -58,7 +58,7 @@ def with_nag(model: Any, nag: NAG, start: float = 0.0, end: float = 1.0) -> Any:
     """A MODEL of ours whose positive prompt is guided, in the place of what another call of this has put on it.
 
     start, end: the part of the schedule, 0 to 1. Raises ValueError on MODELs of other loaders, on the text of another
-    encoder, and on a part that ends before it begins."""
+    encoder, and on a part that ends before it begins or goes past the schedule."""
     network = getattr(model.model, "diffusion_model", None)
     if not isinstance(network, Hosted):
         raise ValueError(
@@ -70,6 +70,9 @@ def with_nag(model: Any, nag: NAG, start: float = 0.0, end: float = 1.0) -> Any:
             f"the negative of WanNAG has text features {nag.text.shape[-1]} wide, and the model looks at "
             f"{network.config.text_dim}: encode it with the text encoder of the prompt"
         )
+    for name, value in (("start_percent", start), ("end_percent", end)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} of WanNAG must lie in 0..1, not {value:g}")
     if start > end:
         raise ValueError(f"start_percent of WanNAG ({start:g}) is after its end_percent ({end:g}): swap them")
     patched = model.clone()

@@ -185,6 +185,11 @@ def test_the_node_says_where_keyframes_stand(host):
         (lambda: keyframes_graph(""), "keyframes has 1 images, and positions names 0 places"),
         (lambda: keyframes_graph("8", images=()), "keyframes has nothing connected, and positions names 1 places"),
         (lambda: keyframes_graph("middle"), "positions: 'middle' is no place in a video"),
+        (lambda: keyframes_graph("2.5s"), "positions: 2.5s lies outside of the video, whose frames are 0 to 16"),
+        (
+            lambda: keyframes_graph("-1, 8, 8", images=("end.png",) * 3),
+            r"positions: frame 8 belongs to the same latent \(frames 5 to 8\) as frame 8",
+        ),
         (lambda: keyframes_graph("17"), "positions: 17 lies outside of the video, whose frames are 0 to 16"),
         (lambda: keyframes_graph("0"), "frame 0 belongs to the same latent .* as start_image"),
         (lambda: keyframes_graph("-2", end="start.png"), "frame 15 belongs to the same latent .* as end_image"),
@@ -202,6 +207,7 @@ def test_the_node_says_where_keyframes_stand(host):
         ),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("folders")
 def test_what_cannot_work_says_why(host, graph, message):
     with pytest.raises(HostError, match=message):
         host.run(graph())

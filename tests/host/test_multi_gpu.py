@@ -35,7 +35,7 @@ def group_base(base, tmp_path_factory):
     """The session's models under a base folder of this file's own server."""
     folder = tmp_path_factory.mktemp("group")
     (folder / "models").symlink_to(base / "models", target_is_directory=True)
-    for seed, name in enumerate(("I2V-A14B", "TI2V-5B", "S2V-14B", "Animate-14B")):
+    for seed, name in enumerate(("I2V-A14B", "TI2V-5B", "S2V-14B", "Animate-14B", "Animate-2-14B")):
         write_release(base / "models" / "wan" / name, seed=50 + seed, name=name)
     inputs = folder / "input"
     inputs.mkdir()
@@ -294,11 +294,12 @@ def test_guidance_and_a_schedule_of_the_prompt(group_host, seed, settings):
     assert rel_l2(found, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["i2v", "long", "ti2v", "s2v", "animate"])
+@pytest.mark.parametrize("family", ["i2v", "long", "ti2v", "s2v", "animate", "animate2"])
 def test_every_family(group_host, seed, family):
     """The whole pipeline of each release, with text and VAE on the workers too, ends in the same frames."""
     pieces = {
         "i2v": "I2V-A14B", "long": "I2V-A14B", "ti2v": "TI2V-5B", "s2v": "S2V-14B", "animate": "Animate-14B",
+        "animate2": "Animate-2-14B",
     }  # fmt: skip
     release = f"wan/{pieces[family]}"
 
@@ -355,11 +356,21 @@ def test_every_family(group_host, seed, family):
                     width=64,
                     height=64,
                 )
-            graph["video"] = node(
-                "WanPoseAnimate", model=high, clip_vision=("clip", 0), reference_image=("picture", 0),
-                pose_video=("pose", 0), face_video=("face", 0), frames_per_clip=5, carried_frames="1",
+            driven = {
+                "model": high, "clip_vision": ("clip", 0), "reference_image": ("picture", 0), "frames_per_clip": 5,
                 **conditions, **custom,
-            )  # fmt: skip
+            }  # fmt: skip
+            graph["video"] = (
+                node("WanAnimate2", driving_video=("pose", 0), width=64, height=64, **driven)
+                if family == "animate2"
+                else node(
+                    "WanPoseAnimate",
+                    pose_video=("pose", 0),
+                    face_video=("face", 0),
+                    carried_frames="1",
+                    **driven,
+                )
+            )
         if "video" not in graph:
             graph["video"] = node("WanVAEDecode", samples=("sample", 0), vae=("vae", 0))
         graph["film"] = node("SaveImage", images=("video", 0), filename_prefix=f"{family} {is_shared}")

@@ -70,6 +70,27 @@ def test_the_hosts_sampler_and_nodes(host):
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tau": 0.0}, "tau of NAG must be a number above 0, not 0"),
+        ({"tau": ("wire", 0)}, "tau of NAG must be a number above 0, not -2"),
+        ({"scale": ("wire", 0)}, "scale of NAG must be a number from 0 up, not -2"),
+        ({"alpha": 2.0}, "alpha"),
+        ({"alpha": ("wire", 0)}, r"alpha of NAG must lie in 0\.\.1, not -2"),
+        (
+            {"start_percent": 0.7, "end_percent": 0.2},
+            r"start_percent of WanNAG \(0\.7\) is after its end_percent",
+        ),
+        ({"start_percent": ("wire", 0)}, r"start_percent of WanNAG must lie in 0\.\.1, not -2"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(host, settings, message):
+    graph = base_graph() | {"nag": nag(**settings), "sample": ksampler(("nag", 0)), "save": save()}
+    with pytest.raises(HostError, match=message):
+        host.run(graph | {"wire": node("PrimitiveFloat", value=-2.0)})
+
+
 def test_the_hosts_model_is_refused(host):
     graph = base_graph() | {
         "high": node("UNETLoader", unet_name="high.safetensors", weight_dtype="default"),

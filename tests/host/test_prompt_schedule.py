@@ -60,6 +60,14 @@ def test_parts_of_the_clip(host, seed):
     [
         ({"text": schedule("a\n8: b")}, "line 2 of the schedule: '8' is no range"),
         ({"text": schedule("x\n0-50%: " + "a cat " * 300)}, "tokens together, and Wan models look at 512"),
+        ({"text": schedule("40-20: a")}, "line 1 of the schedule: 40-20 ends before it begins"),
+        ({"text": schedule("a\n50-120%: b")}, "line 2 of the schedule: 120% is more than the whole video"),
+        ({"text": schedule(" \n")}, "the schedule is empty: write lines such as"),
+        (
+            {"text": schedule("0-4: a\n4-8: b", strength=("wire", 0))},
+            "strength of the schedule must be a number from 0",
+        ),
+        ({"text": schedule("a", fps=("wire", 0))}, "fps must be a number above 0, not -1"),
         ({"text": schedule("a", frames=7)}, "7 frames are no length"),
         ({"text": schedule(LINES, frames=13)}, "for a video of 4 latent frames, and this one has 3"),
         (
@@ -80,5 +88,7 @@ def test_parts_of_the_clip(host, seed):
     ],
 )
 def test_mistakes(host, change, message):
+    # hosts do not look at ranges of what comes over a wire
+    wire = {"wire": node("PrimitiveFloat", value=-1.0)}
     with pytest.raises(HostError, match=message):
-        host.run(base_graph() | {"sample": sampler(1), "save": save()} | change)
+        host.run(base_graph() | {"sample": sampler(1), "save": save()} | wire | change)

@@ -69,6 +69,8 @@ def test_parts_that_follow_each_other_share_all_latent_frames(frames, cuts):
         ("0-0: b", "0-0 ends before it begins"),
         ("a\n\n81-90: b", "line 3 .* begins at frame 81, and the video has 81"),
         ("6s-7s: b", "begins at frame 96"),
+        ("0-150%: b", "150% is more than the whole video: percents go from 0 to 100"),
+        ("100.5-120%: b", "line 1 .* 120% is more than the whole video"),
         ("0-40:  ", "no text after the range"),
         (" \n", "the schedule is empty"),
     ],

@@ -5,6 +5,7 @@ second past the first, and no further than `tau` times the first one's size. A s
 at CFG scale 1. Layers know of it by the kernel that they are given for the text, a `TextKernel`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,13 +22,22 @@ class NAG:
 
     text: its UMT5 rows [1, L, text_dim]. scale: how far what is seen goes from it; 1 is not at all. tau: the largest
     size of the result, as a multiple of what the prompt alone gives. alpha: the share of the result in what goes on, 0
-    to 1. rows: bool [B], rows of a batch that are guided (those of the positive prompt); None for all."""
+    to 1. rows: bool [B], rows of a batch that are guided (those of the positive prompt); None for all. Raises
+    ValueError on other numbers."""
 
     text: Tensor
     scale: float = 11.0
     tau: float = 2.5
     alpha: float = 0.25
     rows: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(f"scale of NAG must be a number from 0 up, not {self.scale:g}; 1 is off")
+        if not 0 < self.tau < math.inf:
+            raise ValueError(f"tau of NAG must be a number above 0, not {self.tau:g}; 2.5 is published")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha of NAG must lie in 0..1, not {self.alpha:g}; 0 is off")
 
     def guided(self, texts: Tensor, negative: Tensor) -> tuple[int, ...]:
         """The rows that it changes, of prompts [B, L, C] and the negative text [1, L, C]: none at scale 1 or alpha 0,

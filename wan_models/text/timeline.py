@@ -1,10 +1,11 @@
 """Lines of text for parts of one video: "0-40: a cat sits", in frames, seconds (2.5s) or percent (50%).
 
-A line without a range is for the whole video, wherever it stands. Ranges may overlap: both texts hold there. What goes
-past the end is cut off. Frames that no range covers follow the lines for the whole video; where there are none, the
-text before them goes on, and the first one begins at the start.
+A line without a range is for the whole video, wherever it stands. Ranges may overlap: both texts hold there. Frames and
+seconds past the end are cut off. Frames that no range covers follow the lines for the whole video; where there are
+none, the text before them goes on, and the first one begins at the start.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -38,6 +39,8 @@ def parse(lines: str, frames: int, fps: float) -> list[TimedText]:
     Raises ValueError, which names the line, where a range cannot be read or lies outside of the video, and where there
     is no text."""
     latents = latent_frames(frames)
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be a number above 0, not {fps:g}")
     whole: list[TimedText] = []
     timed: list[TimedText] = []
     for number, line in enumerate(lines.splitlines(), 1):
@@ -67,6 +70,8 @@ def _parse_line(line: str, frames: int, fps: float) -> TimedText:
             )
         return TimedText(line)
     first, unit, last, other, text = found.groups()
+    if "%" in (unit, other) and float(last) > 100:
+        raise ValueError(f"{last}% is more than the whole video: percents go from 0 to 100")
     start, stop = (
         _in_frames(float(value), own or shared, frames, fps)
         for value, own, shared in ((first, unit, other), (last, other, unit))
