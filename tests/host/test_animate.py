@@ -26,7 +26,7 @@ from wan_models.sampling.clips import animate_clip_count
 RELEASE = "wan/Animate-14B"
 CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 WIDTH, HEIGHT, FRAMES, SEED = 64, 48, 14, 3
-STEPS = 4
+STEPS = 3
 SETTINGS = {"preset": "custom", "steps": STEPS, "shift": 5.0, "cfg": 3.0, "sampler": "wan dpm++"}
 
 

@@ -28,7 +28,7 @@ SIZES = {
     "num_layers": 2,
 }
 SPEECH = SpeechConfig(audio_dim=20, audio_layers=25, inject_layers=(0, 1))
-FRAMES, STEPS = 8, 6
+FRAMES, STEPS = 8, 4
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def models(official, seed):
     )  # fmt: skip
     randomize_(theirs, std=0.15).eval()
     vae = randomize_(
-        WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
+        WanVAE_(dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
     )
     with torch.device("meta"):
         model = WanSpeechModel(DiTConfig(family="s2v", speech=SPEECH, **SIZES))
-        network = WanVAE21(VAEConfig(base_dim=8))
+        network = WanVAE21(VAEConfig(base_dim=4))
     model.load_state_dict(theirs.state_dict(), assign=True)
     network.load_state_dict(vae.state_dict(), assign=True)
     return theirs, vae, model.eval(), network
