@@ -19,8 +19,7 @@ from wan_models.vision.clip import VisionTransformer, preprocess
 from .autoencoder import encode
 from .clips import Batch
 from .sizes import FRAMES, HEIGHT, IMAGE_ENCODER, WIDTH
-from .world.figures import Figure
-from .world.objects import BACKGROUNDS, COLOURS
+from .world.figures import Figure, somebody_else
 from .world.words import Facts
 
 _CARRIED = (0, 0, 0, 1, 5)
@@ -112,9 +111,7 @@ class _Scene:
 def _draw(rng: random.Random) -> _Scene:
     driving = Figure.draw(rng)
     replaces = rng.random() < _REPLACED
-    colour = rng.choice([name for name in COLOURS if name != driving.facts["background"]])
-    of_its_own = rng.choice([name for name in BACKGROUNDS if name != colour])
-    facts = {**driving.facts, "colour": colour, "background": of_its_own}
+    facts = somebody_else(driving, rng)
     # the character as it is seen once, in a pose of its own
     reference = Figure.of_facts(facts, rng).frames(1, WIDTH, HEIGHT)
     background = mask = None

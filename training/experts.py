@@ -13,10 +13,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from wan_models.config import NEGATIVE_PROMPT, DiTConfig
+from wan_models.dit.animate2 import Animate2Inputs
 from wan_models.dit.base import WanModel
 from wan_models.dit.tokens import Inputs
 from wan_models.families import Release
 from wan_models.models import build_network
+from wan_models.pipelines.animate2 import DRIVING_PROMPT
 from wan_models.pipelines.base import grid_of
 from wan_models.random_weights import random_state
 from wan_models.text.encoder import TextEncoder
@@ -85,7 +87,10 @@ class TextRows:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         """An `Attention` for a batch whose captions were the last ones."""
-        bias = self._bias.to(q.dtype) if k.shape[1] == self.rows else None
+        bias = None
+        if k.shape[1] == self.rows:  # one text for a batch is that of the driving videos, the last one
+            bias = (self._bias[-1:] if len(k) < len(q) else self._bias[: len(q)]).to(q.dtype)
+            k, v = (x.expand(len(q), -1, -1) for x in (k, v))
         q, k, v = (rearrange(x, "b l (h d) -> b h l d", h=heads) for x in (q, k, v))
         return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), "b h l d -> b l (h d)")
 
@@ -100,7 +105,12 @@ class TextRows:
     ) -> Tensor:
         """model(x, t, captions) with padding that is counted, not computed; inputs: those of its family; image: CLIP
         features."""
-        context, config = self(captions), model.config
+        config = model.config
+        if isinstance(inputs, Animate2Inputs):
+            *rows, driving = self([*captions, DRIVING_PROMPT])
+            context, inputs = torch.stack(rows), replace(inputs, driving_text=driving[None])
+        else:
+            context = self(captions)
         model.config = replace(config, text_len=self.rows)
         try:
             conditions = None if inputs is None else model.prepare(inputs, grid_of(x))

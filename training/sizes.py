@@ -32,6 +32,9 @@ ANIMATE = replace(
     T2V, family="animate", in_dim=36, num_layers=5, image_dim=IMAGE_ENCODER.dim,
     face=FaceConfig(channels=(16, 16, 32, 32, 64), style_dim=64, motion_dim=8, hidden_dim=64),
 )  # fmt: skip
+ANIMATE_2 = replace(
+    I2V, family="animate2", num_layers=5, image_dim=IMAGE_ENCODER.dim, driven=config.DrivenConfig()
+)
 LISTENER: dict[str, Any] = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
     "conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True,

@@ -19,6 +19,7 @@ from .animation import Moves, make_image_encoder, make_moves
 from .autoencoder import make_autoencoder
 from .clips import Clips, image_clips, make_clips, text_clips
 from .distill import captions_of, journeys, make_lora, write_lora
+from .driven import Driven, make_driven
 from .experts import Draws, NoiseRange, begun_as, fresh, make_expert
 from .language import make_text_encoder, make_tokenizer
 from .listening import make_listener
@@ -84,7 +85,7 @@ class Trainer:
         """TI2V-5B; half of its videos begin with a given frame."""
         vae_file, file = self.out / "TI2V-5B" / VAE22_FILE, self.work / "text_2_2.pt"
         clips = make_clips(partial(text_clips, vae_file), range(30000, 31200), file)
-        self._single("TI2V-5B", sizes.TI2V, clips, Schedule(1800, 1e-3, 0.01, seed=3), begun=0.5)
+        self._single("TI2V-5B", sizes.TI2V, clips, Schedule(4000, 1e-3, 0.01, seed=3), begun=0.5)
 
     def listener(self) -> None:
         """The audio encoder of S2V-14B."""
@@ -103,6 +104,14 @@ class Trainer:
         make = partial(make_moves, self.vae_file, tower)
         moves = make_clips(make, range(50000, 50800), self.work / "moves.pt", Moves)
         self._single("Animate-14B", sizes.ANIMATE, moves, Schedule(1400, 1e-3, 0.01, seed=5))
+
+    def animate2(self) -> None:
+        """Animate-2-14B."""
+        tower = self.out / "Animate-2-14B" / CLIP_FILE
+        make_image_encoder(tower)
+        make = partial(make_driven, self.vae_file, tower)
+        driven = make_clips(make, range(60000, 60800), self.work / "driven.pt", Driven)
+        self._single("Animate-2-14B", sizes.ANIMATE_2, driven, Schedule(1400, 1e-3, 0.01, seed=7))
 
     @property
     def vae_file(self) -> Path:
@@ -146,4 +155,4 @@ class Trainer:
         write_expert(self.out / release, model, is_packed=True)
 
 
-MODELS = ("text", "vae", "t2v", "lora", "i2v", "vae22", "ti2v", "listener", "s2v", "animate")
+MODELS = ("text", "vae", "t2v", "lora", "i2v", "vae22", "ti2v", "listener", "s2v", "animate", "animate2")

@@ -179,3 +179,10 @@ class Figure:
                 canvas.limb(at[f"{side} {a}"], at[f"{side} {b}"], 0.055 * unit, shaded(colour, 1.25))
         draw_face(canvas, at["nose"], 0.1 * unit, self.facts["colour"], self._mouth(share))
         return canvas.pixels()
+
+
+def somebody_else(driving: Figure, rng: random.Random) -> dict[str, str]:
+    """Facts of another figure that moves as the driving one does: its colour and its background are its own."""
+    colour = rng.choice([name for name in COLOURS if name != driving.facts["background"]])
+    background = rng.choice([name for name in BACKGROUNDS if name != colour])
+    return {**driving.facts, "colour": colour, "background": background}
