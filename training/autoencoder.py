@@ -1,5 +1,6 @@
 """Training of a video autoencoder: what goes in comes out, through latents of the official mean and deviation."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from wan_models.vae.causal import Cache
 from wan_models.vae.streaming import Autoencoder
 
 from .loop import Schedule, train
-from .sizes import FRAMES, HEIGHT, WIDTH
-from .videos import anything, rendered, spread
+from .sizes import FRAMES, side
+from .videos import anything, objects, rendered, spread
 
 PREVIEW = {
     "2.1": (
@@ -29,10 +30,10 @@ PREVIEW = {
 }  # fmt: skip
 """Red, green and blue in -1..1 of each normalised latent channel, by version of the VAE. Source: ComfyUI's
 latent_formats."""
-_SIZE = 48
-"""Width and height of the pieces of pictures that are learnt from."""
 _NOISE = 0.06
 """Deviation of what is added to latents in training, so that near latents mean near pictures."""
+_LITTLE_NOISE = 0.03
+"""The same, while the decoder is trained alone."""
 
 
 def make_autoencoder(
@@ -41,21 +42,23 @@ def make_autoencoder(
     """A trained VAE; its latents of the world have mean 0 and deviation 1 per channel after `normalize`.
 
     videos: how many to learn from. pictures: schedule of the training on single frames, which comes first."""
-    name = f"vae_{config.version.replace('.', '_')}"
     vae = build_network(config).to_empty(device="cpu")
     vae.load_state_dict(_fresh(config, schedule.seed))
-    vae.requires_grad_(True)
-    bank = _bank(videos, folder)
+    bank = make_bank(config, videos, folder)
+    # what is in single pictures is learnt fast
+    learn(f"{_name(config)}_pictures", vae, partial(pieces, bank, 8, 1), pictures, folder)
+    learn(_name(config), vae, partial(pieces, bank, 2, FRAMES), schedule, folder)
+    vae = standardize(vae, bank[:: max(1, len(bank) // 64)])
+    return sharpen(vae, bank, Schedule(2000, 3e-4, 0.005, average=0.995, cooldown=1.0), folder)
 
-    def loss(batch: int, frames: int, generator: torch.Generator) -> Tensor:
-        # a piece of a video, as if it began there: its first frame is a latent of its own
-        rows = torch.randint(len(bank), (batch,), generator=generator)
-        start, top, left = (
-            int(torch.randint(whole - part + 1, (), generator=generator))
-            for whole, part in ((FRAMES, frames), (HEIGHT, _SIZE), (WIDTH, _SIZE))
-        )
-        video = bank[rows, start : start + frames, top : top + _SIZE, left : left + _SIZE].float() / 127.5 - 1
-        video = rearrange(video, "b t h w c -> b c t h w")
+
+def learn(
+    name: str, vae: VideoVAE, draw: Callable[[torch.Generator], Tensor], schedule: Schedule, folder: Path
+) -> None:
+    """Trains encoder and decoder on the videos [B, 3, T, H, W] in -1..1 that are drawn."""
+
+    def loss(generator: torch.Generator) -> Tensor:
+        video = draw(generator)
         z = vae.statistics.normalize(vae.encode(video))
         noisy = z + _NOISE * torch.randn(z.shape, generator=generator)
         out = reconstruct(vae, vae.statistics.denormalize(noisy))
@@ -63,10 +66,44 @@ def make_autoencoder(
         spread = (flat.mean(dim=1) ** 2 + flat.std(dim=1).clamp_min(1e-3).log() ** 2).mean()
         return F.l1_loss(out, video) + 4 * F.mse_loss(out, video) + 0.02 * spread
 
-    train(f"{name}_pictures", vae, partial(loss, 8, 1), pictures, folder)  # what is in them is learnt fast
-    train(name, vae.requires_grad_(True), partial(loss, 2, FRAMES), schedule, folder)
+    train(name, vae.requires_grad_(True), loss, schedule, folder)
     vae.requires_grad_(False)
-    return standardize(vae, bank[:: max(1, len(bank) // 64)])
+
+
+def sharpen(vae: VideoVAE, bank: Tensor, schedule: Schedule, folder: Path) -> VideoVAE:
+    """Trains the decoder on, for pixels alone: latents stay what they are, and so does what was trained on them.
+
+    bank: videos [N, T, H, W, 3] of bytes."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.conv2.requires_grad_(True)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        video = pieces(bank, 2, FRAMES, generator)
+        with torch.no_grad():
+            z = vae.statistics.normalize(vae.encode(video))
+        noisy = z + _LITTLE_NOISE * torch.randn(z.shape, generator=generator)
+        return F.mse_loss(reconstruct(vae, vae.statistics.denormalize(noisy)), video)
+
+    train(f"{_name(vae.config)}_decoder", vae, loss, schedule, folder)
+    return vae.requires_grad_(False)
+
+
+def _name(config: VAEConfig) -> str:
+    return f"vae_{config.version.replace('.', '_')}"
+
+
+def pieces(bank: Tensor, batch: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Pieces of videos [B, 3, frames, H / 2, W / 2] in -1..1, as if they began there: a first frame is a latent of its
+    own. bank: videos [N, T, H, W, 3] of bytes."""
+    _, length, height, width, _ = bank.shape
+    rows = torch.randint(len(bank), (batch,), generator=generator)
+    start, top, left = (
+        int(torch.randint(whole - part + 1, (), generator=generator))
+        for whole, part in ((length, frames), (height, height // 2), (width, width // 2))
+    )
+    video = bank[rows, start : start + frames, top : top + height // 2, left : left + width // 2]
+    return rearrange(video.float() / 127.5 - 1, "b t h w c -> b c t h w")
 
 
 def _fresh(config: VAEConfig, seed: int) -> dict[str, Tensor]:
@@ -147,11 +184,14 @@ def encode(vae: Autoencoder, videos: Tensor, batch: int = 8) -> Tensor:
     return torch.cat(parts)
 
 
-def _bank(count: int, folder: Path) -> Tensor:
-    file = folder / f"world_{count}.pt"
+def make_bank(config: VAEConfig, count: int, folder: Path) -> Tensor:
+    """Videos [N, T, H, W, 3] of bytes that an autoencoder learns from, kept in `folder`."""
+    size = side(config)
+    file = folder / f"world_{count}_{size}.pt"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        draw = partial(anything, frames=FRAMES, width=WIDTH, height=HEIGHT)
+        kind = anything if config.version == "2.1" else objects  # all that TI2V-5B sees
+        draw = partial(kind, frames=FRAMES, width=size, height=size)
         bank = torch.cat([videos for videos, _ in spread(partial(rendered, draw), range(count))])
         torch.save(bank, file)
     return torch.load(file, weights_only=True)

@@ -14,7 +14,7 @@ from wan_models.images.conditioning import known_frames, mask_channels
 from wan_models.models import load_vae
 
 from .autoencoder import encode
-from .sizes import FRAMES, HEIGHT, WIDTH
+from .sizes import FRAMES, HEIGHT, WIDTH, side
 from .videos import objects, rendered, spread
 from .world.words import Facts
 
@@ -68,14 +68,14 @@ def make_clips(make: Callable[[range], Any], numbers: range, file: Path, kind: t
 def text_clips(vae_file: Path, numbers: range) -> Clips:
     """Objects that cross the picture."""
     vae = load_vae(vae_file)
-    videos, facts = _objects(numbers)
+    videos, facts = _objects(numbers, side(vae.config))
     return Clips(vae.statistics.normalize(encode(vae, videos)).half(), facts)
 
 
 def image_clips(vae_file: Path, numbers: range) -> Clips:
     """The same, of which the first frame is known, and sometimes the last one too."""
     vae = load_vae(vae_file)
-    videos, facts = _objects(numbers)
+    videos, facts = _objects(numbers, WIDTH)
     seen, masks = [], []
     for number, video in zip(numbers, videos.float() / 255, strict=True):
         video, known = known_frames(video[:1], video[-1:] if number % 10 < _WITH_END else None, FRAMES)
@@ -87,5 +87,5 @@ def image_clips(vae_file: Path, numbers: range) -> Clips:
     return Clips(latents, facts, torch.cat([torch.stack(masks).half(), images], dim=1))
 
 
-def _objects(numbers: range) -> tuple[Tensor, list[Facts]]:
-    return rendered(partial(objects, frames=FRAMES, width=WIDTH, height=HEIGHT), numbers)
+def _objects(numbers: range, size: int) -> tuple[Tensor, list[Facts]]:
+    return rendered(partial(objects, frames=FRAMES, width=size, height=size), numbers)

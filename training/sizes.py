@@ -16,6 +16,11 @@ VAE_2_2 = replace(config.VAE_2_2, base_dim=12, dec_dim=12)
 TEXT_DIM = 128
 
 
+def side(vae: VAEConfig | config.TinyVAEConfig) -> int:
+    """Width and height of the videos that an autoencoder learns from: twelve latent cells, so 96 or 192 pixels."""
+    return 12 * vae.stride[1]
+
+
 def text_encoder(vocabulary: int) -> T5Config:
     """Of this many tokens."""
     return T5Config(

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from forked import ForkedHost
 
-from demo.miniature import TASKS, frames_of, place_miniature, prompt_of
+from demo.miniature import MINIATURE, TASKS, frames_of, place_miniature, prompt_of
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,7 @@ def host(comfyui, tmp_path_factory):
     (base / "input").mkdir()
     for task in TASKS.values():
         place_miniature(task.release, base / "models" / "wan" / task.release)
+    shutil.copytree(MINIATURE / "loras", base / "models" / "loras")
     with ForkedHost(comfyui, base=base) as server:
         yield server
 
