@@ -33,6 +33,7 @@ from .settings import (
 _RELEASES = ("I2V-A14B", "T2V-A14B")
 _PRESETS = [*_RELEASES, *DISTILLED]
 _OFFICIAL = Settings.of_release(_RELEASES[0])
+_GUIDANCE = ("cfg_high", "cfg_low", "boundary")
 
 
 def _models() -> list:
@@ -178,7 +179,7 @@ class WanLongVideo(io.ComfyNode):
         base, inputs = split(inputs, BASE)
         experts = Experts.of(model_high, model_low, base_of(**base))
         preset = inputs["preset"]
-        sampling, inputs = take_clip_sampling(inputs, _OFFICIAL)
+        sampling, inputs = take_clip_sampling(inputs, _OFFICIAL, _GUIDANCE)
         choice, inputs = split(inputs, ("output", "filename_prefix"))
         made = long_video.long_video(
             long_video.LongModels(experts, vae),

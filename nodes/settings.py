@@ -1,7 +1,7 @@
 """Inputs of the nodes that sample: one widget each, and the groups that the nodes hand on."""
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,7 +10,7 @@ from ..comfy_bridge.sampling import samplers
 from ..comfy_bridge.sampling.clip_run import ClipSampling
 from ..comfy_bridge.sampling.experts import BaseExpert
 from ..comfy_bridge.sampling.settings import CUSTOM, MAX_STEPS, Noise, Settings
-from .schema import advanced, split, take
+from .schema import advanced, split
 
 _CUSTOM_ONLY = " Used when preset is custom."
 
@@ -171,13 +171,15 @@ def checkpoint_folder_input() -> io.String.Input:
     )
 
 
-def take_clip_sampling(inputs: Mapping[str, Any], official: Settings) -> tuple[ClipSampling, dict[str, Any]]:
-    """Sampling of clips, of the inputs preset, seed, noise_source, checkpoint_folder and those that are fields of
-    `Settings`, of which `cfg` is that of both experts; and the other inputs. official: what is not among them."""
-    custom, others = split(inputs, [field.name for field in fields(Settings)])
-    noise, others = take(Noise, others)
-    given, others = split(others, ("preset", "checkpoint_folder", "cfg"))
-    if "cfg" in given:
-        custom |= {"cfg_high": given["cfg"], "cfg_low": given["cfg"]}
+def take_clip_sampling(
+    inputs: Mapping[str, Any], official: Settings, guidance: Collection[str] = ("cfg",)
+) -> tuple[ClipSampling, dict[str, Any]]:
+    """Sampling of clips, of the inputs above and the seed; and the other inputs. guidance: the names of CFG scales and
+    boundary among them, as in `Settings`, or cfg, which is that of both experts."""
+    custom, others = split(inputs, ("steps", "shift", "sampler", "scheduler", *guidance))
+    noise, others = split(others, ("seed", "noise_source"))
+    given, others = split(others, ("preset", "checkpoint_folder"))
+    if "cfg" in custom:
+        custom["cfg_high"] = custom["cfg_low"] = custom.pop("cfg")
     settings = Settings.of_preset(given["preset"], replace(official, **custom))
-    return ClipSampling(settings, noise, given.get("checkpoint_folder", "").strip()), others
+    return ClipSampling(settings, Noise(**noise), given.get("checkpoint_folder", "").strip()), others
