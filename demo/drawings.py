@@ -41,24 +41,28 @@ TITLE = 30  # a node's title bar stands above its place
 GAP, BETWEEN = 50, 60  # inside a group and between groups
 PAD, HEAD = 20, 50  # a group's margin, and its own title
 WINDOW, MENU = (1500, 850), 60  # pixels of a page's canvas, and of what lies over it at its left and top
+FILE_WIDTH = 440  # of nodes that choose files: names of the experts' LoRAs differ late
 HEIGHTS = {
-    "CreateVideo": 110, "GetVideoComponents": 116, "ImageBatch": 80, "LoadAudio": 140, "LoadImage": 330,
+    "CreateVideo": 110, "GetVideoComponents": 116, "ImageBatch": 80, "LoadAudio": 150, "LoadImage": 330,
     "LoadVideo": 334, "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86,
-    "WanCLIPVisionLoader": 86, "WanContextWindowsManual": 320, "WanLongVideo": 900, "WanPrompts": 340,
-    "WanDiTLoader": 146, "WanDrawPose": 250, "WanEmptyLatent": 194, "WanFaceCrop": 138, "WanI2VCondition": 480,
-    "WanLoRA": 186, "WanLoadVideo": 578, "WanMoESampler": 740, "WanMultiGPU": 322, "WanNAG": 226,
-    "WanPoseAnimate": 610, "WanPoseDetect": 174, "WanPromptSchedule": 430, "WanSpeechToVideo": 678,
-    "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146, "WanTI2VLatent": 242,
-    "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
+    "WanCLIPVisionLoader": 86, "WanContextWindowsManual": 320, "WanDiTLoader": 146, "WanDrawPose": 250,
+    "WanEmptyLatent": 194, "WanFaceCrop": 160, "WanI2VCondition": 480, "WanLoRA": 186, "WanLoadVideo": 578,
+    "WanLongVideo": 910, "WanMoESampler": 740, "WanMultiGPU": 322, "WanNAG": 226, "WanPoseAnimate": 610,
+    "WanPoseDetect": 196, "WanPoseRetarget": 86, "WanPromptSchedule": 430, "WanPrompts": 420,
+    "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146,
+    "WanTI2VLatent": 242, "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
 }  # fmt: skip
 """The largest that a node was seen to be, on old and new pages and in both kinds of nodes."""
 SPARE = {
-    "LoadImage": 100, "SaveVideo": 340, "WanAnimate2": 390, "WanMoESampler": 390, "WanSpeechToVideo": 390,
-    "WanPoseAnimate": 390, "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90, "WanSubjectMask": 60,
-    "WanTextToSpeech": 60, "WanI2VCondition": 60, "WanLongVideo": 640, "WanPromptSchedule": 60,
-    "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
+    "LoadImage": 350, "LoadVideo": 450, "SaveVideo": 580, "WanAnimate2": 390, "WanMoESampler": 390,
+    "WanSpeechToVideo": 390, "WanPoseAnimate": 390, "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90,
+    "WanSubjectMask": 60, "WanTextToSpeech": 60, "WanI2VCondition": 60, "WanLoadVideo": 400, "WanLongVideo": 640,
+    "WanPromptSchedule": 60, "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
 }  # fmt: skip
-"""Room below nodes that grow: with a picture, video, preview or report, or what is said of a model that is missing."""
+"""Room below nodes that grow: with a picture or film in portrait (9:16), a preview or report, or what is said of a
+model that is missing."""
+
+SHOWING = ("LoadImage", "LoadVideo", "WanLoadVideo")
 
 
 def stage_of(kind: str) -> str:
@@ -84,11 +88,33 @@ def _depths(nodes: list[dict], links: list[list]) -> dict[int, int]:
     return {node: depth(node) for node in before}
 
 
+def _columns(nodes: list[dict], depths: dict[int, int]) -> list[list[dict]]:
+    """The nodes of a group in columns, by depth; each that shows a picture or film begins one: it may get long."""
+    columns: list[list[dict]] = []
+    for depth in sorted({depths[node["id"]] for node in nodes}):
+        columns.append([])
+        for node in (node for node in nodes if depths[node["id"]] == depth):
+            if columns[-1] and node["type"] in SHOWING:
+                columns.append([])
+            columns[-1].append(node)
+    return columns
+
+
+def _stages(nodes: list[dict], depths: dict[int, int], links: list[list]) -> tuple[tuple[str, ...], ...]:
+    """COLUMNS; input beside prompts, where its wires would else go back to them from its second column."""
+    group = {node["id"]: stage_of(node["type"]) for node in nodes}
+    feeds = any((group[source], group[target]) == (INPUT, PROMPT) for _, source, _, target, *_ in links)
+    given = [node for node in nodes if group[node["id"]] == INPUT]
+    if feeds and len(_columns(given, depths)) > 1:
+        return tuple((stage,) for column in COLUMNS for stage in column)
+    return COLUMNS
+
+
 def _place(nodes: list[dict], depths: dict[int, int], x: float, y: float) -> list[float]:
     """Puts the nodes of a group below and right of x, y; returns its box [x, y, width, height]."""
     right, bottom, left = x, y, x + PAD
-    for depth in sorted({depths[node["id"]] for node in nodes}):
-        top, column = y + HEAD + TITLE, [node for node in nodes if depths[node["id"]] == depth]
+    for column in _columns(nodes, depths):
+        top = y + HEAD + TITLE
         for node in column:
             node["pos"] = [left, top]
             top += node["size"][1] + SPARE.get(node["type"], 0) + GAP
@@ -107,7 +133,10 @@ def _describe(node: dict) -> dict:
     """A node with its height, and the pack and files that it needs among its properties."""
     kind, (width, height) = node["type"], node["size"]
     if kind in NOTES:
-        return node
+        # on a ground of its own the grey text of newer pages can hardly be read
+        return {key: value for key, value in node.items() if key != "bgcolor"}
+    if kind.endswith((*_STAGES[MODELS], "PoseDetect")):
+        width = max(width, FILE_WIDTH)
     known = pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
     properties = {"Node name for S&R": kind, **node["properties"], **known}
     values = [value for value in node.get("widgets_values", []) if isinstance(value, str)]
@@ -125,7 +154,7 @@ def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
     nodes = [node for node in drawing["nodes"] if node["type"] not in NOTES]
     depths, x = _depths(nodes, drawing["links"]), 40.0
     groups: list[dict[str, Any]] = []
-    for column in COLUMNS:
+    for column in _stages(nodes, depths, drawing["links"]):
         y, right = 40.0, x
         if column == (MODELS,):
             notes[0]["pos"] = [x, y + TITLE]

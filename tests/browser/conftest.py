@@ -12,6 +12,7 @@ import pytest
 from canvas import Canvas
 from example_files import write_example_files
 from forked import ForkedHost
+from PIL import Image
 
 from devhost.setup_host import HOST
 
@@ -46,7 +47,9 @@ def server(comfyui, front_end, tmp_path_factory):
     base = tmp_path_factory.mktemp("browser")
     write_example_files(base)
     (base / "input").mkdir()
-    shutil.copy(comfyui / "input" / "example.png", base / "input")
+    Image.new("RGB", (540, 960), "#c86432").save(
+        base / "input" / "example.png"
+    )  # in portrait: nodes get long
     with ForkedHost(comfyui, base=base, arguments=front_end) as host:
         host.post("/settings", SETTINGS)
         yield host

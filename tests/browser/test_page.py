@@ -1,20 +1,17 @@
-"""What people meet in the page: nodes in the search, workflows, the schedule, sizes, runs, Cancel and errors."""
+"""What people meet in the page: nodes in the search, blueprints, the schedule, sizes, runs, Cancel and errors."""
 
 import json
 import re
-from itertools import combinations
 
 import pytest
 from canvas import ERROR_NOTICE, FOUND_NODES
 
 from demo.blueprints import ALL as BLUEPRINTS
 from demo.blueprints import GIVEN, file_of
-from demo.drawings import NOTES, stage_of
 from devhost.host import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
-EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
 T2V = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text())
 OWN = ("file", "upload")
 TITLES = [
@@ -22,6 +19,11 @@ TITLES = [
 ]
 SMALL = {"width": 96, "height": 64, "frames": 33}
 PREVIEW = ".wan22-preview canvas"
+BADGES = {
+    (kind, f"{expert}-noise expert{work}")
+    for expert in ("high", "low")
+    for kind, work in (("WanMoESampler", ""), ("WanDiTLoader", " at work"))
+}
 
 
 def chart(canvas):
@@ -77,34 +79,6 @@ def test_nodes_are_found(canvas):
     canvas.photograph("added from search")
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_a_dropped_workflow_loads(canvas, file):
-    """No node, model or input is missing, every number is as it was saved, and nodes lie apart and in their groups."""
-    workflow = json.loads(file.read_text())
-    canvas.drop(file.name, workflow)
-    canvas.page.wait_for_timeout(300)
-    nodes = canvas.nodes()
-    assert [node["type"] for node in nodes if not node["known"] or node["errors"]] == []
-    assert canvas.page.locator(ERROR_NOTICE).filter(visible=True).count() == 0
-    assert canvas.page.locator(".wan22-box:visible").count() == 0
-    saved = {node["id"]: node.get("widgets_values", []) for node in workflow["nodes"]}
-    for node in nodes:
-        if node["type"].startswith("Wan"):
-            pairs = zip(node["values"].items(), saved[node["id"]], strict=False)
-            # what is left open is the user's, and older pages choose the first there is
-            assert not [name for (name, shown), value in pairs if shown != value != ""], node["type"]
-    models = canvas.page.evaluate("app.graph.serialize().nodes.map(n => n.properties.models ?? [])")
-    assert models == [node["properties"].get("models", []) for node in workflow["nodes"]]
-    canvas.show_all()
-    canvas.photograph(f"workflow {file.stem}")
-    check_layout(canvas)
-    canvas.as_elements(True)
-    canvas.page.locator(".lg-node").nth(len(nodes) - 1).wait_for(state="attached")
-    canvas.page.wait_for_timeout(500)
-    canvas.photograph(f"workflow {file.stem}, nodes as elements")
-    check_layout(canvas)
-
-
 def values_of(node):
     """What a node of a prompt is set to, but for its wires and the user's own files."""
     return {k: v for k, v in node["inputs"].items() if not isinstance(v, list) and k not in OWN}
@@ -139,25 +113,6 @@ def test_a_blueprint_is_the_workflow_in_one_node(canvas, blueprint):
     canvas.photograph(f"blueprint {blueprint.drawing}")
 
 
-@pytest.mark.parametrize("name", ["t2v_a14b_4_steps", "s2v_14b_pose", "animate_14b_replace"])
-def test_nodes_lie_apart_where_models_are_missing(canvas, name):
-    """What is said of them makes nodes larger."""
-    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())
-    missing = {model["name"] for node in workflow["nodes"] for model in node["properties"].get("models", [])}
-    for node in workflow["nodes"]:
-        node["widgets_values"] = [
-            value.replace("wan/", "wan/no-") if str(value).startswith("wan/") else f"no-{value}" if value in missing
-            else value for value in node.get("widgets_values", [])
-        ]  # fmt: skip
-    canvas.drop("elsewhere.json", workflow)
-    canvas.show_all()
-    for as_elements in (False, True):
-        canvas.as_elements(as_elements)
-        canvas.page.wait_for_timeout(1500)
-        check_layout(canvas)
-        canvas.photograph(f"missing models {name}{', nodes as elements' if as_elements else ''}")
-
-
 def test_settings_of_custom_alone_are_folded(canvas):
     """The page hides them where it can, and shows them with that preset."""
     canvas.add("WanMoESampler")
@@ -184,21 +139,6 @@ def test_settings_of_custom_alone_are_folded(canvas):
     assert folded() == [True, settings]
     canvas.set("WanMoESampler", preset="I2V-A14B")
     assert folded() == [False, settings]
-
-
-def check_layout(canvas):
-    """No node lies on another, and each inside its group."""
-    boxes = canvas.boxes()
-    for one, other in combinations(boxes, 2):
-        across = min(one["right"], other["right"]) - max(one["left"], other["left"])
-        down = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
-        assert across <= 0 or down <= 0, (one["type"], other["type"], across, down)
-    groups = {group["title"]: group for group in canvas.groups()}
-    for box in boxes:
-        if box["type"] not in NOTES:
-            group = groups[stage_of(box["type"])]
-            assert group["left"] <= box["left"] and box["right"] <= group["right"], (box, group)
-            assert group["top"] <= box["top"] and box["bottom"] <= group["bottom"], (box, group)
 
 
 def test_the_chart_follows_the_widgets(canvas):
@@ -316,12 +256,12 @@ def test_a_loaded_value_is_never_changed(canvas):
 
 
 def watch_run(canvas, until):
-    """Frames and pictures of the preview, steps of the marker and texts of badges that are seen until then.
+    """Frames and pictures of the preview, steps of the marker and badges, on nodes and in elements, seen until then.
 
     The page tells of each change itself: a look at it now and then would miss some where the machine is busy."""
     canvas.page.evaluate(
         """() => {
-          const seen = (window.seen = { frames: [], pictures: [], steps: [], badges: [], marker: [] });
+          const seen = (window.seen = { frames: [], pictures: [], steps: [], badges: [], marker: [], elements: [] });
           const add = (list, value) => { if (value != null && !list.includes(value)) list.push(value); };
           window.watching = new MutationObserver(() => {
             const canvas = document.querySelector(".wan22-preview:not([hidden]) canvas");
@@ -337,6 +277,10 @@ def watch_run(canvas, until):
                 const badge = typeof b === "function" ? b() : b;
                 if (badge.text.includes("expert")) add(seen.badges, `${n.id} ${badge.text}`);
               }
+            for (const part of document.querySelectorAll(".lg-node div")) {
+              const text = /^\\w+-noise expert( at work)?$/.exec(part.textContent.trim())?.[0];
+              if (text) add(seen.elements, `${part.closest(".lg-node").dataset.nodeId} ${text}`);
+            }
           });
           const attributeFilter = ["data-frame", "data-step", "visibility"];
           window.watching.observe(document, { subtree: true, attributeFilter });
@@ -348,6 +292,16 @@ def watch_run(canvas, until):
     return canvas.page.evaluate("window.seen")
 
 
+def check_badges(canvas, badges):
+    """Both experts were named on the sampler, and each on the loader that it comes from."""
+    nodes = {str(node["id"]): node for node in canvas.nodes()}
+    parts = [badge.split(" ", 1) for badge in badges]
+    assert {(nodes[number]["type"], text) for number, text in parts} == BADGES
+    for number, text in parts:
+        if nodes[number]["type"] == "WanDiTLoader":
+            assert nodes[number]["values"]["model_name"].endswith(f"{text.split('-')[0]}_noise_model")
+
+
 def test_a_run_is_seen(canvas):
     """Chart, moving preview and badges while it runs; the report, and none of them, after it."""
     load_t2v(canvas, seed=1)
@@ -356,7 +310,7 @@ def test_a_run_is_seen(canvas):
 
     def until():
         page.locator(f"{PREVIEW}[data-frame]:visible").wait_for()
-        check_layout(canvas)
+        canvas.check_layout()
         canvas.photograph("sampling")
         page.locator(".wan22-chart .note").filter(has_text="low-noise expert").wait_for()
         canvas.photograph("sampling, low-noise expert")
@@ -367,17 +321,7 @@ def test_a_run_is_seen(canvas):
     steps = [int(step) for step in seen["steps"]]
     assert len(steps) >= 10 and steps == sorted(steps) and max(steps) > 26, steps
     assert len(seen["marker"]) >= 10
-    types = {str(node["id"]): node for node in canvas.nodes()}
-    badges = {(types[b.split(" ", 1)[0]]["type"], b.split(" ", 1)[1]) for b in seen["badges"]}
-    assert badges == {
-        (kind, f"{expert}-noise expert{work}")
-        for expert in ("high", "low")
-        for kind, work in (("WanMoESampler", ""), ("WanDiTLoader", " at work"))
-    }
-    for badge in seen["badges"]:
-        node = types[badge.split()[0]]
-        if node["type"] == "WanDiTLoader":
-            assert node["values"]["model_name"].endswith(badge.split()[1].split("-")[0] + "_noise_model")
+    check_badges(canvas, seen["badges"])
     canvas.wait_until_idle()
     page.wait_for_timeout(300)
     canvas.photograph("after the run")
@@ -519,13 +463,16 @@ def test_nodes_as_elements(canvas):
         assert node.locator("img[src^='blob:']").filter(visible=True).count() == 0
         for part in (".wan22-chart", "[name=preset], :text-is('preset')", ":text-is('latent_image')"):
             assert node.locator(part).first.is_visible(), part
-        check_layout(canvas)
+        canvas.check_layout()
         canvas.photograph("nodes as elements")
         node.locator(".wan22-box.report").filter(has_text="19 of 30").wait_for(timeout=60_000)
 
     seen = watch_run(canvas, until)
     assert len(seen["frames"]) >= 3 and len(seen["pictures"]) >= 3
-    check_layout(canvas)
+    check_badges(canvas, seen["elements"])
+    canvas.wait_until_idle()
+    assert page.locator(".lg-node").filter(has_text="expert at work").count() == 0
+    canvas.check_layout()
     canvas.photograph("nodes as elements, after the run")
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from demo import blueprints
-from demo.drawings import FOLDER, NOTES, TITLE, arrange, dump, stage_of
+from demo.drawings import FOLDER, NOTES, ROOT, TITLE, arrange, dump, pack, stage_of
 from demo.model_files import published
 
 MODEL_FILES = (".pth", ".safetensors", ".gguf", ".onnx", ".ckpt")
@@ -58,6 +58,19 @@ def test_wires_go_to_the_right(name):
 def test_note_says_where_the_files_go(name):
     (note,) = (node for node in read(name)["nodes"] if node["type"] in NOTES)
     assert "models/" in note["widgets_values"][0]
+
+
+def test_each_drawing_has_a_title_in_both_languages():
+    """That of its note: the page's template browser shows it (web/js/templates.js)."""
+    english, chinese = (
+        json.loads((ROOT / "locales" / language / "main.json").read_text(encoding="utf-8"))
+        for language in ("en", "zh")
+    )
+    titles = english["templateWorkflows"]["template"][pack()["cnr_id"]]
+    assert set(titles) == set(chinese["templateWorkflows"]["template"][pack()["cnr_id"]]) == set(DRAWINGS)
+    for name, title in titles.items():
+        (note,) = (node for node in read(name)["nodes"] if node["type"] in NOTES)
+        assert note["widgets_values"][0].splitlines()[0] == f"## {title}"
 
 
 @pytest.mark.parametrize("name", DRAWINGS)

@@ -2,6 +2,9 @@
 
 import json
 import time
+from itertools import combinations
+
+from demo.drawings import NOTES, stage_of
 
 OURS = "wan22"
 SIZE = {"width": 1600, "height": 1000}
@@ -122,6 +125,20 @@ class Canvas:
 
     def groups(self):
         return self.page.evaluate(_GROUPS)
+
+    def check_layout(self):
+        """No node lies on another, and each inside its group."""
+        boxes = self.boxes()
+        for one, other in combinations(boxes, 2):
+            across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+            down = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+            assert across <= 0 or down <= 0, (one["type"], other["type"], across, down)
+        groups = {group["title"]: group for group in self.groups()}
+        for box in boxes:
+            if box["type"] not in NOTES:
+                group = groups[stage_of(box["type"])]
+                assert group["left"] <= box["left"] and box["right"] <= group["right"], (box, group)
+                assert group["top"] <= box["top"] and box["bottom"] <= group["bottom"], (box, group)
 
     def as_elements(self, wanted):
         """Draws nodes as elements (Nodes 2.0), or on the canvas."""

@@ -58,6 +58,11 @@ interface HostNode {
   onDrawBackground?(): void;
 }
 
+interface HostBadge {
+  text: string;
+  bgColor: string;
+}
+
 interface HostNodeDef {
   display_name: string;
   description?: string;
@@ -98,6 +103,6 @@ declare module "*/scripts/app.js" {
   export const app: HostApp;
 }
 
-declare var LGraphBadge: (new (options: { text: string; fgColor: string; bgColor: string }) => { text: string }) | undefined;
+declare var LGraphBadge: (new (options: { text: string; fgColor: string }) => HostBadge) | undefined;
 
 declare var LiteGraph: { registered_node_types: Record<string, { nodeData?: HostNodeDef } | undefined> };

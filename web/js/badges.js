@@ -1,10 +1,32 @@
 // Says above a node which expert is at work: on the sampler, and on the loader that the expert comes from.
 import { origin, redraw } from "./host.js";
+import { changes } from "./stores.js";
 import { say } from "./texts.js";
 
+/** Nodes with two experts. */
+export const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", "WanLongVideo"];
+const LOADER = "WanDiTLoader";
 const COLOURS = { base: "#b98cf5", high: "#f0883e", low: "#4f9cf0" };
-/** @type {Map<HostNode, { text: string }>} node -> badge */
-const marked = new Map();
+/** @type {WeakMap<HostNode, HostBadge>} */
+const badges = new WeakMap();
+/** @type {Set<HostNode>} whose badges say something */
+const marked = new Set();
+
+/**
+ * A badge without text, which is not drawn. It is there from the node's creation on, and says by what it reads when it
+ * changes: pages whose nodes are elements see nothing of a badge that comes later.
+ * @param {HostNode} node
+ */
+export function addBadge(node) {
+  const Badge = globalThis.LGraphBadge;
+  if (!Badge || !node.badges || ![...SAMPLERS, LOADER].includes(node.comfyClass)) return;
+  const badge = new Badge({ text: "", fgColor: "#111" });
+  badges.set(node, badge);
+  node.badges.push(() => {
+    void changes.turn;
+    return badge;
+  });
+}
 
 /**
  * Marks a sampler and the loader of the expert that answers it; takes the marks off all others.
@@ -13,15 +35,14 @@ const marked = new Map();
  */
 export function markExpert(sampler, expert) {
   const text = say(expert);
-  const nodes = new Map([[sampler, text]]);
   const loader = loaderOf(sampler, `model_${expert}`);
-  if (loader) nodes.set(loader, say("at_work", { expert: text }));
-  for (const node of [...marked.keys()]) if (marked.get(node)?.text !== nodes.get(node)) unmark(node);
-  for (const [node, label] of nodes) if (!marked.has(node)) mark(node, label, COLOURS[expert]);
+  for (const node of [...marked]) if (node !== sampler && node !== loader) write(node, "");
+  write(sampler, text, COLOURS[expert]);
+  if (loader) write(loader, say("at_work", { expert: text }), COLOURS[expert]);
 }
 
 export function unmarkAll() {
-  for (const node of [...marked.keys()]) unmark(node);
+  for (const node of [...marked]) write(node, "");
 }
 
 /**
@@ -29,20 +50,13 @@ export function unmarkAll() {
  * @param {string} text
  * @param {string} bgColor
  */
-function mark(node, text, bgColor) {
-  const Badge = globalThis.LGraphBadge;
-  if (!Badge || !node.badges) return;
-  const badge = new Badge({ text, fgColor: "#111", bgColor });
-  node.badges.push(badge);
-  marked.set(node, badge);
-  redraw();
-}
-
-/** @param {HostNode} node */
-function unmark(node) {
-  const index = node.badges?.indexOf(marked.get(node)) ?? -1;
-  if (index >= 0) node.badges?.splice(index, 1);
-  marked.delete(node);
+function write(node, text, bgColor = "") {
+  const badge = badges.get(node);
+  if (!badge || badge.text === text) return;
+  Object.assign(badge, { text, bgColor });
+  if (text) marked.add(node);
+  else marked.delete(node);
+  changes.next();
   redraw();
 }
 
@@ -60,7 +74,7 @@ function modelsOf(slots) {
 function loaderOf(node, input) {
   for (let hops = 0; hops < 50; hops += 1) {
     const from = origin(node, input);
-    if (!from || from.node.comfyClass === "WanDiTLoader") return from?.node;
+    if (!from || from.node.comfyClass === LOADER) return from?.node;
     const which = modelsOf(from.node.outputs).findIndex((slot) => slot === from.node.outputs?.[from.slot]);
     const inputs = modelsOf(from.node.inputs);
     const next = inputs[which] ?? inputs[0];

@@ -2,12 +2,11 @@
 // steps, and where a run is.
 // The numbers come from the server, from the function that the sampler itself uses, and so do the names of the widgets
 // that count.
-import { markExpert, unmarkAll } from "./badges.js";
+import { markExpert, SAMPLERS, unmarkAll } from "./badges.js";
 import { after, api, CHANGES, isLinked, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
 import { say } from "./texts.js";
 
 const MAKERS_OF_CLIPS = ["WanLongVideo"];
-const SAMPLERS = ["WanMoESampler", "WanMultiGPUSampler", ...MAKERS_OF_CLIPS];
 const HEIGHT = 110;
 const SVG = "http://www.w3.org/2000/svg";
 const WAIT_MS = 80;
