@@ -20,6 +20,12 @@ _DROP = """async ([name, text]) => {
   document.querySelector("#graph-canvas").dispatchEvent(
     new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true, clientX: 700, clientY: 500 }));
 }"""
+# Playwright's own way fails where the page is denied an address meanwhile, as that of a model's file
+_ADD_STYLE = """css => {
+  const style = document.createElement("style");
+  style.textContent = css;
+  document.head.append(style);
+}"""
 _NODES = """() => app.graph.nodes.map(n => ({
   id: Number(n.id), type: n.type,
   known: Boolean(n.isVirtualNode || n.constructor.nodeData), errors: Boolean(n.has_errors),
@@ -90,7 +96,7 @@ class Canvas:
         self.page.wait_for_function("window.app?.extensionManager?.toast && window.app?.graph?.nodes")
         self.page.wait_for_function("Boolean(LiteGraph.registered_node_types.WanMoESampler)")
         # the veil that lies over the page while a file loads stays there where its fading is interrupted
-        self.page.add_style_tag(content=".p-overlay-mask { animation: none !important; }")
+        self.page.evaluate(_ADD_STYLE, ".p-overlay-mask { animation: none !important; }")
 
     def clear(self):
         """No nodes, no dialogs, nothing running."""
