@@ -48,7 +48,7 @@ HEIGHTS = {
     "LoadVideo": 334, "SaveVideo": 130, "WanAnimate2": 730, "WanAudioEncoderLoader": 86, "WanBackground": 86,
     "WanCLIPVisionLoader": 86, "WanContextWindowsManual": 320, "WanDiTLoader": 146, "WanDrawPose": 250,
     "WanEmptyLatent": 194, "WanFaceCrop": 160, "WanI2VCondition": 480, "WanLoRA": 186, "WanLoadVideo": 578,
-    "WanLongVideo": 910, "WanMoESampler": 740, "WanMultiGPU": 322, "WanNAG": 226, "WanPoseAnimate": 610,
+    "WanLongVideo": 980, "WanMoESampler": 740, "WanMultiGPU": 322, "WanNAG": 226, "WanPoseAnimate": 610,
     "WanPoseDetect": 196, "WanPoseRetarget": 86, "WanPromptSchedule": 430, "WanPrompts": 420,
     "WanSpeechToVideo": 678, "WanSubjectMask": 242, "WanT5Encode": 300, "WanT5Loader": 146,
     "WanTI2VLatent": 242, "WanTextToSpeech": 222, "WanVAEDecode": 110, "WanVAELoader": 146,
