@@ -27,8 +27,8 @@ export function withStore(id, then) {
  * @returns {string | undefined}
  */
 export function translated(key) {
-  const { $t, $te } = globals();
-  return $te?.(key) || $te?.(key, "en") ? $t(key) : undefined;
+  const text = globals().$t?.(key); // the key itself where there is none
+  return text === key ? undefined : text;
 }
 
 /** What reads `turn` while the page draws it is drawn anew after `next`. */
