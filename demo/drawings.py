@@ -64,6 +64,7 @@ SPARE = {
 model that is missing."""
 
 SHOWING = ("LoadImage", "LoadVideo", "WanLoadVideo")
+"""What shows a picture or film that is given."""
 
 
 def stage_of(kind: str) -> str:
@@ -101,7 +102,9 @@ def _columns(nodes: list[dict], depths: dict[int, int]) -> list[list[dict]]:
     return columns
 
 
-def _stages(nodes: list[dict], depths: dict[int, int], links: list[list]) -> tuple[tuple[str, ...], ...]:
+def _group_columns(
+    nodes: list[dict], depths: dict[int, int], links: list[list]
+) -> tuple[tuple[str, ...], ...]:
     """COLUMNS; input beside prompts, where its wires would else go back to them from its second column."""
     group = {node["id"]: stage_of(node["type"]) for node in nodes}
     feeds = any((group[source], group[target]) == (INPUT, PROMPT) for _, source, _, target, *_ in links)
@@ -131,7 +134,7 @@ def pack() -> dict[str, str]:
 
 
 def _describe(node: dict) -> dict:
-    """A node with its height, and the pack and files that it needs among its properties."""
+    """A node with its size, or a note's colour, and the pack and files that it needs among its properties."""
     kind, (width, height) = node["type"], node["size"]
     if kind in NOTES:
         return {**node, "bgcolor": NOTE_GROUND}
@@ -154,7 +157,7 @@ def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
     nodes = [node for node in drawing["nodes"] if node["type"] not in NOTES]
     depths, x = _depths(nodes, drawing["links"]), 40.0
     groups: list[dict[str, Any]] = []
-    for column in _stages(nodes, depths, drawing["links"]):
+    for column in _group_columns(nodes, depths, drawing["links"]):
         y, right = 40.0, x
         if column == (MODELS,):
             notes[0]["pos"] = [x, y + TITLE]

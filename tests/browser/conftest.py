@@ -47,9 +47,8 @@ def server(comfyui, front_end, tmp_path_factory):
     base = tmp_path_factory.mktemp("browser")
     write_example_files(base)
     (base / "input").mkdir()
-    Image.new("RGB", (540, 960), "#c86432").save(
-        base / "input" / "example.png"
-    )  # in portrait: nodes get long
+    # in portrait, with which nodes get long
+    Image.new("RGB", (540, 960), "#c86432").save(base / "input" / "example.png")
     with ForkedHost(comfyui, base=base, arguments=front_end) as host:
         host.post("/settings", SETTINGS)
         yield host
