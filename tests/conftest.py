@@ -28,10 +28,16 @@ LONG_FILES = ("test_multi_gpu.py", "test_group.py", "test_distributed.py", "test
 """Begun first: several processes that share a run of the tests then end at about the same time."""
 
 
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: each of them waits now and then, for what it has started to answer or to
+    be given up."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config):
     """What all processes of a run have in common: the seed that those of the tests are made of, and one thread each."""
     os.environ.setdefault("TEST_SEED", str(random.SystemRandom().randrange(2**31)))
-    if config.getoption("numprocesses", None):  # which are as many as there are cores
+    if config.getoption("numprocesses", None):  # which are as many as there are cores, and more
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
