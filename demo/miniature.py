@@ -23,7 +23,8 @@ _SIZE = {"width": 96, "height": 96}
 _BALL = {
     "kind": "ball", "colour": "red", "background": "blue", "motion": "right", "speed": "fast", "size": "large",
 }  # fmt: skip
-_TALK_FRAMES = 48
+_DANCER = {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}
+_TALK_FRAMES, _DRIVING_FRAMES = 48, 33
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,35 @@ class Task:
     """A demo: an example workflow, the release that it loads, and a prompt.
 
     inputs: those of nodes, by their class, that fit the miniature's small world. write: writes the files that the
-    workflow reads into the input folder."""
+    workflow reads into the input folder. change: of the workflow, where the miniature has less than it uses."""
 
     workflow: str
     release: str
     prompt: str
     inputs: dict[str, dict[str, Any]]
     write: Callable[[Path], Any] = lambda folder: None
+    change: Callable[[Graph], None] = lambda graph: None
+
+
+def _with_drawn_poses(graph: Graph) -> None:
+    """Poses and faces come from files: the detectors of the release, which know people, would see nothing here."""
+    found = ("WanPoseDetect", "WanPoseRetarget", "WanFaceCrop", "WanDrawPose")
+    for name in [name for name, node in graph.items() if node["class_type"] in found]:
+        del graph[name]
+    (loader,) = _nodes(graph, "WanLoadVideo")
+    for video in ("pose", "face"):
+        inputs = loader["inputs"] | {"file": f"{video}.mp4", "fit": "original"}
+        graph[video] = {"class_type": "WanLoadVideo", "inputs": inputs}
+    for node in _nodes(graph, "WanPoseAnimate"):
+        node["inputs"] |= {"pose_video": ["pose", 0], "face_video": ["face", 0]}
+
+
+def _nodes(graph: Graph, kind: str) -> list[dict[str, Any]]:
+    return [node for node in graph.values() if node["class_type"] == kind]
+
+
+def _write_dancer(folder: Path) -> None:
+    inputs.write_driving(folder, _DANCER, _DRIVING_FRAMES, random.Random(1))
 
 
 TASKS = {
@@ -58,6 +81,10 @@ TASKS = {
             random.Random(1),
         ),
     ),
+    "animate": Task(
+        "animate_14b", "Animate-14B", "A red figure dances before a white background.",
+        {"WanPoseAnimate": {"frames_per_clip": 17}}, write=_write_dancer, change=_with_drawn_poses,
+    ),
 }  # fmt: skip
 
 
@@ -72,6 +99,7 @@ def prompt_of(task: Task, prompt: str) -> Graph:
     graph = json.loads(
         (ROOT / "example_workflows" / "api" / f"{task.workflow}.json").read_text(encoding="utf-8")
     )
+    task.change(graph)
     for node in graph.values():
         node["inputs"] |= task.inputs.get(node["class_type"], {})
         if node["class_type"] == "WanT5Encode":

@@ -103,7 +103,7 @@ class Trainer:
         make_image_encoder(tower)
         make = partial(make_moves, self.vae_file, tower)
         moves = make_clips(make, range(50000, 50800), self.work / "moves.pt", Moves)
-        self._single("Animate-14B", sizes.ANIMATE, moves, Schedule(1400, 1e-3, 0.01, seed=5))
+        self._single("Animate-14B", sizes.ANIMATE, moves, Schedule(1000, 1e-3, 0.01, seed=5))
 
     def animate2(self) -> None:
         """Animate-2-14B."""

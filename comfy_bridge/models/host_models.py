@@ -5,11 +5,13 @@ from typing import Any
 
 import comfy.conds
 import comfy.model_base
+from einops import rearrange
 from torch import Tensor
 
 from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.content import tracked
 from ...wan_models.dit.text_schedule import Schedule
+from ...wan_models.images.resize import resize_area
 from ...wan_models.memory import activation_bytes, tokens_of
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
@@ -112,10 +114,19 @@ class WanAnimateBase(_Clips, comfy.model_base.WAN22_Animate):
             faces = out["face_pixel_values"].cond
             # a still face goes to the device as one picture, and all of them in the precision they are seen in
             faces = faces[:, :, :1] if bool((faces == faces[:, :, :1]).all()) else faces
+            faces = _in_size(faces, self.diffusion_model.config.face.size)
             out["face_pixel_values"] = KeptCond(tracked(faces.to(compat.inference_dtype(self))))
         if (strength := kwargs.get("face_strength", 1.0)) != 1.0:
             out["face_strength"] = comfy.conds.CONDConstant(strength)
         return out
+
+
+def _in_size(faces: Tensor, size: int) -> Tensor:
+    """Faces [B, 3, T, H, W] in the size that a model sees: conditioning has that of the release."""
+    if faces.shape[-2:] == (size, size):
+        return faces
+    frames = resize_area(rearrange(faces, "b c t h w -> (b t) h w c"), size, size)
+    return rearrange(frames, "(b t) h w c -> b c t h w", b=len(faces))
 
 
 class WanAnimate2Base(_Clips, comfy.model_base.WAN21):

@@ -3,15 +3,18 @@
 import random
 
 import numpy as np
+import torch
 
-from demo.inputs import write_start, write_talk
+from demo.inputs import write_driving, write_start, write_talk
 from demo.miniature import TASKS, frames_of, prompt_of
-from training.world.measure import look, mouth_openings, obeyed, psnr
+from training.world.figures import Figure
+from training.world.measure import look, mouth_openings, obeyed, offsets, psnr
 from training.world.objects import held_out
 from training.world.words import caption
 
 FEW = {"preset": "custom", "steps": 12, "shift": 12.0, "boundary": 0.875, "cfg_high": 4.0, "cfg_low": 3.0}
 """The official settings of T2V-A14B but for the steps, of which it has 40."""
+DANCER = {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}
 
 
 def test_text_to_video(make):
@@ -41,6 +44,16 @@ def test_speech_to_video(make, inputs):
     video = make("s2v", caption(facts, rng), WanSpeechToVideo={"seed": 1, **few})
     seen = mouth_openings(video).numpy()
     assert np.corrcoef(seen, opening[: len(seen)])[0, 1] >= 0.6
+
+
+def test_animate(make, inputs):
+    driving = write_driving(inputs, DANCER, 17, random.Random(3))
+    wanted = Figure(DANCER, driving.centre, driving.size, driving.swings).frames(17, 96, 96)
+    few = {"preset": "custom", "steps": 8, "shift": 5.0, "cfg": 1.0}
+    video = make("animate", "A red figure dances.", WanPoseAnimate={"seed": 1, **few})
+    assert len(video) == 17
+    off = [offsets(video[i], wanted[i], torch.from_numpy(driving.joints(i / 16, 96, 96))) for i in (0, 8, 16)]
+    assert (torch.cat(off) <= 16).float().mean() >= 0.9
 
 
 def test_a_clip_of_text_to_video_goes_on_where_the_one_before_ended(host):
