@@ -21,7 +21,7 @@ from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
 from .guided_text import GuidedText
 from .layers import Block, Head, ImageEmbedding, Through, pad_text, sinusoidal_embedding
-from .text_guidance import TextKernel
+from .text_guidance import TextKernel, beside
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
 
 
@@ -114,7 +114,7 @@ class WanModel(nn.Module):
 
         tokens = self.embed_video(x, t, rotary, conditions)
         e, modulation = self.embed_time(tokens.t)
-        text = self.text_embedding(context.to(self.compute_dtype))
+        text, guidance = self.embed_text(guided, context)
         image = self.embed_image(image)
 
         grid, length, frames = tokens.grid, tokens.hidden.shape[1], FrameSpan.of_video(tokens.grid)
@@ -124,9 +124,9 @@ class WanModel(nn.Module):
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)
         hidden, run_frames = run.hidden, run.frames
-        inputs = {
+        inputs: dict[str, Any] = {
             "e": run.modulation, "context": text, "rotary": run.rotary, "image": image, "lengths": run.lengths,
-            "cross_attention": self.text_kernel(guided, context, attention, grid, run_frames),
+            "cross_attention": self.text_kernel(guided, context, guidance, attention, grid, run_frames),
         }  # fmt: skip
         del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
         for index, block in enumerate(self.blocks):
@@ -179,21 +179,34 @@ class WanModel(nn.Module):
         parallel = self.sequence_parallel
         return attention if parallel is None else parallel.over_all(attention, length)
 
+    def embed_text(self, text: GuidedText, rows: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Padded rows [B, L, text_dim] of a text as blocks are given them; and what the kernel of the cross-attention
+        needs beside them, where the text is guided away from another, which is embedded in the same call."""
+        nag = text.nag
+        if nag is not None:
+            negative = pad_text(nag.text, self.config.text_len).to(rows)
+            if guided := nag.guided(rows, negative):
+                together, of_negative = beside(
+                    rows, negative, lambda x: self.text_embedding(x.to(self.compute_dtype))
+                )
+                return together, {"nag": nag, "negative": of_negative, "rows": guided}
+        return self.text_embedding(rows.to(self.compute_dtype)), {}
+
     def text_kernel(
-        self, text: GuidedText, rows: Tensor, attention: Attention, grid: Grid, frames: FrameSpan
+        self,
+        text: GuidedText,
+        rows: Tensor,
+        guidance: dict[str, Any],
+        attention: Attention,
+        grid: Grid,
+        frames: FrameSpan,
     ) -> Attention:
         """The kernel of the cross-attention to a text, whose padded rows [B, L, text_dim] these are, from the tokens of
-        these frames of a grid; `attention` itself for a plain text."""
+        these frames of a grid; `attention` itself for a plain text. guidance: as of `embed_text`."""
         kernel = attention
-        guidance: dict[str, Any] = {}
         if text.schedule is not None:
             times = text.schedule.times(grid[0], self.frames_before)
             kernel = text.schedule.kernel(attention, rows, times, frames)
-        if text.nag is not None:
-            negative = pad_text(text.nag.text, self.config.text_len).to(rows)
-            if guided := text.nag.guided(rows, negative):
-                embedded = self.text_embedding(negative.to(self.compute_dtype))
-                guidance = {"nag": text.nag, "negative": embedded, "rows": guided}
         return TextKernel(kernel, attention, **guidance) if guidance or kernel is not attention else attention
 
     def units(self) -> list[nn.Module]:

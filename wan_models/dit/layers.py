@@ -137,17 +137,21 @@ class CrossAttention(Projections):
     ) -> Tensor:
         """What `forward` gives before its last layer; to_image: the kernel for the few tokens of the image."""
         q = self.normed(self.norm_q, self.q(x))
-        out = attention(q, *self.of_text(context), self.num_heads)
         if isinstance(attention, TextKernel):
-            out = attention.guide(out, q, self.of_text, self.num_heads)
+            k, k_negative = attention.both(context, self.keys)
+            v, v_negative = attention.both(context, self.v)
+            out = attention(q, k, v, self.num_heads)
+            out = attention.guide(out, q, k_negative, v_negative, self.num_heads)
+        else:
+            out = attention(q, self.keys(context), self.v(context), self.num_heads)
         if image is not None:
             k = self.normed(self.norm_k_img, self.k_img(image))
             out = changeable(out).add_(to_image(q, k, self.v_img(image), self.num_heads))
         return out
 
-    def of_text(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a text [B, L_text, C], both of that shape."""
-        return self.normed(self.norm_k, self.k(context)), self.v(context)
+    def keys(self, context: Tensor) -> Tensor:
+        """Those of a text [B, L_text, C], of that shape."""
+        return self.normed(self.norm_k, self.k(context))
 
 
 class ImageEmbedding(nn.Module):

@@ -77,18 +77,27 @@ class TextKernel:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
         return self.kernel(q, k, v, heads)
 
-    def guide(
-        self, seen: Tensor, q: Tensor, keys_values: Callable[[Tensor], tuple[Tensor, Tensor]], heads: int
-    ) -> Tensor:
-        """What the queries [B, L, C] have `seen` of the prompt, guided. keys_values: those of text [1, L, C]."""
-        if self.nag is None or self.negative is None:
+    def both(self, context: Tensor, layer: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """What a layer gives for the prompts [B, L, C], and for the negative text where there is one."""
+        return (layer(context), None) if self.negative is None else beside(context, self.negative, layer)
+
+    def guide(self, seen: Tensor, q: Tensor, k: Tensor | None, v: Tensor | None, heads: int) -> Tensor:
+        """What the queries [B, L, C] have `seen` of the prompt, guided away from a text of keys `k` and values `v`."""
+        if self.nag is None or k is None or v is None:
             return seen
-        k, v = keys_values(self.negative)
         parts = list(seen.split(1))
         for row in self.rows:
             other = self.plain(q[row : row + 1], k, v, heads)
             parts[row] = self.nag.combine(parts[row], other)
         return seen if in_pieces() else torch.cat(parts)
+
+
+def beside(texts: Tensor, other: Tensor, layer: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """What a layer gives for texts [B, L, C] and another one [1, L', C], in one call: its weight may have to be brought
+    to the device or unpacked for each."""
+    rows, length = texts.shape[:2]
+    out = layer(torch.cat([texts.flatten(0, 1), other[0]]).unsqueeze(0))
+    return out[0, : rows * length].unflatten(0, (rows, length)), out[:, rows * length :]
 
 
 def plain(attention: Attention) -> Attention:
