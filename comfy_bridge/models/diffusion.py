@@ -22,7 +22,8 @@ from .families import FAMILIES
 from .foreign_patches import warn_of_unused
 from .hints import loader_hints
 from .loaded_files import watch
-from .packed import PackedPatcher, ops, set_unpacked_dtype, workspace_bytes
+from .packed import ops, set_unpacked_dtype, workspace_bytes
+from .packed_patcher import packed_kind
 
 DTYPES = {
     "default": None,
@@ -85,7 +86,7 @@ def build(
     if packed is None:
         of_host = quantized.products(stored, compute, load_device)
     elif (of_host := quantized.layers(packed, compute, load_device)) is None:
-        kind = PackedPatcher  # the patcher of dynamic VRAM does not know of layers that unpack themselves
+        kind = packed_kind(kind)
     # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
     network = build_network(config, of_host or ops, stored, family.network)
     network.compute_dtype = compute

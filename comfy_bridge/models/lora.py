@@ -14,6 +14,7 @@ from ...wan_models.checkpoints.errors import CheckpointError
 from ...wan_models.checkpoints.lora import LoRAMatch, looks_like, match
 from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
 from ...wan_models.checkpoints.stamp import Stamp
+from .low_rank import in_one_pass
 
 ATTACHMENT = "wan_loras"
 """Under this key a MODEL remembers the LoRA files on it: their names, and what they were when they were read."""
@@ -157,7 +158,7 @@ def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) ->
             patches[key] = DoRA(patch.loaded_keys, patch.weights)
 
     patcher = model.clone()
-    patcher.add_patches(patches, strength)
+    patcher.add_patches(in_one_pass(patches, model.model), strength)
     for name, (module, what) in found.names.items():
         if what == "diff_m":  # the host's patches never reach bare parameters of a block
             key = f"{_PREFIX}{module}.modulation"

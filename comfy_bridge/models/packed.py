@@ -1,5 +1,5 @@
-"""Layers and a patcher for weights that stay packed (GGUF, and quantised ones that the host has no layers for, see
-`quantized`): unpacked for each use, one at a time.
+"""Layers for weights that stay packed (GGUF, and quantised ones that the host has no layers for, see `quantized`):
+brought to the device packed, by the host as it brings others, and unpacked there for each use, one at a time.
 
 A LoRA is never merged into a packed weight, which would round it once more. It is added to the unpacked one at
 each use, so its strength may change without loading anything again. Only the layer holds the packed weight; state
@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import comfy.lora
-import comfy.model_patcher
 import comfy.ops
 import torch
 import torch.nn.functional as F
@@ -26,6 +24,7 @@ class _MayBePacked:
 
     packing: Packing | None = None
     patch: Any = None  # the LoRAs on this weight, where the whole layer is on the device
+    weight_lowvram_function: Any = None  # the same in hosts with dynamic VRAM, which set it
     hook: Any = None  # the LoRAs of the prompt that is being worked on
     weight: Any
     weight_function: list
@@ -39,14 +38,39 @@ class _MayBePacked:
     def changes(self) -> list[Callable[[Tensor], Tensor]]:
         """What is done to the unpacked weight: LoRAs of the model, other nodes' functions, LoRAs of the prompt."""
         functions = list(self.weight_function)  # of the host, with the LoRAs where the layer is offloaded
+        if self.weight_lowvram_function is not None:
+            functions.insert(0, self.weight_lowvram_function)
         if self.patch is not None and not any(isinstance(f, type(self.patch)) for f in functions):
             functions.insert(0, self.patch)
         return functions if self.hook is None else [*functions, self.hook]
 
-    def unpacked(self, *changes: Callable[[Tensor], Tensor]) -> Unpacked:
-        """The weight as it is in the file, with these changes."""
+    def unpacked(self, *changes: Callable[[Tensor], Tensor], raw: Tensor | None = None) -> Unpacked:
+        """The weight as it is in the file, with these changes; raw: its bytes on another device."""
         assert self.packing is not None
-        return Unpacked(self.weight, self.packing, self.unpacked_dtype, changes)
+        return Unpacked(self.weight if raw is None else raw, self.packing, self.unpacked_dtype, changes)
+
+    def on_device(self, like: Tensor) -> tuple[Tensor, Tensor | None, Any]:
+        """The packed weight, and the bias in the dtype of `like`, on its device; and what the host's
+        uncast_bias_weight takes once they were worked with."""
+        kept = self.weight_function, self.weight_lowvram_function
+        # which are of the unpacked weight
+        self.weight_function, self.weight_lowvram_function = [], None
+        try:
+            weight, bias, lent = comfy.ops.cast_bias_weight(
+                self, dtype=self.weight.dtype, device=like.device, bias_dtype=like.dtype, offloadable=True
+            )
+        finally:
+            self.weight_function, self.weight_lowvram_function = kept
+        if (loras := self.weight_lowvram_function) is not None:
+            self._bring(loras, like.device)
+        return weight, bias, lent
+
+    def _bring(self, loras: Any, device: torch.device) -> None:
+        """LoRAs to the device, where the weight stays there too; else they come and go with it."""
+        if getattr(self, "_v_signature", None) is None:
+            loras.clear_prepared()
+        elif loras.prepared_patches is None:
+            loras.prepare(torch.empty(loras.memory_required(), dtype=torch.uint8, device=device), None)
 
     def loaded(self) -> Unpacked:
         """The weight with the LoRAs that are loaded with it, as the host's own merged weights would have them."""
@@ -65,17 +89,18 @@ class ops(comfy.ops.manual_cast):
         def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if self.packing is None:
                 return super().forward(input, *args, **kwargs)
-            # with LoRAs in float32 and rounded once, as a file that is saved with them has it
             changes = self.changes()
-            weight = (
-                self.unpacked(*changes).plain(input.dtype, input.device)
-                if changes
-                else self.packing.unpack(_on(self.weight, input), input.dtype)
-            )
-            bias = None if self.bias is None else _on(self.bias, input).to(input.dtype)
-            for function in self.bias_function if bias is not None else ():
-                bias = function(bias)
-            return F.linear(input, weight, bias)
+            raw, bias, lent = self.on_device(input)
+            try:
+                # with LoRAs in float32 and rounded once, as a file that is saved with them has it
+                weight = (
+                    self.unpacked(*changes, raw=raw).plain(input.dtype)
+                    if changes
+                    else self.packing.unpack(raw, input.dtype)
+                )
+                return F.linear(input, weight, bias)
+            finally:
+                comfy.ops.uncast_bias_weight(self, raw, bias, lent)
 
     class Embedding(_MayBePacked, comfy.ops.manual_cast.Embedding):
         def forward(self, input: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
@@ -101,110 +126,7 @@ def has_packed(network: torch.nn.Module) -> bool:
     return any(getattr(layer, "packing", None) is not None for layer in network.modules())
 
 
-def packed_patcher(patcher: Any) -> "PackedPatcher":
-    """A patcher for packed layers in the place of one that the host has just made."""
-    out = PackedPatcher(patcher.model, patcher.load_device, patcher.offload_device)
-    for name in ("model_options", "object_patches", "hook_mode", "is_clip", "force_cast_weights"):
-        setattr(out, name, getattr(patcher, name))
-    return out
-
-
 def workspace_bytes(network: torch.nn.Module) -> int:
     """Upper bound of what unpacking the largest packed layer takes: float32 values, some of them twice over."""
     packings = (getattr(layer, "packing", None) for layer in network.modules())
     return max((16 * math.prod(packing.shape) for packing in packings if packing is not None), default=0)
-
-
-def _on(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.to(like.device, non_blocking=like.device.type != "cpu")
-
-
-class PackedPatcher(comfy.model_patcher.ModelPatcher):
-    """The host's patcher, except that LoRAs of packed weights are left to the layer, and readers get them unpacked."""
-
-    def patch_weight_to_device(
-        self, key: str, device_to: Any = None, *args: Any, return_weight: bool = False, **kwargs: Any
-    ) -> Any:
-        layer = self._packed_layer(key)
-        if layer is None:
-            if return_weight:  # which older hosts do not know
-                kwargs["return_weight"] = True
-            return super().patch_weight_to_device(key, device_to, *args, **kwargs)
-        if return_weight:
-            return layer.unpacked(*self._lora(key)).plain(device=device_to)
-        for lora in self._lora(key):
-            layer.patch = lora
-        return None
-
-    def unpatch_model(self, device_to: Any = None, unpatch_weights: bool = True) -> None:
-        super().unpatch_model(device_to, unpatch_weights)
-        if unpatch_weights:
-            for layer in self.model.modules():
-                if getattr(layer, "patch", None) is not None:
-                    layer.patch = None
-
-    # LoRAs of single prompts
-
-    def patch_hooks(self, hooks: Any) -> None:
-        self.cached_hook_patches.clear()  # which is of merged weights, and packed ones are not merged
-        super().patch_hooks(hooks)
-
-    def patch_hook_weight_to_device(
-        self, hooks: Any, combined_patches: dict, key: str, original_weights: dict, memory_counter: Any
-    ) -> None:
-        layer = self._packed_layer(key)
-        if layer is None or key not in combined_patches:
-            super().patch_hook_weight_to_device(
-                hooks, combined_patches, key, original_weights, memory_counter
-            )
-            return
-        patches, original = combined_patches[key], {key: original_weights[key]}
-
-        def hook(weight: Tensor) -> Tensor:
-            return comfy.lora.calculate_weight(patches, weight, key, weight.dtype, original)
-
-        layer.hook = hook
-
-    def unpatch_hooks(self, whitelist_keys_set: set[str] | None = None) -> None:
-        super().unpatch_hooks(whitelist_keys_set)
-        for name, layer in self.model.named_modules():
-            if getattr(layer, "hook", None) is not None and (
-                not whitelist_keys_set or f"{name}.weight" in whitelist_keys_set
-            ):
-                layer.hook = None
-
-    # readers
-
-    def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
-        found = super().get_key_patches(filter_prefix)
-        for key, patches in found.items():
-            if (layer := self._packed_layer(key)) is not None:
-                patches[0] = (layer.unpacked(), *patches[0][1:])
-        return found
-
-    def get_model_object(self, name: str) -> Any:
-        layer = self._packed_layer(name)
-        return (
-            super().get_model_object(name) if layer is None or name in self.object_patches else layer.loaded()
-        )
-
-    def model_state_dict_for_saving(self, model: Any = None, prefix: str = "") -> dict[str, Any]:
-        """Of newer hosts, which merge while they save."""
-        found = super().model_state_dict_for_saving(model, prefix)
-        for name in found:
-            if (layer := self._packed_layer(prefix + name)) is not None:
-                found[name] = layer.unpacked(*self._lora(prefix + name))
-        return found
-
-    def _lora(self, key: str) -> list[Callable[[Tensor], Tensor]]:
-        return [comfy.model_patcher.LowVramPatch(key, self.patches)] if key in self.patches else []
-
-    def _packed_layer(self, key: str) -> Any:
-        path, _, leaf = key.rpartition(".")
-        if leaf != "weight":
-            return None
-        try:
-            layer = self.model.get_submodule(path)
-        except AttributeError:
-            return None
-        return layer if getattr(layer, "packing", None) is not None else None

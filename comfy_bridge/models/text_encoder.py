@@ -19,7 +19,8 @@ from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
 from . import quantized
 from .hints import loader_hints
-from .packed import has_packed, ops, packed_patcher, set_unpacked_dtype
+from .packed import has_packed, ops, set_unpacked_dtype
+from .packed_patcher import packed_patcher
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_LEN = T5Config.text_len
