@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ATTENTION = ("scaled_dot_product_attention",)
-_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution", "mkldnn_convolution")
 _PRODUCTS = ("linear", "matmul", "mm", "bmm")
 
 
@@ -57,7 +57,7 @@ class Counter(TorchDispatchMode):
         if name in _CONVOLUTIONS and not _as_convolutions_take(args[0]):
             self.cost.moved += 2 * _bytes(args[0])  # copied first
             self.cost.peak = max(self.cost.peak, self.live + _bytes(args[0]))
-        self.cost.flops += _flops(name, args, out)
+        self.cost.flops += flops_of(name, args, out)
         return out
 
     def _call(self, func, name, args, kwargs, before):
@@ -134,7 +134,8 @@ def _as_convolutions_take(x):
     return x.is_contiguous() or x.is_contiguous(memory_format=last)
 
 
-def _flops(name, args, out):
+def flops_of(name, args, out):
+    """Of the operation of that name, without "aten::", where it is a product, a convolution or attention; else 0."""
     if name in _ATTENTION:
         q, k, v = args[:3]
         return 2 * math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])

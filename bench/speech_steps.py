@@ -2,6 +2,7 @@
 
 import torch
 
+from bench.floor import products, rates
 from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
 from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
@@ -49,7 +50,9 @@ def main(rounds=4):
     reference = run_official()
     tokens = LATENT[1] * LATENT[2] * LATENT[3] // 4
     print(f"S2V, fp32, {STEPS} steps of {tokens} tokens ({torch.get_num_threads()} threads)")
-    found = interleaved(contestants, rounds)
+    alone, flops = products(run_ours)
+    found = interleaved({"products": alone} | contestants, rounds)
+    print(f"  {rates(flops, found.pop('products'), found['ours'])}")
     for name, seconds in found.items():
         print(
             f"  {name:10} {seconds * 1000:8.0f} ms {found['official'] / seconds:6.2f} x as fast  "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bench.floor import products, rates
 from bench.peers import prepare
 from bench.timing import interleaved, rel_l2
 from wan_models.config import VAEConfig
@@ -94,7 +95,9 @@ def main(rounds=3):
         print(f"2.1 VAE, fp32, {label}, latents {'x'.join(map(str, shape[2:]))}")
         for what, index in (("decode", 0), ("encode", 1)):
             calls = {name: pair[index] for name, pair in pairs.items()}
-            reference, medians = calls["official"](), interleaved(calls, rounds)
+            alone, flops = products(calls["ours"])
+            reference, medians = calls["official"](), interleaved({"products": alone} | calls, rounds)
+            print(f"  {what} {rates(flops, medians.pop('products'), medians['ours'])}")
             for name, seconds in medians.items():
                 error = "" if name == "diffusers" else f"  rel. L2 {rel_l2(calls[name](), reference):.1e}"
                 memory = f"  {peak_megabytes(name, base_dim, shape):6.0f} MB" if what == "decode" else ""
