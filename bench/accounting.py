@@ -17,6 +17,7 @@ from bench.counting import Cost, Counter, empty
 from wan_models import rope
 from wan_models.attention import sdpa
 from wan_models.config import VAE_2_2, DiTConfig, DrivenConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.dit.passes import PLAIN, Passes
 from wan_models.models import build_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,15 +41,18 @@ SIZES = {"480p": (480, 832, 81), "720p": (720, 1280, 81), "704p": (704, 1280, 12
 
 @dataclass(frozen=True)
 class Case:
-    """A task of a network at a size: "block" and "forward" of transformers, "decode" and "encode" of autoencoders."""
+    """A task of a network at a size: "block" and "forward" of transformers, "decode" and "encode" of autoencoders.
+
+    is_fused: with the passes of blocks compiled, see wan_models/dit/passes.py."""
 
     network: str
     task: str
     size: str
+    is_fused: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.network} {self.task} {self.size}"
+        return f"{self.network} {self.task} {self.size}{', fused' if self.is_fused else ''}"
 
     @property
     def latent(self) -> tuple[int, int, int]:
@@ -66,6 +70,7 @@ def cases() -> list[Case]:
         return [Case(name, task, size) for size in sizes for task in tasks]
 
     transformers = [case for name in MODELS for case in sized(name, "block", "forward")]
+    transformers += [replace(case, is_fused=True) for case in transformers if case.task == "block"]
     autoencoders = [case for name in VAES for case in sized(name, "decode", "encode")]
     return [*transformers, Case(TEXT_ENCODER, "encode", "512 tokens"), *autoencoders]
 
@@ -82,7 +87,7 @@ def count(run) -> Cost:
 def ours(case: Case) -> Cost:
     """What our network costs."""
     if case.network in MODELS:
-        return transformer(case.network, case.latent)[case.task]
+        return transformer(case.network, case.latent, is_fused=case.is_fused)[case.task]
     if case.network in VAES:
         return autoencoder(case)
     network = build_network(T5Config(), dtype=DTYPE)
@@ -91,8 +96,11 @@ def ours(case: Case) -> Cost:
 
 
 @cache
-def transformer(name: str, latent: tuple[int, int, int], dtype: torch.dtype = DTYPE) -> dict[str, Cost]:
-    """Of a whole forward and of its first block; the memory is that of the forward."""
+def transformer(
+    name: str, latent: tuple[int, int, int], dtype: torch.dtype = DTYPE, is_fused: bool = False
+) -> dict[str, Cost]:
+    """Of a whole forward and of its first block; the memory is that of the forward. is_fused: with passes that are one
+    kernel each."""
     config = MODELS[name]
     network = build_network(config, dtype=dtype)
     x, context = empty(1, config.in_dim, *latent), empty(1, config.text_len, config.text_dim)
@@ -111,6 +119,8 @@ def transformer(name: str, latent: tuple[int, int, int], dtype: torch.dtype = DT
 
     rope.clear()
     with torch.inference_mode(), Counter() as counter:
+        if is_fused:
+            network.use(Passes(*map(counter.as_one, vars(PLAIN).values())))
         conditions, image = _conditions(config, network, latent)
         network(x, t, context, image=image, conditions=conditions, attention=sdpa, run_block=run_block)
     rope.clear()

@@ -1,7 +1,8 @@
 """Counts what tensor operations cost without running them, on tensors of the meta device: these have no values.
 
 One call to torch is taken for one kernel, as attention, norms and products are on a GPU: it reads its inputs once and
-writes its outputs once. Views cost nothing. In inference mode, torch hands its calls over before it takes them apart.
+writes its outputs once. So is a function that a compiler makes one kernel of, `Counter.as_one`. Views cost nothing. In
+inference mode, torch hands its calls over before it takes them apart.
 """
 
 import math
@@ -9,8 +10,8 @@ import weakref
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 _ATTENTION = ("scaled_dot_product_attention",)
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution", "mkldnn_convolution")
@@ -59,6 +60,20 @@ class Counter(TorchDispatchMode):
             self.cost.peak = max(self.cost.peak, self.live + _bytes(args[0]))
         self.cost.flops += flops_of(name, args, out)
         return out
+
+    def as_one(self, function):
+        """`function` as one kernel: what it is given it reads once, and what it gives it writes once."""
+
+        def run(*args):
+            read = _tensors(args)
+            read += [p for module in args if isinstance(module, nn.Module) for p in module.parameters()]
+            with _disable_current_modes():
+                out = function(*args)
+            self._track(out)
+            self.cost.moved += sum(map(_bytes, [*read, out]))
+            return out
+
+        return run
 
     def _call(self, func, name, args, kwargs, before):
         """What an operation gives. Operations come again and again, and torch takes long to find the shapes of what

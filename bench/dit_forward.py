@@ -63,10 +63,17 @@ def main(rounds=10):
     names = to_foreign("diffusers transformer", state)
     theirs.load_state_dict({names[k]: v for k, v in state.items()})
 
+    with torch.device("meta"):
+        compiled = WanModel(CONFIG)
+    compiled.load_state_dict(state, assign=True)
+    for block in compiled.blocks:
+        block.compile()
+
     per_token = t[:, None].expand(1, tokens)
     contestants = {
         "floor": floor(state, tokens),
         "ours": lambda: ours(x, t, text),
+        "compiled": lambda: compiled(x, t, text),
         "official": lambda: official(list(x), per_token, list(text), tokens)[0][None],
         "diffusers": lambda: theirs(x, t, text, return_dict=False)[0],
     }

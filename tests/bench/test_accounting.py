@@ -1,7 +1,7 @@
 """What networks cost at real sizes does not grow. `python -m bench.accounting --write` keeps new numbers."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -101,3 +101,23 @@ def test_estimates_of_small_videos_are_bounds(name, size):
         ("encode", lambda: vae.encode(empty(1, 3, frames, height, width))),
     ):
         assert vae.peak_bytes(task, frames, height * width, 2) >= count(run).peak
+
+
+@pytest.mark.parametrize("case", [c for c in cases() if c.is_fused], ids=lambda case: case.name)
+def test_fused_passes_move_less_and_hold_no_more(case):
+    fused, plain = KEPT[case.name], KEPT[replace(case, is_fused=False).name]
+    assert fused["moved"] < 0.8 * plain["moved"]
+    assert fused["peak"] <= plain["peak"]
+    assert fused["flops"] == plain["flops"]
+
+
+def test_a_block_at_720p_moves_what_was_aimed_at():
+    assert KEPT["T2V-A14B block 720p, fused"]["moved"] <= 60e9
+
+
+def test_a_function_is_counted_as_one_kernel():
+    a, norm = empty(3, 40), torch.nn.RMSNorm(40, device="meta", dtype=torch.bfloat16)
+    with torch.inference_mode(), Counter() as counter:
+        out = counter.as_one(lambda x, norm: norm(x.float()).mul_(2).float())(a, norm)
+    assert counter.cost.moved == 2 * (3 * 40 + 40) + 4 * 3 * 40
+    assert counter.cost.peak == counter.live == out.nbytes

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wan_models.dit import pieces
-from wan_models.dit.layers import modulated_norm
+from wan_models.dit.passes import modulated_norm
 from wan_models.models import build_network
 from wan_models.random_weights import random_state
 from wan_models.tools.small_models import CONFIGS, inputs_of

@@ -20,7 +20,8 @@ from ..attention import Attention, get_attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
 from .guided_text import GuidedText
-from .layers import Block, Head, ImageEmbedding, Through, pad_text, sinusoidal_embedding
+from .layers import Block, Head, ImageEmbedding, Projections, Through, pad_text, sinusoidal_embedding
+from .passes import Passes
 from .text_guidance import TextKernel, beside
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
 
@@ -208,6 +209,12 @@ class WanModel(nn.Module):
             times = text.schedule.times(grid[0], self.frames_before)
             kernel = text.schedule.kernel(attention, rows, times, frames)
         return TextKernel(kernel, attention, **guidance) if guidance or kernel is not attention else attention
+
+    def use(self, passes: Passes) -> None:
+        """Has blocks do with these what they do to each token alone."""
+        for module in self.modules():
+            if isinstance(module, (Block, Projections)):
+                module.passes = passes
 
     def units(self) -> list[nn.Module]:
         """The parts that each run as a whole: their weights can be gathered just before where they are sharded."""

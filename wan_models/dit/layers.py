@@ -4,7 +4,7 @@ Precision follows the official code under bfloat16 autocast: the residual stream
 time embedding and head are float32; linear layers and attention run in `compute_dtype`. Activations are cast
 at the layer's door, and every layer of `ops` casts its weight to its input's dtype.
 
-`modulated_norm` and `add_gated` are the two places where a fused kernel can drop in.
+What is done to each token alone stands in `passes`, where fused kernels can drop in.
 """
 
 import math
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ..attention import Attention
 from ..config import DiTConfig
-from ..rope import RotaryTable, apply_rotary_, rotary_part
-from .pieces import Lengths, by_piece, in_pieces, pieces
+from ..rope import RotaryTable
+from .passes import PLAIN, Passes, changeable
+from .pieces import Lengths, in_pieces
 from .text_guidance import TextKernel, plain
 
 
@@ -29,52 +30,10 @@ def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1).float()
 
 
-def per_segment(x: Tensor, segments: int) -> Tensor:
-    """[B, L, C] -> [B, S, L/S, C], so that one modulation per segment broadcasts over its tokens."""
-    return x.unflatten(1, (segments, -1))
-
-
-def modulated_norm(
-    x: Tensor, norm: nn.Module, shift: Tensor, scale: Tensor, lengths: Lengths, dtype: torch.dtype
-) -> Tensor:
-    """norm(x) * (1 + scale) + shift in `dtype`, x [B, L, C] in float32, shift and scale [B, S, 1, C] -> [B, L, C]."""
-    if in_pieces():
-        out = torch.empty_like(x, dtype=dtype)
-        for rows, tokens, segments in pieces(x, shift.shape[1], lengths):
-            of_segment = rows, segments
-            count = segments.stop - segments.start
-            normed, place = (per_segment(t, count) for t in (norm(x[rows, tokens]), out[rows, tokens]))
-            torch.addcmul(shift[of_segment], normed, 1 + scale[of_segment], out=place)
-        return out
-    if lengths is None:
-        normed = per_segment(norm(x), shift.shape[1])
-        return torch.addcmul(shift, normed, 1 + scale).flatten(1, 2).to(dtype)
-    parts = norm(x).split(lengths, dim=1)
-    changed = [torch.addcmul(shift[:, i], part, 1 + scale[:, i]) for i, part in enumerate(parts)]
-    return torch.cat(changed, 1).to(dtype)
-
-
-def changeable(x: Tensor) -> Tensor:
-    """x itself where its memory may be changed; a copy in training, where gradients are computed from x as it was."""
-    return x.clone() if x.requires_grad and torch.is_grad_enabled() else x
-
-
-def add_gated(x: Tensor, y: Tensor, gate: Tensor, lengths: Lengths = None) -> Tensor:
-    """x + y * gate in x's own memory; x [B, L, C] float32, y [B, L, C] of any dtype, gate [B, S, 1, C]."""
-    x = changeable(x)
-    if lengths is None:
-        segments = gate.shape[1]
-        per_segment(x, segments).addcmul_(per_segment(y.to(x.dtype), segments), gate)
-        return x
-    start = 0
-    for i, change in enumerate(y.split(lengths, 1)):
-        x.narrow(1, start, lengths[i]).addcmul_(change.to(x.dtype), gate[:, i])
-        start += lengths[i]
-    return x
-
-
 class Projections(nn.Module):
     """The layers around multi-head attention, with RMS-normed queries and keys."""
+
+    passes: Passes = PLAIN
 
     def __init__(self, config: DiTConfig, ops: ModuleType) -> None:
         super().__init__()
@@ -93,14 +52,7 @@ class Projections(nn.Module):
         """Queries or keys x [B, L, C] as a projection gave them -> normed, and rotated where there are positions.
 
         Computed in float32; in inference in x's own memory, or in that of `out`."""
-
-        def change(x: Tensor, rows: slice, tokens: slice) -> Tensor:
-            x = norm(x.float())
-            if rotary is not None:
-                apply_rotary_(x.unflatten(-1, (self.num_heads, -1)), rotary_part(rotary, rows, tokens))
-            return x
-
-        return by_piece(change, x, x.dtype, x if out is None else out)
+        return self.passes.norm_rope(x, norm, self.num_heads, rotary, out)
 
 
 class SelfAttention(Projections):
@@ -189,6 +141,7 @@ Through = Callable[[Tensor], Tensor]
 class Block(nn.Module):
     """One transformer block: self-attention, cross-attention to the text, feed-forward."""
 
+    passes: Passes = PLAIN
     self_attention_class: type[SelfAttention] = SelfAttention
     cross_attention_class: type[CrossAttention] = CrossAttention
 
@@ -246,9 +199,16 @@ class Block(nn.Module):
         """The block around any self-attention `attend`, and around `add_context`, which returns the residual stream
         [B, L, C] with the cross-attention added. dtype: of what layers are given."""
         change = (self.modulation.to(e).unsqueeze(1) + e).chunk(6, dim=2)
-        x = _add_modulated(x, self.norm1, change[:3], attend, dtype, lengths)
+
+        def add_modulated(x: Tensor, norm: nn.Module, change: tuple[Tensor, ...], layer: Layer) -> Tensor:
+            """x + gate * layer(modulated norm of x), in x's own memory; change: shift, scale and gate."""
+            shift, scale, gate = change
+            y = layer(lambda: self.passes.modulated_norm(x, norm, shift, scale, lengths, dtype))
+            return self.passes.add_gated(x, y, gate, lengths)
+
+        x = add_modulated(x, self.norm1, change[:3], attend)
         x = add_context(x)
-        return _add_modulated(x, self.norm2, change[3:], self.feed_forward, dtype, lengths)
+        return add_modulated(x, self.norm2, change[3:], self.feed_forward)
 
     def feed_forward(self, make: Callable[[], Tensor]) -> Tensor:
         """The feed-forward `ffn` of the tokens that `make` gives; holds none of them while its last layer runs."""
@@ -256,20 +216,6 @@ class Block(nn.Module):
         hidden = first(make())
         hidden = torch.ops.aten.gelu_(hidden, approximate="tanh") if in_pieces() else activation(hidden)
         return last(hidden)
-
-
-def _add_modulated(
-    x: Tensor,
-    norm: nn.Module,
-    change: tuple[Tensor, ...],
-    layer: Layer,
-    dtype: torch.dtype,
-    lengths: Lengths,
-) -> Tensor:
-    """x + gate * layer(modulated norm of x), in x's own memory; change: shift, scale and gate."""
-    shift, scale, gate = change
-    y = layer(lambda: modulated_norm(x, norm, shift, scale, lengths, dtype))
-    return add_gated(x, y, gate, lengths)
 
 
 class Head(nn.Module):
@@ -284,7 +230,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x [B, L, C] float32, e [B, S, C] float32 -> [B, L, patch * C_out] float32."""
         shift, scale = (self.modulation.to(e).unsqueeze(1) + e.unsqueeze(2)).chunk(2, dim=2)
-        return self.head(modulated_norm(x, self.norm, shift, scale, None, x.dtype))
+        return self.head(PLAIN.modulated_norm(x, self.norm, shift, scale, None, x.dtype))
 
 
 class CausalConv1d(nn.Module):

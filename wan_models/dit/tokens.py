@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..attention import Attention
 from ..rope import RotaryTable
-from .layers import Lengths, changeable
+from .passes import changeable
+from .pieces import Lengths
 
 Grid = tuple[int, int, int]
 """Latent frames, rows and columns of patches."""
