@@ -18,6 +18,7 @@ from ...wan_models.config import DiTConfig
 from ...wan_models.models import build_network, open_as
 from .. import compat
 from . import quantized
+from .compiled import chosen_passes
 from .families import FAMILIES
 from .foreign_patches import warn_of_unused
 from .hints import loader_hints
@@ -90,6 +91,7 @@ def build(
     # manual_cast layers cast a weight to its input's dtype: the fp32 parts of the model stay fp32 over bf16 weights
     network = build_network(config, of_host or ops, stored, family.network)
     network.compute_dtype = compute
+    network.use(chosen_passes(load_device))
     set_unpacked_dtype(network, stored)
     model = family.model(model_config, network, path, **family.options)
     patcher = compat.make_patcher(model, load_device, comfy.model_management.unet_offload_device(), kind)

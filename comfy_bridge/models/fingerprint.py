@@ -45,6 +45,7 @@ _STATE = {
     "IndexListContextHandler": {"_step"},
     "WeightAdapterBase": {"loaded_keys"},
     "VAE": {"size", "memory_used_encode", "memory_used_decode"},
+    "_MayBePacked": {"number"},
     "": {
         "training", "device", "weight_function", "bias_function", "comfy_cast_weights", "prev_comfy_cast_weights",
         "comfy_patched_weights", "comfy_force_cast_weights", "weight_lowvram_function", "bias_lowvram_function",

@@ -15,6 +15,7 @@ from ...wan_models.images.resize import resize_area
 from ...wan_models.memory import activation_bytes, tokens_of
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
+from .compiled import block_by_block
 from .hosted import SCHEDULE_COND, Hosted
 from .identity import files_of
 from .kept_conds import KeptCond, converted, kept
@@ -52,7 +53,8 @@ class _Official:
         dtype = compat.inference_dtype(self)
         args = tuple(converted(value, dtype, x.device) for value in args)  # type: ignore[assignment]
         kwargs = {name: converted(value, dtype, x.device) for name, value in kwargs.items()}
-        return super()._apply_model(x, t, *args, **kwargs)  # type: ignore[misc]
+        with block_by_block(self):
+            return super()._apply_model(x, t, *args, **kwargs)  # type: ignore[misc]
 
     def _cut(self, value: Any, x: Tensor, window: Any) -> Any:
         """Conditioning of a whole video at the frames of x, a context window of older hosts, which cut x alone."""

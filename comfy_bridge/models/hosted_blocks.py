@@ -44,7 +44,7 @@ class HostSelfAttention(_Described, SelfAttention):
         self, x: Tensor, freqs: Tensor, transformer_options: dict | None = None, reuse: bool = False
     ) -> Tensor:
         """x [B, L, C], freqs as the host's table (see `rotation_matrices`) -> [B, L, C]; reuse as of ours."""
-        options = transformer_options or {}
+        options = {} if transformer_options is None else transformer_options
 
         def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
             kernel = options.get(_KERNEL) or host_attention(options)
@@ -69,7 +69,7 @@ class HostCrossAttention(_Described, CrossAttention):
         **_: Any,
     ) -> Tensor:
         """x [B, L, C], context [B, context_img_len + L_text, C] -> [B, L, C]."""
-        options = transformer_options or {}
+        options = {} if transformer_options is None else transformer_options
         image = None
         if context_img_len and hasattr(self, "k_img"):
             image, context = context[:, :context_img_len], context[:, context_img_len:]
@@ -99,7 +99,7 @@ class HostBlock(_Described, Block):
         transformer_options: dict | None = None,
     ) -> Tensor:
         """As `Block.forward`; e may be [B, 6, C] too, context holds the image's tokens before the text's."""
-        options = transformer_options or {}
+        options = {} if transformer_options is None else transformer_options
         e = e if e.dim() == 4 else e.unsqueeze(1)
         dtype = context.dtype
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...wan_models.checkpoints.packing import Packing
+from .opaque import changed_weight, number_of
 from .unpacked import Unpacked
 
 
@@ -28,7 +29,18 @@ class _MayBePacked:
     hook: Any = None  # the LoRAs of the prompt that is being worked on
     weight: Any
     weight_function: list
+    bias: Tensor | None
+    bias_function: list
     unpacked_dtype = torch.float32
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.number = number_of(self)
+        self.patch = self.hook = None  # a compiler tells these from those of the class
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        self.number = number_of(self)  # a copy is another layer
 
     def _load_from_state_dict(self, *args: Any) -> None:
         # Where the host has dynamic VRAM, its layers are made without a weight unless they bring this method. Ours are
@@ -72,6 +84,23 @@ class _MayBePacked:
         elif loras.prepared_patches is None:
             loras.prepare(torch.empty(loras.memory_required(), dtype=torch.uint8, device=device), None)
 
+    def traced(self, input: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias for an input, in what a compiler can look into; LoRAs on the weight are one operation."""
+        assert self.packing is not None
+        device = input.device
+        if self.changes():
+            weight = changed_weight(self.number, input, list(self.packing.shape))
+        else:
+            weight = self.packing.unpack(self.weight.to(device), input.dtype)
+        bias = None if self.bias is None else self.bias.to(device, input.dtype)
+        for function in self.bias_function if bias is not None else ():
+            bias = function(bias)
+        return weight, bias
+
+    def changed(self, input: Tensor) -> Tensor:
+        """The weight with all changes, in the dtype of an input and where that is."""
+        return self.unpacked(*self.changes()).plain(input.dtype, input.device)
+
     def loaded(self) -> Unpacked:
         """The weight with the LoRAs that are loaded with it, as the host's own merged weights would have them."""
         return self.unpacked(*(change for change in (self.patch, self.hook) if change is not None))
@@ -89,6 +118,8 @@ class ops(comfy.ops.manual_cast):
         def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if self.packing is None:
                 return super().forward(input, *args, **kwargs)
+            if torch.compiler.is_compiling():
+                return F.linear(input, *self.traced(input))
             changes = self.changes()
             raw, bias, lent = self.on_device(input)
             try:

@@ -105,8 +105,11 @@ class ForkedHost(Host):
         return start([LAUNCHER, main, parent, *options], main.parent, self.log, self.log)
 
 
-def run_script(name, comfyui, base, seconds=900):
-    """What a script of tests/host prints last, as JSON; it is given the folders of a ComfyUI, the pack, and models."""
-    done = run(ROOT / "tests" / "host" / name, comfyui, ROOT, base, folder=comfyui, seconds=seconds)
+def run_script(name, comfyui, base, *arguments, seconds=900):
+    """What a script of tests/host prints last, as JSON; it is given the folders of a ComfyUI, the pack, and models, and
+    `arguments`."""
+    done = run(
+        ROOT / "tests" / "host" / name, comfyui, ROOT, base, *arguments, folder=comfyui, seconds=seconds
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
