@@ -39,7 +39,7 @@ class Task:
     prompt: str
     inputs: dict[str, dict[str, Any]]
     write: Callable[[Path], Any] = lambda folder: None
-    change: Callable[[Graph], None] = lambda graph: None
+    change: Callable[[Graph], None] | None = None
 
 
 def _with_drawn_poses(graph: Graph) -> None:
@@ -99,7 +99,8 @@ def prompt_of(task: Task, prompt: str) -> Graph:
     graph = json.loads(
         (ROOT / "example_workflows" / "api" / f"{task.workflow}.json").read_text(encoding="utf-8")
     )
-    task.change(graph)
+    if task.change is not None:
+        task.change(graph)
     for node in graph.values():
         node["inputs"] |= task.inputs.get(node["class_type"], {})
         if node["class_type"] == "WanT5Encode":

@@ -27,6 +27,8 @@ from devhost.errors import HostError
 from devhost.host import ROOT, Host
 from devhost.setup_host import HOST, install_host
 
+SHOWN = [task for task in TASKS.values() if task.change is None]
+"""Tasks whose workflow runs as it is drawn."""
 CHROMIUM = "/usr/bin/chromium"
 SMALL = {"width": 256, "height": 160, "frames": 17, "frames_per_clip": 16, "clips": 1}
 SPOKEN = {"audio": "talk.wav", "file": "pose.mp4"}
@@ -114,7 +116,7 @@ def prepare(base: Path) -> None:
 
     write_inputs(base / "input")
     write_example_files(base)
-    for task in TASKS.values():
+    for task in SHOWN:
         release = base / "models" / "wan" / task.release
         shutil.rmtree(release)
         place_miniature(task.release, release)
@@ -126,7 +128,7 @@ def prepare(base: Path) -> None:
 def task_of(name: str) -> Task | None:
     """The task whose miniature shows something in a workflow."""
     workflow = name.removesuffix("_multi_gpu")
-    return next((task for task in TASKS.values() if task.workflow == workflow), None)
+    return next((task for task in SHOWN if task.workflow == workflow), None)
 
 
 def values_for(name: str) -> dict[str, Any]:
