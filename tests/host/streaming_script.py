@@ -194,6 +194,27 @@ def low_rank() -> dict:
     return out
 
 
+def others_of_packed(plain: torch.Tensor, with_lora: torch.Tensor) -> dict:
+    """Of a paged GGUF model under a LoRA: the model without it after that, what the host makes of it for LoRAs of
+    single prompts, and the patcher that a CPU is given."""
+    model = model_of("Q8_0.gguf", lora=True)
+    bare = model.parent
+    delegate = model.get_non_dynamic_delegate()
+    delegate.model.diffusion_model.config = model.model.diffusion_model.config
+    Weights(model, delegate)
+    out = {"delegate": type(delegate).__name__}
+    with card["Card"]():
+        for name, one, load, expected in (
+            ("with", model, paged, with_lora),
+            ("without", bare, paged, plain),
+            ("delegate's", delegate, by_layers, with_lora),
+        ):
+            load(one)
+            out[name] = difference(velocity(one, lambda x: x.to(DEVICE)).held, expected)
+    cpu = torch.device("cpu")
+    return out | {"on CPU": type(type(model)(model.model, cpu, cpu)).__name__}
+
+
 CASES = {
     "plain": {"file": f"{RELEASE}low_noise_model"},
     "LoRA": {"file": f"{RELEASE}low_noise_model", "lora": True},
@@ -219,6 +240,7 @@ def main() -> dict:
         card["PagedMemory"].room = room
         out[kind] = {name: streamed(expected[name], paged, **made) for name, made in CASES.items()}
         management.unload_all_models()
+    out["others"] = others_of_packed(expected["Q8_0"], expected["Q8_0 LoRA"])
     one = out["paged"]["plain"]["bytes"]
     out["switch"] = {"both fit": switch(4 * one), "one fits": switch(int(1.3 * one))}
     return out

@@ -63,6 +63,12 @@ def test_what_has_room_stays(results, case):
     assert 0 < little["second"]["bytes"] < little["first"]["bytes"] - 500_000
 
 
+def test_patchers_of_packed_weights(results):
+    found = of(results, "others")
+    assert found["delegate"] == found["on CPU"] == "PackedPatcher"
+    assert max(found[name] for name in ("with", "without", "delegate's")) < 1e-6
+
+
 @pytest.mark.parametrize("room", ["both fit", "one fits"])
 def test_experts_come_once_each_over_their_change(results, room):
     found = of(results, "switch", room)

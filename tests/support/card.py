@@ -174,4 +174,10 @@ def pretend_device(management, free):
     )
     management.soft_empty_cache = lambda *_: None
     plain = torch.tensor  # which makes tensors without asking anybody
-    torch.tensor = lambda data, device=None, **options: plain(data, **options).to(device or "cpu")
+
+    def tensor(data, device=None, **options):
+        on_card = device is not None and torch.device(device).type == DEVICE.type
+        made = plain(data, device="cpu" if on_card else device, **options)
+        return made.to(device) if on_card else made
+
+    torch.tensor = tensor
