@@ -51,6 +51,7 @@ def group_base(base, tmp_path_factory):
 def group_host(comfyui, group_base):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))  # what is freed goes back to the system
+        environment.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
         server = ForkedHost(comfyui, base=group_base, arguments=("--preview-method", "auto"))
     with server:
         yield server
