@@ -42,7 +42,7 @@ DITS = {
     ),
     "Animate-14B": replace(
         DIT, family="animate", in_dim=36, num_layers=5, image_dim=160,
-        face=FaceConfig(channels=(4, 4, 4, 4, 8, 8, 8, 8), style_dim=24, hidden_dim=32),
+        face=FaceConfig(channels=(1, 1, 2, 2, 4, 4, 8, 8), style_dim=24, hidden_dim=32),
     ),
     "Animate-2-14B": replace(DIT, family="animate2", in_dim=36, image_dim=160, driven=DrivenConfig()),
 }  # fmt: skip
@@ -52,7 +52,7 @@ LISTENER: dict[str, Any] = {
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "conv_bias": True, "vocab_size": 33,
     "feat_extract_norm": "layer", "do_stable_layer_norm": True,
 }  # fmt: skip
-VAE = VAEConfig(base_dim=16)
+VAE = VAEConfig(base_dim=8)
 VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 
 

@@ -18,14 +18,15 @@ from devhost.errors import HostError
 from wan_models import Animate2, RawVideo, load_dit, load_image_encoder, load_text_encoder, load_vae
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig
+from wan_models.dit.animate2 import WanAnimate2Model
 from wan_models.pipelines.base import Models
+from wan_models.random_weights import random_state
 from wan_models.sampling.clips import animate_clip_count
 
 RELEASE = "wan/Animate-2-14B"
 CLIP_FILE = f"{RELEASE}/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 WIDTH, HEIGHT, FRAMES, SEED, STEPS = 64, 48, 12, 3, 3
-# so that there is a block to leave out, and as wide as the host's model looks for
-CONFIG = replace(DITS["Animate-2-14B"], num_layers=10, image_dim=1280)
+CONFIG = replace(DITS["Animate-2-14B"], num_layers=10)  # so that there is a block to leave out
 SETTINGS = {"preset": "custom", "steps": STEPS, "shift": 5.0, "cfg": 3.0, "sampler": "wan dpm++"}
 PLAIN = "unnamed.safetensors"
 PROMPT = "two cats surf in the evening sun"
@@ -37,13 +38,10 @@ def folder(base):
     for file in release.glob("diffusion_pytorch_model*"):
         file.unlink()
     write_dit(release, 51, 1, CONFIG)
-    tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, out_dim=64)
-    write_image_tower(base / "models" / CLIP_FILE, 52, tower)
     state = dict(open_model(release))
     models = base / "models" / "diffusion_models"
     save_file(state, models / PLAIN)
     save_file(state, models / "wan_animate_2_distill.safetensors")
-    save_file(state, models / "host.safetensors", {"config": '{"transformer": {"model_type": "animate2"}}'})
     inputs = base / "input"
     inputs.mkdir(exist_ok=True)
     write_video(inputs / "driving.mp4", FRAMES, (WIDTH, HEIGHT), seed=1)
@@ -244,13 +242,21 @@ def test_the_hosts_own_nodes_drive_our_model(host, folder):
 @pytest.mark.usefixtures("newer")
 def test_the_hosts_model_runs_under_our_nodes(host, folder):
     """At CFG 1, for it runs the block that the official code leaves out without the prompt; at noise levels whose
-    timesteps are whole, for it is given fractions too."""
-    ours, theirs = by_hand(), by_hand()
+    timesteps are whole, for it is given fractions too. As wide as it looks for."""
+    models = folder / "models"
+    state = random_state(lambda: WanAnimate2Model(replace(CONFIG, image_dim=1280)), 53)
+    about = {"config": '{"transformer": {"model_type": "animate2"}}'}
+    save_file(state, models / "diffusion_models" / "host.safetensors", about)
+    tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, out_dim=64)
+    write_image_tower(models / "wan" / "animate2_wide.pth", 52, tower)
+    ours, theirs, video = by_hand(), by_hand(), graph(cfg=1.0)
+    ours["high"]["inputs"] |= {"model_name": "host.safetensors", "kind": "animate2"}
+    for one in (ours, theirs, video):
+        one["clip"]["inputs"]["clip_name"] = "wan/animate2_wide.pth"
     theirs["high"] = node("UNETLoader", unet_name="host.safetensors", weight_dtype="default")
     for one in (ours, theirs):
         one["sample"]["inputs"] |= {"cfg_high": 1.0, "steps": 2, "shift": 1.0}
     assert rel_l2(latents(host, theirs), latents(host, ours)) < 1e-3
-    video = graph(cfg=1.0)
     video["high"] = theirs["high"]
     assert film_length(host, host.run(video)) == FRAMES
 
