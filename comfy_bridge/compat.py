@@ -12,6 +12,7 @@ import comfy.model_management
 import comfy.model_patcher
 import latent_preview
 import torch
+from comfy_api.latest._input_impl import video_types
 from comfy_execution import graph_utils
 from torch import nn
 
@@ -98,6 +99,15 @@ def preview_method() -> str:
     """How the user wants the host to make previews (--preview-method): none, auto, latent2rgb or taesd."""
     method = getattr(getattr(latent_preview, "args", None), "preview_method", None)
     return getattr(method, "value", method) or "none"
+
+
+def film_colours() -> tuple[int | None, Callable[[Any], None]]:
+    """The matrix from RGB of the films that the host saves, and what notes that on a stream or picture. Older hosts
+    leave it to the library (None) and note nothing."""
+    note = getattr(video_types, "set_video_color_properties", None)
+    if note is None:
+        return None, lambda target: None
+    return video_types.BT709_NCL, lambda target: note(target, "sRGB")
 
 
 def synchronize(device: torch.device) -> None:

@@ -14,6 +14,8 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from .. import compat
+
 
 def _repeatable_options() -> dict[str, str]:
     """Options with which libx264 makes the same of the same frames. Its look ahead in AVX-512 code takes in memory that
@@ -48,6 +50,7 @@ class Film:
         self._unfinished = self.path.with_suffix(".part")
         self._size, self._fps = size, fps
         self._tags = {} if comfy.cli_args.args.disable_metadata else tags
+        self._matrix, self._note_colours = compat.film_colours()
         self._container: Any = None
 
     def __enter__(self) -> "Film":
@@ -60,6 +63,7 @@ class Film:
         stream = self._container.add_stream("h264", rate=rate, options=_repeatable_options())
         stream.width, stream.height = self._size
         stream.pix_fmt = "yuv420p"
+        self._note_colours(stream.codec_context)
         return self
 
     def write(self, frames: Tensor) -> None:
@@ -67,7 +71,10 @@ class Film:
         for frame in frames:
             comfy.model_management.throw_exception_if_processing_interrupted()
             pixels = (frame * 255).clamp(0, 255).byte().cpu().numpy()
-            self._encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p"))
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace=self._matrix)
+            self._note_colours(picture)
+            self._encode(picture)
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         try:
