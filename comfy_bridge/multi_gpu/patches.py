@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.patches import Patch, Patches
 from ..models.lora import DoRA
+from ..models.low_rank import LowRank
 
 _PREFIX = "diffusion_model."
 # what a clone of the host's patcher takes over, as far as this host has it
@@ -18,8 +19,10 @@ _CARRIED = (
 )  # fmt: skip
 # the host's adapters: kind of `Patch`, and the names of its parts in the order of the adapter's weights. Some more
 # weights of it change what the others mean, which workers do not know of: these must be None
+_LOW_RANK = "lora", ("up", "down", "alpha", "mid"), ("dora_scale", "reshape")
 _ADAPTERS: dict[type, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    comfy.weight_adapter.LoRAAdapter: ("lora", ("up", "down", "alpha", "mid"), ("dora_scale", "reshape")),
+    comfy.weight_adapter.LoRAAdapter: _LOW_RANK,
+    LowRank: _LOW_RANK,
     DoRA: ("lora", ("up", "down", "alpha", "mid", "dora_scale"), ("reshape",)),
     comfy.weight_adapter.LoHaAdapter: ("loha", ("w1_a", "w1_b", "alpha", "w2_a", "w2_b", "t1", "t2"), ("dora_scale",)),
     comfy.weight_adapter.LoKrAdapter: (
