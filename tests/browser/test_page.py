@@ -434,6 +434,21 @@ def test_model_info_is_shown_on_the_node(canvas):
     canvas.photograph("model info")
 
 
+# in each picture of the page: whether a sampler has our preview and the page's, and whether that one is seen then
+WATCH_PREVIEWS = """(ours) => {
+  window.previews = { both: false, seen: false };
+  const look = () => {
+    for (const picture of document.querySelectorAll(".lg-node img[src^='blob:']")) {
+      if (!picture.closest(".lg-node").querySelector(`${ours}[data-frame]`)) continue;
+      window.previews.both = true;
+      window.previews.seen ||= picture.checkVisibility();
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
 def test_nodes_as_elements(canvas):
     """The page's newer kind of nodes, which are elements: the same is shown on them."""
     page = canvas.page
@@ -457,17 +472,16 @@ def test_nodes_as_elements(canvas):
 
     def until():
         node.locator(f"{PREVIEW}[data-frame]").wait_for()
-        page.wait_for_timeout(
-            1000
-        )  # the page's own preview, which comes with each step, is not shown as well
-        assert node.locator("img[src^='blob:']").filter(visible=True).count() == 0
         for part in (".wan22-chart", "[name=preset], :text-is('preset')", ":text-is('latent_image')"):
             assert node.locator(part).first.is_visible(), part
         canvas.check_layout()
         canvas.photograph("nodes as elements")
         node.locator(".wan22-box.report").filter(has_text="19 of 30").wait_for(timeout=60_000)
 
+    page.evaluate(WATCH_PREVIEWS, PREVIEW)
     seen = watch_run(canvas, until)
+    # the page's own preview comes with each step, and is not shown as well
+    assert page.evaluate("window.previews") == {"both": True, "seen": False}
     assert len(seen["frames"]) >= 3 and len(seen["pictures"]) >= 3
     check_badges(canvas, seen["elements"])
     canvas.wait_until_idle()
