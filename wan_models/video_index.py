@@ -239,7 +239,9 @@ def decode(
             if number < first:
                 continue  # reading is quick, and unlike a container's seek sure of where it is
             packet.pts = packet.dts = number
-            if packet.is_corrupt and failed is not None:
+            if packet.is_corrupt:  # of which a decoder may make a picture that it does not mark
+                if failed is None:
+                    raise av.InvalidDataError(0, "a packet is damaged", str(path))
                 failed.append(number)
             try:
                 frames = packet.decode()

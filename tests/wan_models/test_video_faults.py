@@ -104,6 +104,19 @@ def test_a_file_that_breaks_off_says_so(tmp_path, ending):
         assert read_index(source).choose(0, length=5) == list(range(5))
 
 
+def test_wherever_a_file_breaks_off_the_cut_frame_is_named(tmp_path):
+    """A decoder makes a picture of the half of a key frame, and marks it in some runs only."""
+    source = tmp_path / "clip.avi"
+    write_coded(source, "libx264", {"g": "4"})
+    truth, whole = plain_decode(source), source.read_bytes()
+    for share in range(45, 95, 2):
+        source.write_bytes(whole[: len(whole) * share // 100])
+        index, notes = read_index(source), []
+        found = list(read_frames(index, index.choose(0), notes.append))
+        wrong = {i for i, frame in enumerate(found) if not np.array_equal(frame, truth[i])}
+        assert wrong <= named(notes), (share, wrong, notes)
+
+
 def test_frames_that_a_file_lacks_are_named(tmp_path):
     write_coded(tmp_path / "clip.mkv", "libx264", {"g": "1"})
     rewrite(tmp_path / "clip.mkv", tmp_path / "lacks.mkv", lambda number, packet: number not in (10, 11))
