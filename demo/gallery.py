@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from demo.miniature import TASKS, Task, frames_of, place_miniature, prompt_of
+from demo.miniature import TASKS, Task, frames_of, prepare, prompt_of
 from devhost.host import ROOT, Host
 from devhost.setup_host import HOST
 
@@ -20,9 +20,7 @@ def make(host: Path, task: Task) -> Tensor:
     """The video [T, H, W, 3] of a task's own prompt."""
     with tempfile.TemporaryDirectory(prefix="wan22-gallery-") as folder:
         base = Path(folder)
-        place_miniature(task.release, base / "models" / "wan" / task.release)
-        (base / "input").mkdir()
-        task.write(base / "input")
+        prepare(task, base)
         with Host(host, base=base) as server:
             return frames_of(server, prompt_of(task, task.prompt))
 

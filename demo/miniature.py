@@ -23,7 +23,7 @@ _SIZE = {"width": 96, "height": 96}
 _BALL = {
     "kind": "ball", "colour": "red", "background": "blue", "motion": "right", "speed": "fast", "size": "large",
 }  # fmt: skip
-_DANCER = {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}
+DANCER = {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}
 _TALK_FRAMES, _DRIVING_FRAMES = 48, 33
 
 
@@ -60,7 +60,7 @@ def _nodes(graph: Graph, kind: str) -> list[dict[str, Any]]:
 
 
 def _write_dancer(folder: Path) -> None:
-    inputs.write_driving(folder, _DANCER, _DRIVING_FRAMES, random.Random(1))
+    inputs.write_driving(folder, DANCER, _DRIVING_FRAMES, random.Random(1))
 
 
 TASKS = {
@@ -92,6 +92,13 @@ def place_miniature(release: str, folder: Path) -> None:
     """Puts a trained miniature together in `folder`, as the release of that name is downloaded."""
     for part in ("shared", release):
         shutil.copytree(MINIATURE / part, folder, dirs_exist_ok=True)
+
+
+def prepare(task: Task, base: Path) -> None:
+    """Puts a task's miniature, and the files that its workflow reads, below the base folder of a host."""
+    place_miniature(task.release, base / "models" / "wan" / task.release)
+    (base / "input").mkdir()
+    task.write(base / "input")
 
 
 def prompt_of(task: Task, prompt: str) -> Graph:

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 from PIL import Image
 
-from demo.miniature import TASKS, Task, place_miniature, prompt_of
+from demo.miniature import TASKS, Task, prepare, prompt_of
 from devhost.errors import HostError
 from devhost.host import ROOT, Host
 from devhost.progress import Progress
@@ -48,9 +48,7 @@ def make_video(comfyui: Path, task: Task, prompt: str, output: Path = OUTPUT) ->
     graph = prompt_of(task, prompt)
     base = Path(tempfile.mkdtemp(prefix="wan22-demo-"))
     try:
-        place_miniature(task.release, base / "models" / "wan" / task.release)
-        (base / "input").mkdir()
-        task.write(base / "input")
+        prepare(task, base)
         with Host(comfyui, base=base) as host:
             progress = Progress(graph, sys.stdout, with_steps=True)
             try:

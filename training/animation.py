@@ -19,6 +19,7 @@ from wan_models.vision.clip import VisionTransformer, preprocess
 from .autoencoder import encode
 from .clips import Batch
 from .sizes import FRAMES, HEIGHT, IMAGE_ENCODER, WIDTH
+from .videos import to_bytes
 from .world.figures import Figure, somebody_else
 from .world.words import Facts
 
@@ -74,7 +75,7 @@ def make_moves(vae_file: Path, tower_file: Path, numbers: range) -> Moves:
     vae, tower = load_vae(vae_file), load_image_encoder(tower_file, dtype=torch.float32)
 
     def latents(videos: list[Tensor]) -> Tensor:
-        return vae.statistics.normalize(encode(vae, torch.stack([_bytes(video) for video in videos])))
+        return vae.statistics.normalize(encode(vae, torch.stack([to_bytes(video) for video in videos])))
 
     drawn = [_draw(random.Random(number)) for number in numbers]
     references = latents([scene.reference for scene in drawn])
@@ -89,7 +90,7 @@ def make_moves(vae_file: Path, tower_file: Path, numbers: range) -> Moves:
         y=torch.cat([known, given], dim=1).half(),
         pose=latents([scene.pose for scene in drawn]).half(),
         image=features.half(),
-        faces=torch.stack([_bytes(scene.faces) for scene in drawn]),
+        faces=torch.stack([to_bytes(scene.faces) for scene in drawn]),
         facts=[scene.facts for scene in drawn],
     )
 
@@ -135,7 +136,3 @@ def _draw(rng: random.Random) -> _Scene:
         given=given,
         known=known,
     )
-
-
-def _bytes(video: Tensor) -> Tensor:
-    return (video * 255).round().to(torch.uint8)

@@ -16,6 +16,7 @@ from wan_models.vision.clip import preprocess
 from .autoencoder import encode
 from .clips import Batch
 from .sizes import FRAMES, HEIGHT, IMAGE_ENCODER, WIDTH
+from .videos import to_bytes
 from .world.figures import Figure, somebody_else
 from .world.words import Facts
 
@@ -85,7 +86,7 @@ def make_driven(vae_file: Path, tower_file: Path, numbers: range) -> Driven:
     vae, tower = load_vae(vae_file), load_image_encoder(tower_file, dtype=torch.float32)
 
     def latents(videos: list[Tensor]) -> Tensor:
-        pixels = torch.stack([(video * 255).round().to(torch.uint8) for video in videos])
+        pixels = torch.stack([to_bytes(video) for video in videos])
         return vae.statistics.normalize(encode(vae, pixels)).half()
 
     def features(pictures: list[Tensor]) -> Tensor:

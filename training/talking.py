@@ -15,6 +15,7 @@ from wan_models.models import load_audio_encoder, load_vae
 from .autoencoder import encode
 from .clips import Batch
 from .sizes import TALK
+from .videos import to_bytes
 from .world.faces import Face, voice
 from .world.words import Facts
 
@@ -60,7 +61,7 @@ def make_talks(vae_file: Path, listener: Path, numbers: range) -> Talks:
     for number in numbers:
         rng = random.Random(number)
         face = Face.draw(rng, FRAMES)
-        video = (face.frames(FRAMES, TALK, TALK) * 255).round().to(torch.uint8)
+        video = to_bytes(face.frames(FRAMES, TALK, TALK))
         latents.append(vae.statistics.normalize(encode(vae, video[None])).half())
         features = torch.cat(encoder.encode(torch.from_numpy(voice(face.loudness, rng))))
         audio.append(per_frame_of(features, FRAMES, FRAMES)[..., :FRAMES].half())

@@ -25,7 +25,7 @@ _PIECE = 64
 def objects(number: int, frames: int, width: int, height: int) -> tuple[Tensor, Facts]:
     """Video [T, H, W, 3] of bytes and all that is true of it."""
     scene = Objects.draw(random.Random(number))
-    return _bytes(scene.frames(frames, width, height)), scene.facts
+    return to_bytes(scene.frames(frames, width, height)), scene.facts
 
 
 def anything(number: int, frames: int, width: int, height: int) -> tuple[Tensor, Facts]:
@@ -51,10 +51,11 @@ def anything(number: int, frames: int, width: int, height: int) -> tuple[Tensor,
             video = figure.backgrounds(frames, width, height) * (
                 1 - figure.masks(frames, width, height)[..., None]
             )
-    return _bytes(video), facts
+    return to_bytes(video), facts
 
 
-def _bytes(video: Tensor) -> Tensor:
+def to_bytes(video: Tensor) -> Tensor:
+    """A video in 0..1 in bytes."""
     return (video * 255).round().to(torch.uint8)
 
 

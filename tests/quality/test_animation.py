@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from demo.inputs import write_driving
+from demo.miniature import DANCER
 from training.sizes import HEIGHT, WIDTH
 from training.world.figures import Figure
 from training.world.measure import offsets, psnr
 
 FRAMES = 33
-CHARACTER = {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}
 CAPTION = "A red figure dances."
 TWO_CELLS = 16
 LEAST = {"animate": 0.95, "replace": 0.88}
@@ -41,8 +41,8 @@ def replace_somebody(graph):
 def clip(make, host, request):
     """A video, who drives it, and what it should show."""
     seed, mode = request.param
-    driving = write_driving(host.base / "input", CHARACTER, FRAMES, random.Random(seed))
-    facts = {**CHARACTER, "background": driving.facts["background"]} if mode == "replace" else CHARACTER
+    driving = write_driving(host.base / "input", DANCER, FRAMES, random.Random(seed))
+    facts = {**DANCER, "background": driving.facts["background"]} if mode == "replace" else DANCER
     wanted = Figure(facts, driving.centre, driving.size, driving.swings).frames(FRAMES, WIDTH, HEIGHT)
     change = replace_somebody if mode == "replace" else None
     return make("animate", CAPTION, change=change, WanPoseAnimate={"seed": seed}), driving, wanted, mode

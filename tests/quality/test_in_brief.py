@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from demo.inputs import write_driving, write_start, write_talk
-from demo.miniature import TASKS, frames_of, prompt_of
+from demo.miniature import DANCER, TASKS, frames_of, prompt_of
 from training.world.figures import Figure
 from training.world.measure import look, mouth_openings, obeyed, offsets, psnr
 from training.world.objects import held_out
@@ -14,7 +14,6 @@ from training.world.words import caption
 
 FEW = {"preset": "custom", "steps": 12, "shift": 12.0, "boundary": 0.875, "cfg_high": 4.0, "cfg_low": 3.0}
 """The official settings of T2V-A14B but for the steps, of which it has 40."""
-DANCER = {"kind": "figure", "colour": "red", "background": "white", "motion": "dance"}
 
 
 def test_text_to_video(make):

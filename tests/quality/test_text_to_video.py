@@ -4,13 +4,12 @@ import random
 
 import pytest
 
-from bench.quality import four_steps
+from bench.quality import ASPECTS, four_steps
 from training.world.measure import look, obeyed
 from training.world.objects import held_out
 from training.world.words import caption
 
 COUNT = 32
-ASPECTS = ("colour", "background", "motion")
 SHAPES_RIGHT = 0.65
 """Share of the videos whose shape is right. A third is by chance: training as short as that of these weights leaves
 edges ragged, above all those of small triangles."""
