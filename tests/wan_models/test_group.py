@@ -15,8 +15,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from forked import run, start
 from processes import wait_for
 
+from devhost.host import ROOT
 from wan_models.distributed.group import Group, GroupError
 from wan_models.distributed.jobs import Jobs
 from wan_models.distributed.local_ray import import_ray, use_token
@@ -491,7 +493,7 @@ def test_an_existing_cluster(models, tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # keeps this cluster on the loopback interface
-    here = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo"}
+    here = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo"}
     here["RAY_enable_worker_prestart"] = "0"  # of processes that nobody asks for
     head = [
         str(Path(sys.executable).with_name("ray")),
@@ -507,7 +509,7 @@ def test_an_existing_cluster(models, tmp_path):
         "--object-store-memory=200000000",
     ]
     cluster = subprocess.Popen(
-        [*head, *options], env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*head, *options], env=os.environ | here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     started = []
     try:
@@ -517,9 +519,8 @@ def test_an_existing_cluster(models, tmp_path):
         started = psutil.Process(cluster.pid).children(recursive=True)
         script, out = tmp_path / "member.py", tmp_path / "out.pt"
         script.write_text(_MEMBER)
-        command = [sys.executable, str(script), f"127.0.0.1:{port}", str(models / "t2v"), str(out)]
-        package = {"PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(command, env=here | package, capture_output=True, text=True, timeout=120)
+        given = (script, f"127.0.0.1:{port}", models / "t2v", out)
+        done = run(*given, seconds=120, PYTHONPATH=str(ROOT), **here)
         assert done.returncode == 0, done.stderr[-3000:]
         assert close_to(torch.load(out), expected(models, inputs_of(CONFIGS["t2v"], 5)))
         assert cluster.poll() is None and all(process.is_running() for process in started)
@@ -551,26 +552,22 @@ time.sleep(0 if sys.argv[1] in ("close", "exit") else 100)
 
 @pytest.mark.parametrize("how", ["kill", "exit", "close", "terminate all"])
 def test_no_process_is_left(how, tmp_path):
-    script = tmp_path / "owner.py"
+    script, out = tmp_path / "owner.py", tmp_path / "out.txt"
     script.write_text(_OWNER)
-    owner = subprocess.Popen(
-        [sys.executable, str(script), how],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    other, folder, *pids = owner.stdout.readline().split()
+    out.touch()
+    owner = start([script, how], ROOT, out, tmp_path / "err.txt", PYTHONPATH=str(ROOT))
+    other, folder, *pids = wait_for(lambda: "\n" in out.read_text() and out.read_text().split())
     other = psutil.Process(int(other))
     assert Path(folder).is_dir()
     processes = [psutil.Process(int(pid)) for pid in pids]
     assert len(processes) > 4
     if how == "kill":
-        owner.kill()
+        psutil.Process(owner.pid).kill()
     elif how == "terminate all":
-        for process in (*processes, owner):
+        for process in (*processes, psutil.Process(owner.pid)):
             process.terminate()
     elif how == "close":
-        assert owner.stdout.readline() == "closed\n"
+        wait_for(lambda: out.read_text().endswith("\nclosed\n"))
     owner.wait(60)
     # some that Ray leaves end by themselves after a minute
     _, alive = psutil.wait_procs(processes, timeout=30)

@@ -88,3 +88,21 @@ def on_loopback() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+_HELPERS = ("start_log_monitor", "start_api_server", "start_monitor")
+
+
+@contextmanager
+def without_helpers() -> Iterator[None]:
+    """A Ray that is started meanwhile has no process that reads its logs, none for its dashboard and none that adds
+    machines: nobody is told of them, and Ray, which has no option for it, starts seconds later with all three."""
+    node: Any = getattr(sys.modules.get("ray._private.node"), "Node", None)
+    before = {name: getattr(node, name) for name in _HELPERS if hasattr(node, name)}
+    for name in before:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(node, name, method)

@@ -8,14 +8,14 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .guard import Guard
-from .local_ray import import_ray, on_loopback, private_folder, use_token
+from .local_ray import import_ray, on_loopback, private_folder, use_token, without_helpers
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OBJECT_STORE_BYTES = 4 << 30
@@ -49,10 +49,7 @@ class RayCluster:
         if not ray.is_initialized():
             self._start_ray(ray, requested, check_cancelled)
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        if gpus and requested > gpus:
-            raise ValueError(
-                f"{requested} GPUs were asked for and there are {gpus}: lower `gpus`, 0 takes all"
-            )
+        _refuse_more(requested, gpus)
         return self._make_actors(ray, requested or gpus or _CPU_PROCESSES, gpus > 0, timeout)
 
     def guard(self, pids: Iterable[int]) -> None:
@@ -92,6 +89,7 @@ class RayCluster:
             # other machines of the cluster get this package from here
             options |= {"address": self.address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
         else:
+            _refuse_more(requested, torch.cuda.device_count())  # before Ray is waited for
             options |= {
                 "address": "local",  # of our own, whatever else runs here
                 "num_cpus": max(1, requested),
@@ -161,7 +159,10 @@ class _RayThread(threading.Thread):
 
     def run(self) -> None:
         try:
-            with on_loopback() if self.folder else nullcontext():
+            with ExitStack() as meanwhile:
+                if self.folder:
+                    meanwhile.enter_context(on_loopback())
+                    meanwhile.enter_context(without_helpers())
                 self._ray.init(**self._options)
         except BaseException as error:
             self.failure = error
@@ -184,6 +185,12 @@ class _RayThread(threading.Thread):
             while isinstance(thread, cls) and thread._is_over.is_set() and thread.is_alive():
                 thread.join(0.1)
                 check_cancelled()
+
+
+def _refuse_more(requested: int, gpus: int) -> None:
+    """ValueError where more GPUs are asked for than there are; without GPUs, processes share the CPU."""
+    if gpus and requested > gpus:
+        raise ValueError(f"{requested} GPUs were asked for and there are {gpus}: lower `gpus`, 0 takes all")
 
 
 def check_reachable(address: str) -> None:
