@@ -21,7 +21,7 @@ from processes import wait_for
 from devhost.host import ROOT
 from wan_models.distributed.group import Group, GroupError
 from wan_models.distributed.jobs import Jobs
-from wan_models.distributed.local_ray import import_ray, use_token
+from wan_models.distributed.local_ray import import_ray, use_token, without_helpers
 from wan_models.distributed.mesh import Layout
 from wan_models.distributed.weights import LoadedModel, Recipe
 from wan_models.tools.small_models import CONFIGS, inputs_of, lora_of, write_models
@@ -313,6 +313,41 @@ def test_nothing_listens_to_other_machines(shared):
     assert {"gcs_server", "raylet"} <= {name for name, _ in listening} and len(listening) > 6
     foreign = [one for one in listening if not ip_address(one[1].removeprefix("::ffff:")).is_loopback]
     assert not foreign
+
+
+def test_helpers_that_nobody_asks_are_left_out(shared):
+    shared.start()
+    running = " ".join(word for p in psutil.Process().children(recursive=True) for word in p.cmdline())
+    assert "gcs_server" in running
+    assert [name for name in ("log_monitor.py", "dashboard.py", "monitor.py") if name in running] == []
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(), SimpleNamespace(Node=object)])
+def test_a_ray_of_other_parts_is_left_as_it_is(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "ray._private.node", module)
+    with without_helpers():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (("start_log_monitor", "start_api_server", "start_monitor"), []),
+        (("start_log_monitor", "start_helper"), ["start_helper"]),
+        (("start_helper",), ["start_helper"]),
+    ],
+)
+def test_a_ray_that_calls_its_helpers_otherwise_starts_with_them(monkeypatch, names, left):
+    started = []
+    kind = type("Node", (), {name: lambda self, name=name: started.append(name) for name in names})
+    monkeypatch.setitem(sys.modules, "ray._private.node", SimpleNamespace(Node=kind))
+    with without_helpers():
+        for name in names:
+            getattr(kind(), name)()
+    assert started == left
+    for name in names:
+        getattr(kind(), name)()
+    assert started == [*left, *names]  # all of them are as before
 
 
 def test_only_the_users_own_processes_are_let_in(shared):
