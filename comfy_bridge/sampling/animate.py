@@ -167,10 +167,7 @@ def animate_video(
     run = ClipRun(models.model, prompts, plan, sampling, lambda: _identity(models, inputs), on_progress)
     conditioner = AnimateConditioner(models.vae, models.clip_vision, inputs)
     video = collect_frames(run, conditioner, models.vae, plan, sampling, inputs.carried_frames)
-    report = (
-        f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {inputs.carried_frames} carried, "
-        f"{plan.frames / FPS:.2f} s"
-    )
+    report = f"{plan.summary}, {inputs.carried_frames} carried, {plan.frames / FPS:.2f} s"
     return video, run.report(report)
 
 

@@ -225,10 +225,7 @@ def animate_video(
     )
     conditioner = Animate2Conditioner(models.vae, models.clip_vision, inputs)
     video = inputs.raw.cropped(collect_frames(run, conditioner, models.vae, plan, sampling, CARRIED))
-    report = (
-        f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {plan.frames / FPS:.2f} s"
-        f"{_cache(models.model, plan, inputs.driving_cache)}"
-    )
+    report = f"{plan.summary}, {plan.frames / FPS:.2f} s{_cache(models.model, plan, inputs.driving_cache)}"
     return video, run.report(report) + _mismatch(models.model, sampling)
 
 

@@ -45,6 +45,15 @@ class ClipPlan:
     def size(self) -> tuple[int, int]:
         return self.width, self.height
 
+    @property
+    def summary(self) -> str:
+        """ "13 frames in 2 clips of 9"."""
+        return f"{self.frames} frames in {_counted(self.clips)} of {self.frames_per_clip}"
+
+
+def _counted(clips: int) -> str:
+    return f"{clips} clip{'' if clips == 1 else 's'}"
+
 
 @dataclass(frozen=True)
 class ClipSampling:
@@ -253,9 +262,11 @@ class ClipRun:
     def report(self, text: str) -> str:
         """`text` with the number of clips that an earlier run had made, and of those that could not be kept."""
         if self.done:
-            text += f"; {len(self.done)} clips were there already"
+            text += f"; {_counted(len(self.done))} {'was' if len(self.done) == 1 else 'were'} there already"
         if self._store and self._store.unkept:
-            text += f"; {self._store.unkept} clips could not be kept in checkpoint_folder (the log says why)"
+            text += (
+                f"; {_counted(self._store.unkept)} could not be kept in checkpoint_folder (the log says why)"
+            )
         return text
 
 

@@ -282,9 +282,7 @@ def long_video(
         latents=run.done.beside(_LATENTS),
     )
     video = run.collect(made)
-    report = (
-        f"{plan.frames} frames in {plan.clips} clips of {plan.frames_per_clip}, {plan.frames / FPS:.2f} s"
-    )
+    report = f"{plan.summary}, {plan.frames / FPS:.2f} s"
     return LongVideo(
         video if output.frames else None, output.film, run.report(report) + _without_lora(models, inputs)
     )

@@ -243,7 +243,7 @@ def speech_video(
     )
     video = run.collect(made)
     seconds = video.shape[0] / FPS
-    report = f"{video.shape[0]} frames in {plan.clips} clips of {plan.frames_per_clip}, {seconds:.2f} s"
+    report = f"{replace(plan, frames=len(video)).summary}, {seconds:.2f} s"
     return video, encodable(waveform, rate, seconds), run.report(report)
 
 

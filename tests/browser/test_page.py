@@ -12,7 +12,9 @@ from devhost.host import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
-T2V = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text())
+EXAMPLES = ROOT / "example_workflows"
+T2V = json.loads((EXAMPLES / "t2v_a14b.json").read_text())
+LONG = json.loads((EXAMPLES / "long_video_i2v_a14b.json").read_text())
 OWN = ("file", "upload")
 TITLES = [
     words["display_name"] for words in json.loads((ROOT / "locales/en/nodeDefs.json").read_text()).values()
@@ -488,6 +490,31 @@ def test_nodes_as_elements(canvas):
     assert page.locator(".lg-node").filter(has_text="expert at work").count() == 0
     canvas.check_layout()
     canvas.photograph("nodes as elements, after the run")
+
+
+@pytest.mark.parametrize("as_elements", [False, True], ids=["canvas", "elements"])
+def test_a_film_takes_the_place_of_its_preview(canvas, as_elements):
+    """Of a long video, which a node has shown while it made it; run after run."""
+    page = canvas.page
+    canvas.as_elements(as_elements)
+    canvas.drop("long.json", LONG)
+    quick = {"width": 96, "height": 64, "clips": 1, "frames_per_clip": 17, "preset": "custom", "steps": 2}
+    prefix = "film_of_elements" if as_elements else "film_of_canvas"
+    for seed in (1, 2):
+        canvas.set("WanLongVideo", **quick, seed=seed, filename_prefix=prefix)
+        canvas.show("WanLongVideo", zoom=0.75)
+        canvas.run()
+        page.wait_for_function(
+            "ours => document.querySelector(ours)?.checkVisibility()", arg=PREVIEW, polling="raf"
+        )
+        assert page.locator(":text('failed to load')").count() == 0
+        film = page.locator(f"video[src*='/view?'][src*='{prefix}_0000{seed}_.mp4']")
+        film.wait_for()
+        page.wait_for_function("film => film.readyState > 0", arg=film.element_handle())
+        assert page.locator("video").count() == 1
+        assert page.locator(".lg-node img[src^='blob:']").count() == 0
+        canvas.wait_until_idle()
+    canvas.photograph(f"film, {as_elements}")
 
 
 # the text's colour and the first ground behind it that is not see-through, with how far the text is

@@ -176,7 +176,7 @@ def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
     entry = host.run(part)
     made = clips_of(folder, "animate_part")
     assert len(made) == 4 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
-    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
+    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clip was there already")
     with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
         host.run(graph(checkpoint_folder="animate_part", face_strength=0.5))
 

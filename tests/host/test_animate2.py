@@ -141,7 +141,7 @@ def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
     entry = host.run(part)
     made = clips_of(folder, "animate2_part")
     assert all(torch.equal(a, b) for a, b in zip(made, whole[1], strict=True))
-    assert "1 clips were there already" in entry["outputs"]["video"]["text"][0]
+    assert "1 clip was there already" in entry["outputs"]["video"]["text"][0]
     for changed in ({"pose_strength": 0.5}, {"driving_cache": "ram int8"}, {"kind": "animate2 distilled"}):
         with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
             host.run(graph(checkpoint_folder="animate2_part", **changed))
@@ -323,7 +323,7 @@ def test_the_driving_video_of_each_clip_has_its_prompt(host, folder):
 
     _, first = run("a dance | a jump")
     text, second = run("a dance | a walk | a jump")
-    assert "; 1 clips were there already" in text
+    assert "; 1 clip was there already" in text
     assert [torch.equal(a, b) for a, b in zip(first, second, strict=True)] == [True, False, False]
     with pytest.raises(HostError, match="what differs is driving_prompt: set"):
         run("a jump")

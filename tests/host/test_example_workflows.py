@@ -59,9 +59,9 @@ def test_example_runs(example_host, name):
         "i2v": "15 of 40 steps on the high",
         "ti2v": "50 steps (shift 5",
         "t2v": "26 of 40 steps on the high",
-        "s2v": "5 frames in 1 clips of 8",
-        "animate": "5 frames in 1 clips of 5",
-        "long": "5 frames in 1 clips of 5",
+        "s2v": "5 frames in 1 clip of 8",
+        "animate": "5 frames in 1 clip of 5",
+        "long": "5 frames in 1 clip of 5",
     }
     distilled = {
         "4_steps": "2 of 4 steps on the high",

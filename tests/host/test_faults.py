@@ -82,7 +82,7 @@ def test_clips_outlive_memory_that_runs_out_and_a_killed_server(server, whole, t
         server.host.run(video(task, f"{task} again"))
     server.again()
     assert len(clips_of(server.base, f"{task} again")) == 1
-    assert "1 clips were there already" in said(server.host.run(video(task, f"{task} again")))
+    assert "1 clip was there already" in said(server.host.run(video(task, f"{task} again")))
     made = clips_of(server.base, f"{task} again")
     assert len(made) == 2 and all(torch.equal(a, b) for a, b in zip(made, whole[task], strict=True))
 

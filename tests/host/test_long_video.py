@@ -205,7 +205,7 @@ def test_each_clip_has_its_prompt_and_an_end_image_is_the_last_ones(host, folder
     few = {"steps": 1, "cfg_high": 1.0, "cfg_low": 1.0}
     first, _ = made(host, folder, "long-grows", clips=2, end="last.png", **few)
     longer, text = made(host, folder, "long-grows", clips=3, end="last.png", **few)
-    assert text.endswith("; 1 clips were there already")  # the second one ended with the picture
+    assert text.endswith("; 1 clip was there already")  # the second one ended with the picture
     assert torch.equal(first[0], longer[0]) and not torch.equal(first[1], longer[1])
     assert torch.equal(longer[1], made(host, folder, "no_end", clips=2, **few)[0][1])
 
@@ -240,7 +240,7 @@ def test_colours_follow_the_frames_that_two_clips_share_or_the_first_clip(host, 
 def test_seconds_make_as_many_clips_as_they_need(host, folder):
     few = {"steps": 1, "clips": 0, "cfg_high": 1.0, "cfg_low": 1.0}
     for seconds, text in (
-        (0.5, "8 frames in 1 clips"),
+        (0.5, "8 frames in 1 clip"),
         (1.0, "16 frames in 2 clips"),
         (1.1, "18 frames in 3 clips"),
     ):

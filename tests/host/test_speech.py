@@ -158,7 +158,7 @@ def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
     entry = host.run(part)
     made = clips_of(folder, "part")
     assert len(made) == 2 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
-    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
+    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clip was there already")
     for inputs, what in (
         ({"seed": 6}, r"seed \(3 then, 6 now\):"), ({"voice": "silence.wav"}, "audio:"),
         ({"pose": 1}, "pose_video"), ({"frames_per_clip": 16}, "frames_per_clip"),
@@ -174,7 +174,7 @@ def test_a_video_of_one_clip_is_gone_on_with(host, folder, whole):
     (first,) = clips_of(folder, "grows")
     entry = host.run(graph(checkpoint_folder="grows"))
     made, expected = clips_of(folder, "grows"), whole[2]
-    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clips were there already")
+    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clip was there already")
     assert torch.equal(first, made[0]) and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
 

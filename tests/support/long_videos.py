@@ -33,7 +33,7 @@ def check_prompts_of_clips(host, folder, graph, name):
         graph["text"] = node("WanPrompts", clip=("t5", 0), prompts=prompts, negative="blurry")
         graph["video"]["inputs"]["checkpoint_folder"] = name
         (text,) = host.run(graph)["outputs"]["video"]["text"]
-        found = re.search(r"; (\d+) clips were there already", text)
+        found = re.search(r"; (\d+) clips? w(?:as|ere) there already", text)
         return int(found[1]) if found else 0, clips_of(folder, name)
 
     def same(one, other):

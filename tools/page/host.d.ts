@@ -56,6 +56,8 @@ interface HostNode {
   setSize(size: [number, number]): void;
   addDOMWidget?(name: string, type: string, element: HTMLElement, options: object): HostWidget;
   onDrawBackground?(): void;
+  hideOutputImages?: boolean;
+  previewMediaType?: string;
 }
 
 interface HostBadge {

@@ -1,5 +1,6 @@
 // Plays the moving previews of our samplers on the node that is sampling.
 import { after, api, make, NodeElement, nodeOf, RUN_ENDS } from "./host.js";
+import { withStore } from "./stores.js";
 
 const EVENT = "wan22.preview";
 const SAMPLERS = [
@@ -37,6 +38,8 @@ class Player {
   play({ image, frames, width, height, seconds }) {
     // from now on the host's own preview, of the first frame alone, is left out; see wan22.css, too
     this.node.onDrawBackground = () => {};
+    this.node.hideOutputImages = true; // newer pages, which take it for the film of the last run
+    if (this.node.previewMediaType) this.node.previewMediaType = "image";
     this.place.element.classList.add("has-played");
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     if (!this.place.isShown) this.place.show();
@@ -67,6 +70,16 @@ class Player {
     this.timer = undefined;
     this.place.hide();
   }
+
+  /** Leaves the place to the host, which shows the film or picture that the node has made.
+   * @param {boolean} isFilm */
+  leave(isFilm) {
+    this.stop();
+    this.place.element.classList.remove("has-played");
+    Reflect.deleteProperty(this.node, "onDrawBackground");
+    this.node.hideOutputImages = false;
+    if (isFilm) this.node.previewMediaType = "video"; // older pages take it for a picture
+  }
 }
 
 /** @param {HostNode | null} running */
@@ -89,8 +102,18 @@ export function addPreview(node) {
   });
 }
 
+/** @param {{ node: string, display_node?: string, output?: { images?: unknown[], animated?: boolean[] } }} made */
+function showMade({ node, display_node: shown = node, output }) {
+  const player = players.get(nodeOf(shown));
+  if (!player || !output?.images?.length) return;
+  player.leave(Boolean(output.animated?.[0]));
+  // the host takes its last preview for what was made, as long as it has one
+  withStore("nodeOutput", (store) => store.setNodePreviewsByExecutionId?.(shown, []));
+}
+
 export function listenForPreviews() {
   api.addEventListener(EVENT, ({ detail }) => players.get(nodeOf(detail?.node))?.play(detail));
+  api.addEventListener("executed", ({ detail }) => showMade(detail));
   api.addEventListener("executing", ({ detail }) => stopAllBut(detail == null ? null : nodeOf(detail)));
   for (const end of RUN_ENDS) api.addEventListener(end, () => stopAllBut(null));
 }
