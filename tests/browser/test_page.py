@@ -492,6 +492,9 @@ def test_nodes_as_elements(canvas):
     canvas.photograph("nodes as elements, after the run")
 
 
+_WIDTH = "app.graph.nodes.find(node => node.type === 'WanLongVideo').size[0]"
+
+
 @pytest.mark.parametrize("as_elements", [False, True], ids=["canvas", "elements"])
 def test_a_film_takes_the_place_of_its_preview(canvas, as_elements):
     """Of a long video, which a node has shown while it made it; run after run."""
@@ -499,6 +502,7 @@ def test_a_film_takes_the_place_of_its_preview(canvas, as_elements):
     canvas.as_elements(as_elements)
     canvas.drop("long.json", LONG)
     quick = {"width": 96, "height": 64, "clips": 1, "frames_per_clip": 17, "preset": "custom", "steps": 2}
+    width = page.evaluate(_WIDTH)
     prefix = "film_of_elements" if as_elements else "film_of_canvas"
     for seed in (1, 2):
         canvas.set("WanLongVideo", **quick, seed=seed, filename_prefix=prefix)
@@ -514,6 +518,7 @@ def test_a_film_takes_the_place_of_its_preview(canvas, as_elements):
         assert page.locator("video").count() == 1
         assert page.locator(".lg-node img[src^='blob:']").count() == 0
         canvas.wait_until_idle()
+    assert page.evaluate(_WIDTH) == width
     canvas.photograph(f"film, {as_elements}")
 
 

@@ -161,14 +161,12 @@ export class NodeElement {
 }
 
 /**
- * Makes a node large enough for what is on it.
+ * Makes a node high enough for what is on it. Its width stays: with a film on it, the host wants more than it has.
  * @param {HostNode} node
  */
 export function grow(node) {
-  const [width, height] = node.computeSize();
-  if (width > node.size[0] || height > node.size[1]) {
-    node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
-  }
+  const height = node.computeSize()[1];
+  if (height > node.size[1]) node.setSize([node.size[0], height]);
   redraw();
 }
 
