@@ -25,13 +25,29 @@ SLOW_FOLDERS = ("browser", "client", "demo", "host", "quality")
 IN_BRIEF = "test_in_brief.py"
 """The one file of tests/quality that `make test` runs."""
 LONG_FILES = ("test_multi_gpu.py", "test_group.py", "test_distributed.py", "test_page.py")
-"""Begun first: several processes that share a run of the tests then end at about the same time."""
+"""Begun first, as the browser's are: processes that share a run of the tests then end at about the same time."""
+BROWSER = "tests/browser"
+"""The folder whose files share a browser, and a server for each page."""
 
 
 def pytest_xdist_auto_num_workers():
     """One process more than there are cores: each of them waits now and then, for what it has started to answer or to
     be given up."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """That of `--dist loadfile`, which has the tests of the browser's folder in one process too."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return BROWSER if nodeid.startswith(BROWSER) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_configure(config):
@@ -55,7 +71,7 @@ def pytest_collection():
 def pytest_collection_modifyitems(items):
     """Marks as slow what starts a server or a browser, and the measurements of trained weights as what they are; files
     of long tests mark themselves."""
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    items.sort(key=lambda item: not (item.nodeid.startswith(BROWSER) or item.path.name in LONG_FILES))
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")

@@ -76,7 +76,7 @@ def screenshots():
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def open_page(chromium, server, screenshots):
     canvas = Canvas(chromium, server, screenshots)
     yield canvas

@@ -17,7 +17,8 @@ from types import SimpleNamespace
 
 inside = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "inside_host.py"))
 base = Path(sys.argv[3])
-nodes = inside["enter"](*map(Path, sys.argv[1:4]))
+# with the attention of hosts that have a card: the one for CPUs asks for memory, which takes torch.compile seconds
+nodes = inside["enter"](*map(Path, sys.argv[1:4]), ("--cpu", "--use-pytorch-cross-attention"))
 
 import comfy.ops  # noqa: E402
 import comfy.sample  # noqa: E402

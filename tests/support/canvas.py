@@ -103,8 +103,8 @@ class Canvas:
         self.server.interrupt()
         self.wait_until_idle()
         self.page.keyboard.press("Escape")
-        self.as_elements(False)
         self.page.evaluate("app.extensionManager.toast.removeAll?.(); app.graph.clear()")
+        self.as_elements(False)
         self.problems.clear()
 
     def wait_until_idle(self, seconds=60):

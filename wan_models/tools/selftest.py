@@ -248,7 +248,7 @@ def _start_method() -> str:
     """Of the processes: where it can be, they are forked from one that has imported all this once."""
     if "forkserver" not in torch.multiprocessing.get_all_start_methods():
         return "spawn"
-    torch.multiprocessing.set_forkserver_preload([Worker.__module__])
+    torch.multiprocessing.set_forkserver_preload([Worker.__module__, "torch._dynamo"])  # FSDP needs both
     return "forkserver"
 
 

@@ -83,7 +83,11 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            # torch's own norm takes position by position there, up to 35 times slower
+            norm = x.square().sum(dim=1, keepdim=True).clamp_min_(1e-24).sqrt_()
+        else:
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
         return (x * (norm.reciprocal() * x.shape[1] ** 0.5)).mul_(self.gamma.to(x))
 
 
