@@ -42,7 +42,7 @@ DITS = {
     ),
     "Animate-14B": replace(
         DIT, family="animate", in_dim=36, num_layers=5, image_dim=160,
-        face=FaceConfig(channels=(1, 1, 2, 2, 4, 4, 8, 8), style_dim=24, hidden_dim=32),
+        face=FaceConfig(channels=(2, 4, 4, 8, 8), style_dim=24, hidden_dim=32),
     ),
     "Animate-2-14B": replace(DIT, family="animate2", in_dim=36, image_dim=160, driven=DrivenConfig()),
 }  # fmt: skip
