@@ -53,7 +53,7 @@ def test_example_runs(example_host, name):
     (text,) = (
         output["text"][0]
         for output in entry["outputs"].values()
-        if any(word in str(output.get("text")) for word in (" steps", "clips of"))
+        if any(word in str(output.get("text")) for word in (" steps", "clip of", "clips of"))
     )
     steps = {
         "i2v": "15 of 40 steps on the high",
