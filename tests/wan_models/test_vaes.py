@@ -10,6 +10,7 @@ from tests_support import on_meta, randomize_, rel_l2
 
 from wan_models.config import VAE_2_2, VAEConfig
 from wan_models.vae import streaming, wan21, wan22
+from wan_models.vae.causal import RMSNorm
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
 
@@ -103,3 +104,21 @@ def test_wrong_sizes_say_so(kind, dims, frames, height, width):
         kind.network(replace(kind.config, **widths)).encode(
             torch.zeros(1, 3, frames, int(height * stride), int(width * stride))
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_norms_are_torchs_own(dtype):
+    """In value and gradient, of positions without any signal too."""
+    norm = RMSNorm(6, 3).to(dtype)
+    x = torch.randn(2, 6, 3, 4, 5, dtype=dtype)
+    x[..., 0] = 0
+    found, expected = (x.clone().requires_grad_() for _ in range(2))
+    out, plain = norm(found), torch.nn.functional.normalize(expected, dim=1) * 6**0.5
+    weights = torch.randn_like(out)
+    (out * weights).sum().backward()
+    (plain * weights).sum().backward()
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-6
+    assert rel_l2(out, plain) < tolerance
+    alive = x != 0
+    assert rel_l2(found.grad[alive], expected.grad[alive]) < tolerance
+    assert found.grad.isfinite().all()
