@@ -8,7 +8,7 @@ from ..comfy_bridge import compat
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import animate
 from ..comfy_bridge.sampling.settings import Settings
-from .schema import NEGATIVE, POSITIVE, conditioned_outputs, frame_offset_input, schema
+from .schema import NEGATIVE, POSITIVE, WanNode, conditioned_outputs, frame_offset_input, schema
 from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
 _RELEASE = "Animate-14B"
@@ -73,7 +73,7 @@ def _face_strength() -> io.Float.Input:
     )
 
 
-class WanAnimateCondition(io.ComfyNode):
+class WanAnimateCondition(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -117,7 +117,7 @@ class WanAnimateCondition(io.ComfyNode):
         return io.NodeOutput(*prompts, *others)
 
 
-class WanPoseAnimate(io.ComfyNode):
+class WanPoseAnimate(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -10,7 +10,16 @@ from ..comfy_bridge.sampling import animate2
 from ..comfy_bridge.sampling.settings import Settings
 from ..wan_models.dit.kept_keys import PLACES
 from ..wan_models.pipelines.animate2 import DRIVING_PROMPT
-from .schema import NEGATIVE, POSITIVE, conditioned_outputs, frame_offset_input, schema, size_inputs, take
+from .schema import (
+    NEGATIVE,
+    POSITIVE,
+    WanNode,
+    conditioned_outputs,
+    frame_offset_input,
+    schema,
+    size_inputs,
+    take,
+)
 from .settings import clip_setting_inputs, preset_input, seed_input, take_clip_sampling
 
 _OFFICIAL = Settings.of_release(animate2.RELEASE)
@@ -79,7 +88,7 @@ def _strengths() -> list:
     ]
 
 
-class WanAnimate2Condition(io.ComfyNode):
+class WanAnimate2Condition(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -130,7 +139,7 @@ class WanAnimate2Condition(io.ComfyNode):
         return io.NodeOutput(*prompts, *others)
 
 
-class WanAnimate2(io.ComfyNode):
+class WanAnimate2(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -5,11 +5,11 @@ from comfy_api.latest import io
 from ..comfy_bridge import folders
 from ..comfy_bridge.media import audio as bridge
 from ..comfy_bridge.models import loaded_files
-from .schema import schema
+from .schema import FileInput, WanNode, schema
 from .settings import seed_input
 
 
-class WanAudioEncoderLoader(io.ComfyNode):
+class WanAudioEncoderLoader(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -19,7 +19,7 @@ class WanAudioEncoderLoader(io.ComfyNode):
             folder="loaders",
             description="Loads wav2vec2, which listens for S2V-14B, as an AUDIO_ENCODER.",
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "audio_encoder_name",
                     options=folders.options("audio_encoders"),
                     tooltip="wav2vec2-large-xlsr-53-english: the folder of an official release in models/wan, or a "
@@ -38,7 +38,7 @@ class WanAudioEncoderLoader(io.ComfyNode):
         return io.NodeOutput(bridge.load_audio_encoder(folders.resolve(audio_encoder_name, "audio_encoders")))
 
 
-class WanAudioEncode(io.ComfyNode):
+class WanAudioEncode(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -61,7 +61,7 @@ class WanAudioEncode(io.ComfyNode):
         return io.NodeOutput(audio_encoder.encode_audio(*bridge.check_sound(audio)))
 
 
-class WanTextToSpeech(io.ComfyNode):
+class WanTextToSpeech(WanNode):
     NONE = "(none in models/tts)"
 
     @classmethod
@@ -74,7 +74,7 @@ class WanTextToSpeech(io.ComfyNode):
             description="Speech of a text, by a model that you have. Nothing is downloaded.",
             inputs=[
                 io.String.Input("text", multiline=True, tooltip="What is said."),
-                io.Combo.Input(
+                FileInput(
                     "voice",
                     options=list(folders.voices()) or [cls.NONE],
                     tooltip="A folder in models/tts: of transformers (facebook/mms-tts-eng ...), or CosyVoice2-0.5B "

@@ -5,7 +5,17 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media import conditioning
-from .schema import NEGATIVE, POSITIVE, advanced, conditioned_outputs, fit_input, schema, size_inputs, take
+from .schema import (
+    NEGATIVE,
+    POSITIVE,
+    WanNode,
+    advanced,
+    conditioned_outputs,
+    fit_input,
+    schema,
+    size_inputs,
+    take,
+)
 
 
 def _shape(width: int, height: int, frames: int, multiple: int) -> list:
@@ -56,7 +66,7 @@ def _keyframes() -> list:
     ]
 
 
-class WanI2VCondition(io.ComfyNode):
+class WanI2VCondition(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -133,7 +143,7 @@ class WanI2VCondition(io.ComfyNode):
         return io.NodeOutput(*prompts, latent, positive_low, ui=shown)
 
 
-class WanTI2VLatent(io.ComfyNode):
+class WanTI2VLatent(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

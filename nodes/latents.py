@@ -3,10 +3,10 @@
 from comfy_api.latest import io
 
 from ..comfy_bridge.media import latents
-from .schema import schema, size_inputs
+from .schema import WanNode, schema, size_inputs
 
 
-class WanEmptyLatent(io.ComfyNode):
+class WanEmptyLatent(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -44,7 +44,7 @@ class WanEmptyLatent(io.ComfyNode):
         return io.NodeOutput(latents.empty(width, height, frames, batch_size, vae))
 
 
-class WanVAEEncode(io.ComfyNode):
+class WanVAEEncode(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -65,7 +65,7 @@ class WanVAEEncode(io.ComfyNode):
         return io.NodeOutput(latents.encode(frames, vae))
 
 
-class WanVAEDecode(io.ComfyNode):
+class WanVAEDecode(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -7,10 +7,10 @@ from ..comfy_bridge.models import autoencoder, diffusion, loaded_files, model_in
 from ..comfy_bridge.multi_gpu import text_encoder as shared_text_encoder
 from ..comfy_bridge.multi_gpu import vae as shared_vae
 from ..wan_models.checkpoints.animate2 import KINDS
-from .schema import schema, size_inputs
+from .schema import FileInput, WanNode, schema, size_inputs
 
 
-class WanDiTLoader(io.ComfyNode):
+class WanDiTLoader(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -20,7 +20,7 @@ class WanDiTLoader(io.ComfyNode):
             folder="loaders",
             description="Loads one expert (or the only model) of a Wan2.2 release as a MODEL.",
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "model_name",
                     options=folders.options("diffusion_models"),
                     tooltip="A folder of an official or diffusers release in models/wan "
@@ -56,7 +56,7 @@ class WanDiTLoader(io.ComfyNode):
         return io.NodeOutput(diffusion.load_diffusion_model(path, weight_dtype, kind))
 
 
-class WanT5Loader(io.ComfyNode):
+class WanT5Loader(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -66,7 +66,7 @@ class WanT5Loader(io.ComfyNode):
             folder="loaders",
             description="Loads the UMT5 text encoder of the Wan models as a CLIP.",
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "t5_name",
                     options=folders.options("text_encoders"),
                     tooltip="models_t5_umt5-xxl-enc-bf16.pth of an official release in models/wan, or a file in "
@@ -104,7 +104,7 @@ class WanT5Loader(io.ComfyNode):
         return io.NodeOutput(text_encoder.load_text_encoder(path, weight_dtype, device))
 
 
-class WanVAELoader(io.ComfyNode):
+class WanVAELoader(WanNode):
     CATEGORIES = ("vae", folders.APPROXIMATE)
 
     @classmethod
@@ -116,7 +116,7 @@ class WanVAELoader(io.ComfyNode):
             folder="loaders",
             description="Loads a Wan video autoencoder as a VAE.",
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "vae_name",
                     options=list(dict.fromkeys([*folders.options("vae"), *folders.tiny_vaes()])),
                     tooltip="Wan2.1_VAE.pth or Wan2.2_VAE.pth of an official release in models/wan, or a file in "
@@ -152,7 +152,7 @@ class WanVAELoader(io.ComfyNode):
         return io.NodeOutput(load(folders.resolve(vae_name, *cls.CATEGORIES), weight_dtype))
 
 
-class WanCLIPVisionLoader(io.ComfyNode):
+class WanCLIPVisionLoader(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -163,7 +163,7 @@ class WanCLIPVisionLoader(io.ComfyNode):
             description="Loads CLIP ViT-H/14, through which Animate-14B and Wan2.1's image-to-video models see a "
             "picture, as a CLIP_VISION.",
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "clip_name",
                     options=folders.options("clip_vision"),
                     tooltip="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth of an official release in "
@@ -182,7 +182,7 @@ class WanCLIPVisionLoader(io.ComfyNode):
         return io.NodeOutput(vision.load_clip_vision(folders.resolve(clip_name, "clip_vision")))
 
 
-class WanModelInfo(io.ComfyNode):
+class WanModelInfo(WanNode):
     CATEGORIES = ("diffusion_models", "vae", "text_encoders", "clip_vision", folders.APPROXIMATE)
 
     @classmethod
@@ -195,7 +195,7 @@ class WanModelInfo(io.ComfyNode):
             description="What a model file is, what it goes with, and the memory it needs. Reads the header only.",
             is_output_node=True,
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "file_name",
                     options=list(dict.fromkeys(name for c in cls.CATEGORIES for name in folders.options(c))),
                     tooltip="A diffusion model, VAE, text encoder or CLIP image encoder.",

@@ -12,7 +12,7 @@ from ..comfy_bridge.sampling.experts import Experts
 from ..comfy_bridge.sampling.settings import PRESETS, Settings
 from ..wan_models.families import DISTILLED
 from ..wan_models.sampling.long_clips import COLOUR_MATCH
-from .schema import NEGATIVE, POSITIVE, advanced, fit_input, schema, size_inputs, split
+from .schema import NEGATIVE, POSITIVE, WanNode, advanced, fit_input, schema, size_inputs, split
 from .settings import (
     BASE,
     base_inputs,
@@ -123,7 +123,7 @@ def _output() -> list:
     ]
 
 
-class WanLongVideo(io.ComfyNode):
+class WanLongVideo(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

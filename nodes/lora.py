@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge import folders
 from ..comfy_bridge.models import loaded_files, lora
-from .schema import schema
+from .schema import FileInput, WanNode, schema
 
 
 def _strength(which: str) -> io.Float.Input:
@@ -19,7 +19,7 @@ def _strength(which: str) -> io.Float.Input:
     )
 
 
-class WanLoRA(io.ComfyNode):
+class WanLoRA(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -32,7 +32,7 @@ class WanLoRA(io.ComfyNode):
             inputs=[
                 io.Model.Input("model_high", tooltip="The high-noise expert, or the only model."),
                 io.Model.Input("model_low", optional=True, tooltip="The low-noise expert."),
-                io.Combo.Input(
+                FileInput(
                     "lora_name",
                     options=folders.options("loras", named="lora"),
                     tooltip="A file in models/loras, or of a release in models/wan (relighting_lora.ckpt). "

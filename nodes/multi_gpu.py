@@ -9,7 +9,7 @@ from ..comfy_bridge.multi_gpu.model import share
 from ..comfy_bridge.multi_gpu.workers import ATTENTION, FSDP, MODES, Settings
 from ..comfy_bridge.sampling.experts import Experts
 from .sampling import phase_inputs, sample, sampler_inputs
-from .schema import advanced, schema, split, take
+from .schema import WanNode, advanced, schema, split, take
 from .settings import BASE, base_of
 
 _DEFAULT = Settings()
@@ -94,7 +94,7 @@ def _group_inputs() -> list:
     ]
 
 
-class WanMultiGPU(io.ComfyNode):
+class WanMultiGPU(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -118,7 +118,7 @@ class WanMultiGPU(io.ComfyNode):
         return io.NodeOutput(shared, ui=ui.PreviewText(report))
 
 
-class WanMultiGPUSampler(io.ComfyNode):
+class WanMultiGPUSampler(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -4,14 +4,14 @@ from comfy_api.latest import io
 
 from ..comfy_bridge.models.nag import nag_of, with_nag
 from ..wan_models.dit.text_guidance import NAG
-from .schema import advanced, schema
+from .schema import WanNode, advanced, schema
 
 
 def _part(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True, tooltip=tooltip)
 
 
-class WanNAG(io.ComfyNode):
+class WanNAG(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge import folders
 from ..comfy_bridge.media import pose, video
-from .schema import advanced, schema, size_inputs
+from .schema import FileInput, WanNode, advanced, schema, size_inputs
 
 Keypoints = io.Custom("POSE_KEYPOINT")
 _FOLDER = "preprocessing"
@@ -20,7 +20,7 @@ def _keypoints(tooltip: str, **options: bool) -> Any:
     return Keypoints.Input("keypoints", tooltip=tooltip, **options)
 
 
-class WanPoseDetect(io.ComfyNode):
+class WanPoseDetect(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         models = list(folders.detectors())
@@ -34,14 +34,14 @@ class WanPoseDetect(io.ComfyNode):
             reports=True,
             inputs=[
                 _frames(),
-                io.Combo.Input(
+                FileInput(
                     "detector",
                     options=[pose.WHOLE_FRAME, *models],
                     default=next((name for name in models if "yolo" in name.lower()), pose.WHOLE_FRAME),
                     tooltip="yolov10m.onnx, in process_checkpoint of the official release in models/wan, or in "
                     "models/detection.",
                 ),
-                io.Combo.Input(
+                FileInput(
                     "pose_model",
                     options=models,
                     default=next((name for name in models if "vitpose" in name.lower()), None),
@@ -89,7 +89,7 @@ class WanPoseDetect(io.ComfyNode):
         return io.NodeOutput(keypoints, ui=ui.PreviewText(report))
 
 
-class WanPoseRetarget(io.ComfyNode):
+class WanPoseRetarget(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -111,7 +111,7 @@ class WanPoseRetarget(io.ComfyNode):
         return io.NodeOutput(pose.retarget_pose(keypoints, reference_keypoints))
 
 
-class WanDrawPose(io.ComfyNode):
+class WanDrawPose(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -162,7 +162,7 @@ class WanDrawPose(io.ComfyNode):
         )
 
 
-class WanFaceCrop(io.ComfyNode):
+class WanFaceCrop(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -213,7 +213,7 @@ class WanFaceCrop(io.ComfyNode):
         return io.NodeOutput(pose.crop_faces(images, keypoints, scale, steady, person))
 
 
-class WanSubjectMask(io.ComfyNode):
+class WanSubjectMask(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -225,7 +225,7 @@ class WanSubjectMask(io.ComfyNode):
             "that nothing of their outline shows: SAM2 shown the keypoints, or a mask of your own.",
             inputs=[
                 _frames(),
-                io.Combo.Input(
+                FileInput(
                     "sam2_model",
                     options=[pose.NO_MODEL, *folders.segmenters()],
                     default=next(iter(folders.segmenters()), pose.NO_MODEL),
@@ -273,7 +273,7 @@ class WanSubjectMask(io.ComfyNode):
         return io.NodeOutput(pose.subject_mask(images, keypoints, mask, **inputs))
 
 
-class WanBackground(io.ComfyNode):
+class WanBackground(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

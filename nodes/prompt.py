@@ -6,10 +6,10 @@ from comfy_api.latest import io, ui
 
 from ..comfy_bridge import prompt as extension
 from ..wan_models.prompt.extension import LANGUAGES, TASKS
-from .schema import schema, take
+from .schema import FileInput, WanNode, schema, take
 
 
-class WanPromptExtend(io.ComfyNode):
+class WanPromptExtend(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         local, endpoint = " Used with a local model.", " Used with the endpoint."
@@ -40,7 +40,7 @@ class WanPromptExtend(io.ComfyNode):
                     default="auto",
                     tooltip="Of the result: auto takes the prompt's. The models know Chinese and English.",
                 ),
-                io.Combo.Input(
+                FileInput(
                     "model",
                     options=extension.models(),
                     tooltip="A folder in models/LLM, as transformers has them (Qwen2.5 and Qwen3; Qwen2.5-VL sees the "

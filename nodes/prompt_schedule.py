@@ -5,13 +5,13 @@ from comfy_api.latest import io, ui
 from ..comfy_bridge.models.prompt_schedule import encode_schedule
 from ..comfy_bridge.models.text_encoder import encode_prompt
 from ..wan_models.config import NEGATIVE_PROMPT
-from .schema import advanced, schema
+from .schema import WanNode, advanced, schema
 from .text import clip_input, negative_input
 
 _LINES = "A kitchen in warm light.\n0-50%: A cat sits on the table.\n50-100%: The cat jumps down."
 
 
-class WanPromptSchedule(io.ComfyNode):
+class WanPromptSchedule(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         strength = io.Float.Input(

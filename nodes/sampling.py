@@ -11,7 +11,7 @@ from ..comfy_bridge.sampling import preflight, samplers
 from ..comfy_bridge.sampling.experts import Experts, ExpertsGuider
 from ..comfy_bridge.sampling.sample import sample_with_experts
 from ..comfy_bridge.sampling.settings import PRESETS, Noise, Settings, StepRange
-from .schema import NEGATIVE, POSITIVE, schema, split, take
+from .schema import NEGATIVE, POSITIVE, WanNode, schema, split, take
 from .settings import (
     BASE,
     base_inputs,
@@ -62,7 +62,7 @@ def _models() -> list:
     ]
 
 
-class WanSigmas(io.ComfyNode):
+class WanSigmas(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -100,7 +100,7 @@ class WanSigmas(io.ComfyNode):
         )
 
 
-class WanSolver(io.ComfyNode):
+class WanSolver(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -138,7 +138,7 @@ def phase_inputs() -> list:
     ]
 
 
-class WanMoEGuider(io.ComfyNode):
+class WanMoEGuider(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -231,7 +231,7 @@ def sample(
     return latent, "\n".join([*warnings, report])
 
 
-class WanMoESampler(io.ComfyNode):
+class WanMoESampler(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

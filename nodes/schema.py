@@ -1,8 +1,9 @@
 """Parts that the nodes share: of their schemas, and of how they hand inputs on."""
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from functools import wraps
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
@@ -15,6 +16,45 @@ CATEGORY = "Wan2.2"
 POSITIVE = "The prompt: positive of WanT5Encode, or what a conditioning node made of it."
 NEGATIVE = "The negative prompt, of the same node as positive; not looked at where CFG is 1."
 _KNOWN = inspect.signature(io.Schema).parameters
+
+
+class FileInput(io.Combo.Input):
+    """A choice among files. What loads one says what is wrong where it is missing."""
+
+
+class WanNode(io.ComfyNode):
+    """Base of our nodes, which run with nothing that their schema does not allow: hosts do not look at ranges of what
+    comes over a wire, and older ones at no choice."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls).get("execute")
+        # hosts run copies of the class, which have it already
+        if own and not hasattr(own.__func__, "__wrapped__"):
+            cls.execute = classmethod(_checked(cls, own.__func__))  # type: ignore[assignment]
+
+
+def _checked(node: type[WanNode], execute: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(execute)
+    def checked(cls: type[WanNode], **inputs: Any) -> Any:
+        for entry in node.define_schema().inputs:
+            _check(entry, inputs.get(entry.id))
+        return execute(cls, **inputs)
+
+    return checked
+
+
+def _check(entry: io.Input, value: Any) -> None:
+    """Raises ValueError where an input does not allow this value."""
+    match entry:
+        case FileInput():
+            pass
+        case io.Combo.Input() if value is not None and value not in entry.options:
+            choices = ", ".join(map(str, entry.options))
+            raise ValueError(f"{entry.id} {value!r} is no choice: there are {choices}")
+        case io.Int.Input() | io.Float.Input() if isinstance(value, int | float):
+            if not entry.min <= value <= entry.max:  # nor does nan lie there
+                raise ValueError(f"{entry.id} must be {entry.min:g} to {entry.max:g}, not {value:g}")
 
 
 def schema(

@@ -11,6 +11,7 @@ from ..comfy_bridge.sampling.settings import Settings
 from .schema import (
     NEGATIVE,
     POSITIVE,
+    WanNode,
     conditioned_outputs,
     fit_input,
     frame_offset_input,
@@ -30,7 +31,7 @@ def _fit() -> io.Combo.Input:
     )
 
 
-class WanS2VCondition(io.ComfyNode):
+class WanS2VCondition(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -79,7 +80,7 @@ class WanS2VCondition(io.ComfyNode):
         return io.NodeOutput(*prompts, latent)
 
 
-class WanSpeechToVideo(io.ComfyNode):
+class WanSpeechToVideo(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

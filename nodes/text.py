@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..comfy_bridge.media import clip_prompts
 from ..comfy_bridge.models.text_encoder import encode_prompt
 from ..wan_models.config import NEGATIVE_PROMPT
-from .schema import schema
+from .schema import WanNode, schema
 
 
 def clip_input() -> io.Clip.Input:
@@ -24,7 +24,7 @@ def negative_input() -> io.String.Input:
     )
 
 
-class WanT5Encode(io.ComfyNode):
+class WanT5Encode(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -52,7 +52,7 @@ class WanT5Encode(io.ComfyNode):
         return io.NodeOutput(encode_prompt(clip, positive), encode_prompt(clip, negative))
 
 
-class WanPrompts(io.ComfyNode):
+class WanPrompts(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

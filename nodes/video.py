@@ -5,10 +5,10 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfy_bridge.media import video
-from .schema import schema, size_inputs
+from .schema import FileInput, WanNode, schema, size_inputs
 
 
-class WanLoadVideo(io.ComfyNode):
+class WanLoadVideo(WanNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -19,7 +19,7 @@ class WanLoadVideo(io.ComfyNode):
             reports=True,
             description="Frames of a video file at another rate, exact to the frame, and its sound.",
             inputs=[
-                io.Combo.Input(
+                FileInput(
                     "file", options=video.files(), upload=io.UploadType.video, tooltip="In the input folder."
                 ),
                 io.Float.Input(

@@ -82,11 +82,6 @@ class Keyframes:
     strength_high: float = 1.0
     strength_low: float = 1.0
 
-    def __post_init__(self) -> None:
-        for name in ("strength_high", "strength_low"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, not {value}")
-
     def places(self, frames: int) -> list[int]:
         """The frames that the positions name. ValueError where there are not as many as pictures."""
         images = 0 if self.keyframes is None else len(rgb(self.keyframes))

@@ -70,9 +70,6 @@ def with_nag(model: Any, nag: NAG, start: float = 0.0, end: float = 1.0) -> Any:
             f"the negative of WanNAG has text features {nag.text.shape[-1]} wide, and the model looks at "
             f"{network.config.text_dim}: encode it with the text encoder of the prompt"
         )
-    for name, value in (("start_percent", start), ("end_percent", end)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} of WanNAG must lie in 0..1, not {value:g}")
     if start > end:
         raise ValueError(f"start_percent of WanNAG ({start:g}) is after its end_percent ({end:g}): swap them")
     patched = model.clone()

@@ -1,6 +1,5 @@
 """Texts for parts of a video -> one CONDITIONING, which says what tokens are for what latent frames."""
 
-import math
 from typing import Any
 
 import comfy.sd
@@ -26,8 +25,6 @@ def encode_schedule(
     `encode_prompt` does. Raises ValueError where the lines cannot be read, and where all texts are more than a model
     looks at."""
     texts = parse(lines, frames, fps)
-    if not 0 <= strength < math.inf:
-        raise ValueError(f"strength of the schedule must be a number from 0 up, not {strength:g}")
     if len(texts) == 1 or clip is None:
         return encode_prompt(clip, texts[0].text), _report(texts, frames)
     key, bodies, end = _tokenized(clip, [one.text for one in texts])

@@ -1,6 +1,5 @@
 """Videos of any length by image-to-video and text-to-video models, clip after clip."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -101,12 +100,6 @@ class LongVideoInputs:
 
     def plan(self) -> ClipPlan:
         """The clips of the video; whole ones where it has an end image. ValueError where they cannot be made."""
-        if self.clips < 0 or not 0 <= self.seconds < math.inf:
-            raise ValueError(
-                f"clips and seconds must be numbers from 0 up, and are {self.clips} and {self.seconds:g}"
-            )
-        if not 0 <= self.overlap_latents <= MOST_OVERLAP:
-            raise ValueError(f"overlap_latents must lie in 0..{MOST_OVERLAP}, not {self.overlap_latents}")
         per_clip, overlap = self.frames_per_clip, self.overlap
         check_video_size(*self.size, per_clip, 16)
         if not self.clips and not self.seconds:

@@ -199,7 +199,7 @@ def test_the_node_says_where_keyframes_stand(host):
         ),
         (
             lambda: keyframes_graph("8", strength_low=("wire", 0)) | {"wire": node("PrimitiveFloat", value=1.5)},
-            "strength_low must lie in 0..1, not 1.5",
+            "strength_low must be 0 to 1, not 1.5",
         ),
         (
             lambda: keyframes_graph("8") | {"sample": bare_low()},

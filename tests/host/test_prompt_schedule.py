@@ -65,9 +65,9 @@ def test_parts_of_the_clip(host, seed):
         ({"text": schedule(" \n")}, "the schedule is empty: write lines such as"),
         (
             {"text": schedule("0-4: a\n4-8: b", strength=("wire", 0))},
-            "strength of the schedule must be a number from 0",
+            "strength must be 0 to 100, not -1",
         ),
-        ({"text": schedule("a", fps=("wire", 0))}, "fps must be a number above 0, not -1"),
+        ({"text": schedule("a", fps=("wire", 0))}, "fps must be 1 to 240, not -1"),
         ({"text": schedule("a", frames=7)}, "7 frames are no length"),
         ({"text": schedule(LINES, frames=13)}, "for a video of 4 latent frames, and this one has 3"),
         (
