@@ -35,11 +35,14 @@ class WanNode(io.ComfyNode):
 
 
 def _checked(node: type[WanNode], execute: Callable[..., Any]) -> Callable[..., Any]:
+    names = list(inspect.signature(execute).parameters)[1:]
+
     @wraps(execute)
-    def checked(cls: type[WanNode], **inputs: Any) -> Any:
+    def checked(cls: type[WanNode], *values: Any, **inputs: Any) -> Any:
+        given = dict(zip(names, values, strict=False)) | inputs
         for entry in node.define_schema().inputs:
-            _check(entry, inputs.get(entry.id))
-        return execute(cls, **inputs)
+            _check(entry, given.get(entry.id))
+        return execute(cls, *values, **inputs)
 
     return checked
 
