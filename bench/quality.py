@@ -13,14 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from demo.miniature import MINIATURE, TASKS, frames_of, place_miniature, prompt_of
 from devhost.host import Host
 from devhost.setup_host import HOST
-from training.copies import write_gguf, write_scaled_fp8
+from training.copies import write_gguf
 from training.world.measure import look, obeyed, psnr
 from training.world.objects import held_out
 from training.world.words import caption
-from wan_models.checkpoints.reader import open_model
+from wan_models import load_dit
 
 Graph = dict[str, Any]
 EXPERTS = ("high", "low")
@@ -98,7 +100,6 @@ def many_gpus(graph: Graph) -> None:
 SHORTCUTS: dict[str, Callable[[Graph], None]] = {
     "weights in bfloat16": inputs("WanDiTLoader", weight_dtype="bf16"),
     "weights in fp8, unscaled": inputs("WanDiTLoader", weight_dtype="fp8_e4m3fn"),
-    "fp8_scaled file": files("{}_fp8_scaled.safetensors"),
     "GGUF Q8_0": files("{}_Q8_0.gguf"),
     "GGUF Q4_0": files("{}_Q4_0.gguf"),
     "EasyCache, threshold 0.2": between(
@@ -121,8 +122,7 @@ def place(base: Path) -> None:
     for folder in (copies, loras):
         folder.mkdir(parents=True)
     for which in EXPERTS:
-        state = dict(open_model(release / f"{which}_noise_model"))
-        write_scaled_fp8(copies / f"{which}_fp8_scaled.safetensors", state)
+        state = load_dit(release / f"{which}_noise_model", dtype=torch.float32).state_dict()
         for kind in ("Q8_0", "Q4_0"):
             write_gguf(copies / f"{which}_{kind}.gguf", state, kind)
     for lora in (MINIATURE / "loras").iterdir():

@@ -31,9 +31,10 @@ def write_voice(file: Path, opening: np.ndarray, rng: random.Random) -> None:
         sound.writeframes((voice(opening, rng) * 32767).astype("<i2").tobytes())
 
 
-def write_start(folder: Path, facts: Facts, frames: int, rng: random.Random) -> Tensor:
-    """example.png and end.png: the first and the last frame of a video of an object, which is returned."""
-    video = Objects.of_facts(facts, rng).frames(frames, WIDTH, HEIGHT)
+def write_start(folder: Path, facts: Facts, frames: int, rng: random.Random, side: int = WIDTH) -> Tensor:
+    """example.png and end.png: the first and the last frame of a video of an object, which is returned; side: its width
+    and height in pixels."""
+    video = Objects.of_facts(facts, rng).frames(frames, side, side)
     write_picture(folder / "example.png", video[0])
     write_picture(folder / "end.png", video[-1])
     return video

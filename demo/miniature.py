@@ -15,7 +15,7 @@ from torch import Tensor
 
 from demo import inputs
 from devhost.host import ROOT, Host
-from training.sizes import TALK
+from training.sizes import TALK, VAE_2_2, side
 
 MINIATURE = ROOT / "miniature"
 Graph = dict[str, Any]
@@ -72,6 +72,10 @@ TASKS = {
         "i2v_a14b", "I2V-A14B", "A large red ball moves quickly to the right before a blue background.",
         {"WanI2VCondition": {**_SIZE, "frames": 17}},
         write=lambda folder: inputs.write_start(folder, _BALL, 17, random.Random(1)),
+    ),
+    "ti2v": Task(
+        "ti2v_5b_text", "TI2V-5B", "A red ball moves to the right before a blue background.",
+        {"WanTI2VLatent": {"width": side(VAE_2_2), "height": side(VAE_2_2), "frames": 17}},
     ),
     "s2v": Task(
         "s2v_14b", "S2V-14B", "A yellow face talks before a grey background.",

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from wan_models.checkpoints.release_folder import official_config
@@ -15,15 +14,12 @@ from .copies import write_scaled_fp8
 SHARED = "shared"
 
 
-def write_expert(folder: Path, model: WanModel, is_packed: bool = False) -> None:
-    """config.json and weights of a diffusion model, in half precision or (is_packed) as scaled 8-bit floats."""
+def write_expert(folder: Path, model: WanModel) -> None:
+    """config.json and weights of a diffusion model, as scaled 8-bit floats."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(official_config(model.config), indent=2) + "\n")
     file = folder / "diffusion_pytorch_model.safetensors"
-    if is_packed:
-        write_scaled_fp8(file, model.state_dict(), others=torch.float16)
-    else:
-        save_file(_stored(model, torch.float16), file, {"format": "pt"})
+    write_scaled_fp8(file, model.state_dict(), others=torch.float16)
 
 
 def write_shared(file: Path, module: nn.Module, dtype: torch.dtype) -> None:

@@ -47,15 +47,15 @@ class Trainer:
 
     def vae(self) -> None:
         """The 2.1 autoencoder that all releases but TI2V-5B share."""
-        self._autoencoder(sizes.VAE, self.vae_file)
+        self._autoencoder(sizes.VAE, 2000, self.vae_file)
 
     def vae22(self) -> None:
         """The 2.2 autoencoder of TI2V-5B."""
-        self._autoencoder(sizes.VAE_2_2, self.out / "TI2V-5B" / VAE22_FILE)
+        self._autoencoder(sizes.VAE_2_2, 600, self.out / "TI2V-5B" / VAE22_FILE)
 
-    def _autoencoder(self, config: VAEConfig, file: Path) -> None:
+    def _autoencoder(self, config: VAEConfig, videos: int, file: Path) -> None:
         vae = make_autoencoder(
-            config, 2000, Schedule(1300, 1e-3, 0.02), Schedule(3400, 1e-3, 0.02, cooldown=0.8), self.work
+            config, videos, Schedule(1300, 1e-3, 0.02), Schedule(3400, 1e-3, 0.02, cooldown=0.8), self.work
         )
         write_shared(file, vae, torch.float16)
 
@@ -82,10 +82,10 @@ class Trainer:
             write_lora(added, self.out / "loras" / f"t2v_4steps_{which}_noise.safetensors")
 
     def ti2v(self) -> None:
-        """TI2V-5B; half of its videos begin with a given frame."""
+        """TI2V-5B; three in ten of its videos begin with a given frame."""
         vae_file, file = self.out / "TI2V-5B" / VAE22_FILE, self.work / "text_2_2.pt"
         clips = make_clips(partial(text_clips, vae_file), range(30000, 31200), file)
-        self._single("TI2V-5B", sizes.TI2V, clips, Schedule(4000, 1e-3, 0.01, seed=3), begun=0.5)
+        self._single("TI2V-5B", sizes.TI2V, clips, Schedule(7000, 1e-3, 0.01, seed=3), begun=0.3)
 
     def listener(self) -> None:
         """The audio encoder of S2V-14B."""
@@ -142,7 +142,7 @@ class Trainer:
         name = f"{RELEASES[release].family}_{which}"
         noise, clips = high if which == "high" else low, Clips(**torch.load(file, weights_only=True))
         model = make_expert(name, start, clips, self._text_encoder(), noise, schedule, self.work)
-        write_expert(self.out / release / f"{which}_noise_model", model, is_packed=not is_first)
+        write_expert(self.out / release / f"{which}_noise_model", model)
 
     def _single(
         self, release: str, config: DiTConfig, clips: Draws, schedule: Schedule, begun: float = 0.0
@@ -152,7 +152,7 @@ class Trainer:
         noise = NoiseRange(0.0, 1.0, RELEASES[release].shift)
         name = RELEASES[release].family
         model = make_expert(name, start, clips, self._text_encoder(), noise, schedule, self.work, begun)
-        write_expert(self.out / release, model, is_packed=True)
+        write_expert(self.out / release, model)
 
 
 MODELS = ("text", "vae", "t2v", "lora", "i2v", "vae22", "ti2v", "listener", "s2v", "animate", "animate2")
