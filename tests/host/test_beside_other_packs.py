@@ -8,7 +8,7 @@ from other_pack import REGISTER, SAMPLERS, SCHEDULERS, WARNING
 from devhost.errors import HostError
 from wan_models.sampling.solvers import SOLVERS
 
-UNKNOWN = "Value not in list|this host has no sampler"  # newer hosts look at lists before they run anything
+UNKNOWN = "Value not in list|is no choice"  # newer hosts look at lists before they run anything
 NODES = ("WanMoESampler", "WanMultiGPUSampler", "WanSpeechToVideo", "WanPoseAnimate")
 
 
