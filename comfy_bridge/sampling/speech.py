@@ -69,8 +69,6 @@ class SpeechVideoInputs:
 
     def plan(self, seconds: float) -> ClipPlan:
         """The clips of a video for so much audio. ValueError where they cannot be made."""
-        if self.clips < 0:
-            raise ValueError(f"clips must be 0 or more, not {self.clips}; 0 makes as many as the audio needs")
         frames = max(1, round(seconds * FPS))
         needed = speech_clip_count(frames, self.frames_per_clip, self.start_from_reference)
         clips = min(self.clips, needed) if self.clips else needed
