@@ -501,7 +501,7 @@ def test_a_film_takes_the_place_of_its_preview(canvas, as_elements):
     page = canvas.page
     canvas.as_elements(as_elements)
     canvas.drop("long.json", LONG)
-    quick = {"width": 96, "height": 64, "clips": 1, "frames_per_clip": 17, "preset": "custom", "steps": 2}
+    quick = {"width": 96, "height": 64, "clips": 1, "frames_per_clip": 17, "preset": "custom", "steps": 8}
     width = page.evaluate(_WIDTH)
     prefix = "film_of_elements" if as_elements else "film_of_canvas"
     for seed in (1, 2):

@@ -1,5 +1,6 @@
 """Damage to model files: bytes anywhere, and fields of their formats, set to what a file should not say."""
 
+import copy
 import io
 import json
 import pickletools
@@ -66,7 +67,8 @@ def json_fields(text: bytes, chance: random.Random) -> bytes:
                     key
                 )
             case _:
-                holder[key] = chance.choice(WRONG_VALUES)
+                # a copy: a later change may fall inside of it, and must not change what other files get
+                holder[key] = copy.deepcopy(chance.choice(WRONG_VALUES))
     out = json.dumps(data)
     if chance.random() < 0.05 and out.startswith("{") and len(out) > 2:
         out = out[:-1] + ", " + out[1:]  # everything twice
