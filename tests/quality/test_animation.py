@@ -1,17 +1,19 @@
 """Animate-14B's miniature moves as the driving video does, in its own picture and in the driving one's."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from demo.inputs import write_driving
+from demo.inputs import write_driving, write_picture, write_video
 from demo.miniature import DANCER
 from training.sizes import HEIGHT, WIDTH
-from training.world.figures import Figure
+from training.world.figures import Figure, drawn_poses
 from training.world.measure import offsets, psnr
 
 FRAMES = 33
+CLIP = 17
 CAPTION = "A red figure dances."
 TWO_CELLS = 16
 LEAST = {"animate": 0.95, "replace": 0.88}
@@ -67,3 +69,39 @@ def test_backgrounds_stay(clip):
     if mode == "replace":
         assert psnr(video[far], wanted[far]) >= 30
     assert psnr(video, wanted) >= 19
+
+
+def side_by_side(pair, count):
+    """The video of two figures before one background, which do not touch."""
+    first, second = (figure.frames(count, WIDTH, HEIGHT) for figure in pair)
+    is_second = pair[1].masks(count, WIDTH, HEIGHT)[..., None]
+    return first * (1 - is_second) + second * is_second
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_everybody_who_is_drawn_moves_as_drawn(make, inputs, seed):
+    """Two people, of whom the miniature has never seen more than one at a time: it does not know their colours, but
+    where each is in each frame."""
+    rng = random.Random(seed)
+    write_driving(inputs, DANCER, CLIP, rng)
+
+    def pair():
+        for colour, across in (("red", 0.27), ("blue", 0.73)):
+            drawn = Figure.of_facts(DANCER | {"colour": colour}, rng)
+            yield replace(drawn, centre=(across, 0.55), size=0.6)
+
+    shown, driving = list(pair()), list(pair())
+    write_picture(inputs / "example.png", side_by_side(shown, 1)[0])
+    write_video(inputs / "pose.mp4", drawn_poses([figure.track(CLIP, WIDTH, HEIGHT) for figure in driving]))
+    write_video(inputs / "face.mp4", driving[0].faces(CLIP))
+    video, wanted = (
+        make("animate", "Figures dance.", WanPoseAnimate={"seed": seed}),
+        side_by_side(driving, CLIP),
+    )
+    for figure in driving:
+        off = torch.stack([
+            offsets(video[i], wanted[i], torch.from_numpy(figure.joints(i / (CLIP - 1), WIDTH, HEIGHT)))
+            for i in range(0, CLIP, 4)
+        ])  # fmt: skip
+        assert (off <= TWO_CELLS).float().mean() >= 0.85
+        assert off.median() <= 5

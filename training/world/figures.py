@@ -133,16 +133,17 @@ class Figure:
             (self.frames(count, width, height) - self.backgrounds(count, width, height)).abs().amax(-1) > 0.02
         ).float()
 
-    def poses(self, count: int, width: int, height: int) -> Tensor:
-        """The skeleton as Animate-14B reads it, [count, height, width, 3] in 0..1."""
+    def track(self, count: int, width: int, height: int) -> PoseTrack:
+        """The joints in each frame, as a detector would find them; neither hands nor points of the face."""
         body = np.ones((count, len(BODY), 3))
         for i in range(count):
             body[i, :, :2] = self.joints(i / max(1, count - 1), width, height)
         nothing = np.zeros((count, HAND, 3))
-        track = PoseTrack(width, height, body, nothing, nothing, np.zeros((count, FACE, 3)))
-        return (
-            torch.stack([torch.from_numpy(draw(track, i, hands=False)) for i in range(count)]).float() / 255
-        )
+        return PoseTrack(width, height, body, nothing, nothing, np.zeros((count, FACE, 3)))
+
+    def poses(self, count: int, width: int, height: int) -> Tensor:
+        """The skeleton as Animate-14B reads it, [count, height, width, 3] in 0..1."""
+        return drawn_poses([self.track(count, width, height)])
 
     def faces(self, count: int) -> Tensor:
         """The face from near, [count, `FACE_SIZE`, `FACE_SIZE`, 3] in 0..1."""
@@ -186,3 +187,9 @@ def somebody_else(driving: Figure, rng: random.Random) -> dict[str, str]:
     colour = rng.choice([name for name in COLOURS if name != driving.facts["background"]])
     background = rng.choice([name for name in BACKGROUNDS if name != colour])
     return {**driving.facts, "colour": colour, "background": background}
+
+
+def drawn_poses(tracks: list[PoseTrack]) -> Tensor:
+    """Everybody's skeletons in one video, [T, H, W, 3] in 0..1."""
+    frames = [torch.from_numpy(draw(tracks, i, hands=False)) for i in range(len(tracks[0]))]
+    return torch.stack(frames).float() / 255
