@@ -1,5 +1,5 @@
 # make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there; PROMPT="...";
-#             TASK=t2v, i2v, ti2v, s2v or animate)
+#             TASK=t2v, i2v, ti2v, s2v or animate; animate2 once it is trained)
 # make train  the miniatures that the demo uses, trained from nothing (hours; goes on where it was stopped)
 # make test   all tests of the code, and of the miniatures in brief, in several processes
 # make test-fast   those that need no server, browser or group of processes: for the loop of work

@@ -37,7 +37,7 @@ def row(videos: list[Tensor], index: int) -> Image.Image:
 
 def main() -> None:
     comfyui = Path(os.environ.get("COMFYUI", HOST)).resolve()
-    videos = [make(comfyui, task) for task in TASKS.values()]
+    videos = [make(comfyui, task) for task in TASKS.values() if task.is_there]
     first, *rest = (row(videos, index) for index in range(_FRAMES))
     first.save(FILE, save_all=True, append_images=rest, duration=_MILLISECONDS, loop=0, quality=80)
 

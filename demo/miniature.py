@@ -41,6 +41,11 @@ class Task:
     write: Callable[[Path], Any] = lambda folder: None
     change: Callable[[Graph], None] | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the release's miniature is; that of Animate-2-14B is there once it is trained."""
+        return (MINIATURE / self.release).is_dir()
+
 
 def _with_drawn_poses(graph: Graph) -> None:
     """Poses and faces come from files: the detectors of the release, which know people, would see nothing here."""
@@ -53,6 +58,16 @@ def _with_drawn_poses(graph: Graph) -> None:
         graph[video] = {"class_type": "WanLoadVideo", "inputs": inputs}
     for node in _nodes(graph, "WanPoseAnimate"):
         node["inputs"] |= {"pose_video": ["pose", 0], "face_video": ["face", 0]}
+
+
+def _all_from_animate_2(graph: Graph) -> None:
+    """Every model comes from the folder of Animate-2-14B; to the release itself Animate-14B lends some."""
+    (dit,) = _nodes(graph, "WanDiTLoader")
+    dit["inputs"]["model_name"] = folder = "wan/Animate-2-14B"
+    for node in graph.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, str):
+                node["inputs"][name] = value.replace("wan/Animate-14B", folder)
 
 
 def _nodes(graph: Graph, kind: str) -> list[dict[str, Any]]:
@@ -88,6 +103,10 @@ TASKS = {
     "animate": Task(
         "animate_14b", "Animate-14B", "A red figure dances before a white background.",
         {"WanPoseAnimate": {"frames_per_clip": 17}}, write=_write_dancer, change=_with_drawn_poses,
+    ),
+    "animate2": Task(
+        "animate_2_14b", "Animate-2-14B", "A red figure dances before a white background.",
+        {"WanAnimate2": {**_SIZE, "frames_per_clip": 17}}, write=_write_dancer, change=_all_from_animate_2,
     ),
 }  # fmt: skip
 

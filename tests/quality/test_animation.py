@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from demo.inputs import write_driving, write_picture, write_video
-from demo.miniature import DANCER
+from demo.miniature import DANCER, TASKS
 from training.sizes import HEIGHT, WIDTH
 from training.world.figures import Figure, drawn_poses
 from training.world.measure import offsets, psnr
@@ -18,6 +18,16 @@ CAPTION = "A red figure dances."
 TWO_CELLS = 16
 LEAST = {"animate": 0.95, "replace": 0.88}
 """Share of the joints near where they are driven to. In the driving video's picture dark legs on black get lost."""
+
+
+def joints_off(video, wanted, figure, shares=None):
+    """How far a figure's joints in every fourth frame are from where they should be, in pixels; shares: of the video
+    at which it is to be seen, in each frame."""
+    shares = shares or [i / (len(video) - 1) for i in range(len(video))]
+    return torch.stack([
+        offsets(video[i], wanted[i], torch.from_numpy(figure.joints(shares[i], WIDTH, HEIGHT)))
+        for i in range(0, len(video), 4)
+    ])  # fmt: skip
 
 
 def replace_somebody(graph):
@@ -53,10 +63,7 @@ def clip(make, host, request):
 def test_joints_are_where_they_are_driven(clip):
     video, driving, wanted, mode = clip
     assert len(video) == FRAMES
-    off = torch.stack([
-        offsets(video[i], wanted[i], torch.from_numpy(driving.joints(i / (FRAMES - 1), WIDTH, HEIGHT)))
-        for i in range(0, FRAMES, 4)
-    ])  # fmt: skip
+    off = joints_off(video, wanted, driving)
     assert (off <= TWO_CELLS).float().mean() >= LEAST[mode]
     assert off.median() <= 4
 
@@ -99,9 +106,21 @@ def test_everybody_who_is_drawn_moves_as_drawn(make, inputs, seed):
         side_by_side(driving, CLIP),
     )
     for figure in driving:
-        off = torch.stack([
-            offsets(video[i], wanted[i], torch.from_numpy(figure.joints(i / (CLIP - 1), WIDTH, HEIGHT)))
-            for i in range(0, CLIP, 4)
-        ])  # fmt: skip
+        off = joints_off(video, wanted, figure)
         assert (off <= TWO_CELLS).float().mean() >= 0.85
         assert off.median() <= 5
+
+
+@pytest.mark.skipif(not TASKS["animate2"].is_there, reason="make train MODELS=animate2")
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_animate_2_moves_as_the_raw_video(make, inputs, seed):
+    """Without a skeleton, and at its own frames per second: the driving video has 30, the release 24."""
+    driving = write_driving(inputs, DANCER, FRAMES, random.Random(seed))
+    video = make("animate2", CAPTION, WanAnimate2={"seed": seed})
+    assert len(video) == FRAMES * 24 // 30
+    wanted = Figure(DANCER, driving.centre, driving.size, driving.swings).frames(FRAMES, WIDTH, HEIGHT)
+    taken = [round(i * 30 / 24) for i in range(len(video))]
+    off = joints_off(video, wanted[taken], driving, [at / (FRAMES - 1) for at in taken])
+    assert (off <= TWO_CELLS).float().mean() >= 0.95
+    assert off.median() <= 4
+    assert psnr(video, wanted[taken]) >= 19
