@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from tests_support import on_meta, randomize_, rel_l2
+from torch import nn
 
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
@@ -133,3 +134,19 @@ def test_wrong_inputs_say_what_was_expected(x, context, message):
     model = WanModel(DiTConfig(**TINY))
     with pytest.raises(ValueError, match=message):
         model(x, torch.tensor([1]), context)
+
+
+@pytest.mark.parametrize("lengths", [(5, 3), (0, 0), (11, 2), (12, 12)])
+@torch.no_grad()
+def test_what_texts_are_padded_with_is_embedded_once(lengths):
+    """And what is embedded is the same: rows of zeros are like one another, also those inside of a text."""
+    embedding = randomize_(WanModel(DiTConfig(**TINY)), std=0.2).text_embedding
+    rows = torch.randn(2, 12, embedding[0].in_features)
+    for row, length in zip(rows, lengths, strict=True):
+        row[length:] = 0
+    rows[:, 1] = 0
+    seen = []
+    embedding[0].register_forward_hook(lambda layer, given, out: seen.append(given[0].shape[1]))
+    found = embedding(rows)
+    assert seen == [min(12, max(lengths) + 1)]
+    assert rel_l2(found, nn.Sequential(*embedding)(rows)) < 1e-6

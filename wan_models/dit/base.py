@@ -20,7 +20,16 @@ from ..attention import Attention, get_attention
 from ..config import DiTConfig
 from ..rope import RotaryTable, rotary_table
 from .guided_text import GuidedText
-from .layers import Block, Head, ImageEmbedding, Projections, Through, pad_text, sinusoidal_embedding
+from .layers import (
+    Block,
+    Head,
+    ImageEmbedding,
+    Projections,
+    TextEmbedding,
+    Through,
+    pad_text,
+    sinusoidal_embedding,
+)
 from .passes import Passes
 from .text_guidance import TextKernel, beside
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
@@ -75,9 +84,7 @@ class WanModel(nn.Module):
         self.patch_embedding = ops.Conv3d(
             config.in_dim, dim, kernel_size=config.patch_size, stride=config.patch_size
         )
-        self.text_embedding = nn.Sequential(
-            ops.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), ops.Linear(dim, dim)
-        )
+        self.text_embedding = TextEmbedding(config, ops)
         self.time_embedding = nn.Sequential(ops.Linear(config.freq_dim, dim), nn.SiLU(), ops.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, dim * 6))
         self.blocks = nn.ModuleList(self.block_class(config, ops) for _ in range(config.num_layers))
