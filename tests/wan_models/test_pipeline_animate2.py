@@ -115,6 +115,7 @@ def theirs(pipeline, transformer, cache_class, vae, given, settings):
     return rearrange(torch.cat(state.get("segment_frames"), dim=2), "1 c t h w -> t h w c")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (3.0, 0.0), (1.0, DISTILLED_BIAS)])
 def test_equals_diffusers(seed, monkeypatch, scale, bias):
