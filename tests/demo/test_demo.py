@@ -10,6 +10,7 @@ import pytest
 from forked import start
 from processes import servers, wait_for
 
+from demo import run
 from devhost.host import ROOT
 
 ARGUMENTS = ["-m", "demo.run", *(["--comfyui", os.environ["COMFYUI"]] if os.environ.get("COMFYUI") else [])]
@@ -26,6 +27,13 @@ def test_demo_makes_a_video(tmp_path):
     assert match and (ROOT / match[1]).stat().st_size > 1000
     assert "WanMoESampler" in done.stdout and "40/40" in done.stdout
     assert not servers(tmp_path)
+
+
+def test_a_miniature_that_is_not_there_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("demo.miniature.MINIATURE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo", "--task", "animate2"])
+    assert run.main() == 1
+    assert "make train MODELS=animate2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
