@@ -37,6 +37,8 @@ class Server:
         except requests.ConnectionError as error:
             hint = "is it running, and is the address right?"
             raise UnreachableError(f"no server answers at {self.url}: {hint}") from error
+        except requests.exceptions.InvalidJSONError as error:
+            raise RefusedError(f"what was to be sent is no JSON: {error}") from error
         except (requests.RequestException, ValueError) as error:
             raise UnreachableError(f"{self.url} is no address of a server: {error}") from error
 

@@ -391,6 +391,12 @@ def test_a_release_or_node_that_the_server_lacks(run, host, media):
         fails(result, 5, "there is no text-to-speech model 'CosyVoice2-0.5B' in models/tts")
 
 
+def test_a_number_that_json_does_not_have(run):
+    with FakeComfyUI() as server:
+        result = run(*TEXT, *SMALL, "--sample_guide_scale", "inf", "--server", server.address)
+    fails(result, 4, "what was to be sent is no JSON: Out of range float values")
+
+
 def test_prompt_extension_on_a_server_without_it(run):
     """There is no video without the extension that was asked for."""
     with FakeComfyUI(lacks=["WanPromptExtend"]) as server:
