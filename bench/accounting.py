@@ -39,9 +39,13 @@ TEXT_ENCODER = "UMT5-XXL"
 SIZES = {"480p": (480, 832, 81), "720p": (720, 1280, 81), "704p": (704, 1280, 121)}
 
 
+IN_BANDS = "decode in two bands"
+
+
 @dataclass(frozen=True)
 class Case:
-    """A task of a network at a size: "block" and "forward" of transformers, "decode" and "encode" of autoencoders.
+    """A task of a network at a size: "block" and "forward" of transformers, "decode", `IN_BANDS` and "encode" of
+    autoencoders.
 
     is_fused: with the passes of blocks compiled, see wan_models/dit/passes.py."""
 
@@ -71,7 +75,7 @@ def cases() -> list[Case]:
 
     transformers = [case for name in MODELS for case in sized(name, "block", "forward")]
     transformers += [replace(case, is_fused=True) for case in transformers if case.task == "block"]
-    autoencoders = [case for name in VAES for case in sized(name, "decode", "encode")]
+    autoencoders = [case for name in VAES for case in sized(name, "decode", IN_BANDS, "encode")]
     return [*transformers, Case(TEXT_ENCODER, "encode", "512 tokens"), *autoencoders]
 
 
@@ -172,6 +176,9 @@ def autoencoder(case: Case) -> Cost:
     if case.task == "decode":
         z = empty(1, config.z_dim, *case.latent)
         return count(lambda: network.decode(z))
+    if case.task == IN_BANDS:
+        z = empty(1, config.z_dim, *case.latent)
+        return count(lambda: network.decode_in_bands(z, 2))
     video = empty(1, 3, frames, height, width)
     return count(lambda: network.encode(video))
 

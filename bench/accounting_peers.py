@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from bench.accounting import DTYPE, MODELS, SIZES, TEXT_ENCODER, VAES, Case, count
+from bench.accounting import DTYPE, IN_BANDS, MODELS, SIZES, TEXT_ENCODER, VAES, Case, count
 from bench.counting import Cost, empty
 from bench.peers import prepare
 from wan_models.config import DiTConfig
@@ -21,7 +21,7 @@ def has_host() -> bool:
 
 def peers(case: Case) -> list[Cost | None]:
     """What the host's and diffusers' networks cost; None where one has no such network, or it is not counted."""
-    if case.task == "block" or not has_host():
+    if case.task in ("block", IN_BANDS) or not has_host():
         return [None, None]
     if case.network in VAES:
         return [_autoencoder(case, peer) for peer in PEERS]

@@ -16,6 +16,7 @@ from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.checkpoints.stamp import Stamp, check_mapped
 from ...wan_models.config import TinyVAEConfig, VAEConfig
 from ...wan_models.models import build_network, open_as
+from ...wan_models.vae.base import VideoVAE
 from ...wan_models.vae.streaming import Autoencoder
 from ...wan_models.vae.tiny import TinyVAE
 from ...wan_models.vae.wan21 import WanVAE21
@@ -36,6 +37,8 @@ class Hosted(Autoencoder):
     """Slot for what decodes elsewhere: raw latents to the video, as `decode`."""
     compute: torch.dtype | None = None
     """What is computed in, where that is another precision than that of the weights."""
+    bands: int = 1
+    """In how many bands of rows a video is decoded: more take less memory and more time."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,7 +51,15 @@ class Hosted(Autoencoder):
     def decode(self, z: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         if self.remote is not None:
             return self.remote(z).to(z.device, self.dtype)
+        if self.bands > 1:
+            return self.decode_in_bands(z, self.bands, progress())  # type: ignore[attr-defined]
         return super().decode(z, on_frames=progress())
+
+    def decode_bytes(self, frames: int, height: int, width: int, itemsize: int) -> int:
+        """Bytes that decoding a video of this size takes beside the weights."""
+        if self.bands > 1:
+            return self.peak_bytes_in_bands(frames, height, width, itemsize, self.bands)  # type: ignore[attr-defined]
+        return self.peak_bytes("decode", frames, height * width, itemsize)
 
 
 class HostVAE21(Hosted, WanVAE21):
@@ -91,8 +102,8 @@ class WanVAE(comfy.sd.VAE):
         self.memory_used_decode = lambda shape, dtype: (
             1  # the host divides by it
             if network.remote is not None
-            else network.peak_bytes(
-                "decode", self.upscale_ratio[0](shape[2]), shape[3] * shape[4] * space**2, dtype.itemsize
+            else network.decode_bytes(
+                self.upscale_ratio[0](shape[2]), shape[3] * space, shape[4] * space, dtype.itemsize
             )
         )
 
@@ -105,27 +116,36 @@ class WanVAE(comfy.sd.VAE):
         self.stamps: tuple[Stamp, ...] = ()
 
     def decode(self, samples_in: Tensor, *args: Any, **options: Any) -> Tensor:
-        """As the host's, in bfloat16 where float32 does not fit and that does: the host would decode in tiles."""
+        """As the host's; where the device has too little memory for that, in two bands of rows, or in bfloat16 in the
+        place of float32, or both: the host would decode in tiles."""
         network, own = self.first_stage_model, self.vae_dtype
-        if (
-            own == torch.float32
-            and not self._fits(samples_in, own)
-            and self._fits(samples_in, torch.bfloat16)
-        ):
+        dtypes = (own, torch.bfloat16) if own == torch.float32 else (own,)
+        bands = (1, 2) if isinstance(network, VideoVAE) else (1,)
+        needs = {(dtype, n): self._need(samples_in, dtype, n) for dtype in dtypes for n in bands}
+        room = comfy.model_management.get_total_memory(self.device) - self.patcher.model_size()
+        usual = own, 1
+        chosen = next((way for way, need in needs.items() if need <= room), usual)
+        if chosen != usual:
+            ways = ["in two bands of rows"] * (chosen[1] > 1) + ["in bf16"] * (chosen[0] != own)
             logging.info(
-                "[Wan2.2] this video is decoded in bf16: fp32 takes %.1f GB at once, more than the device has",
-                self.memory_used_decode(samples_in.shape, own) / 1e9,
+                "[Wan2.2] this video is decoded %s: otherwise it takes %.1f GB at once, more than the device has",
+                " and ".join(ways),
+                needs[usual] / 1e9,
             )
-            self.vae_dtype = network.compute = torch.bfloat16
+        self.vae_dtype, network.bands = chosen
+        network.compute = None if self.vae_dtype == own else self.vae_dtype
         try:
             return super().decode(samples_in, *args, **options)
         finally:
-            self.vae_dtype, network.compute = own, None
+            self.vae_dtype, network.compute, network.bands = own, None, 1
 
-    def _fits(self, latent: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the device can decode a latent in a precision, with all of its memory."""
-        room = comfy.model_management.get_total_memory(self.device) - self.patcher.model_size()
-        return self.memory_used_decode(latent.shape, dtype) <= room
+    def _need(self, latent: Tensor, dtype: torch.dtype, bands: int) -> int:
+        """Bytes that decoding a latent in a precision takes."""
+        self.first_stage_model.bands = bands
+        try:
+            return self.memory_used_decode(latent.shape, dtype)
+        finally:
+            self.first_stage_model.bands = 1
 
     def throw_exception_if_invalid(self) -> None:
         """Called by the host before it loads the weights for an encode or decode."""

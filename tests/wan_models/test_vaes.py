@@ -122,3 +122,27 @@ def test_norms_are_torchs_own(dtype):
     alive = x != 0
     assert rel_l2(found.grad[alive], expected.grad[alive]) < tolerance
     assert found.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("bands", [2, 3])
+@pytest.mark.parametrize(("kind", "dims"), SMALL)
+@torch.no_grad()
+def test_bands_are_the_whole(official, kind, dims, bands):
+    _, vae = kind.pair(*dims)
+    z, seen = torch.randn(2, kind.config.z_dim, 3, 45, 3), []
+    found = vae.decode_in_bands(z, bands, lambda done, total: seen.append((done, total)))
+    assert rel_l2(found, vae.decode(z)) < 1e-5
+    assert seen == sorted(seen) and seen[-1] == (3 * bands, 3 * bands)
+
+
+@pytest.mark.parametrize(("kind", "dims"), SMALL)
+def test_a_row_depends_on_those_in_reach(official, kind, dims):
+    """On all of them, and on none beyond."""
+    decoder, factor = kind.pair(*dims)[1].decoder, 8
+    x = torch.randn(1, decoder.conv1.out_channels, 1, 40, 1, requires_grad=True)
+    out = decoder.widen(x, {}, 1)
+    rows = []
+    for place in (20 * factor, 21 * factor - 1):  # the first and the last row of what row 20 becomes
+        (slopes,) = torch.autograd.grad(out[:, :, :, place].sum(), x, retain_graph=True)
+        rows += slopes.abs().sum((0, 1, 2, 4)).nonzero().flatten().tolist()
+    assert (min(rows), max(rows)) == (20 - decoder.reach, 20 + decoder.reach)
