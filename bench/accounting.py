@@ -37,8 +37,6 @@ VAES = {"VAE 2.1": VAEConfig(), "VAE 2.2": VAE_2_2}
 TEXT_ENCODER = "UMT5-XXL"
 # height, width and frames
 SIZES = {"480p": (480, 832, 81), "720p": (720, 1280, 81), "704p": (704, 1280, 121)}
-
-
 IN_BANDS = "decode in two bands"
 
 
@@ -173,12 +171,9 @@ def autoencoder(case: Case) -> Cost:
     config = VAES[case.network]
     network = build_network(config, dtype=DTYPE)
     height, width, frames = SIZES[case.size]
-    if case.task == "decode":
+    if case.task in ("decode", IN_BANDS):
         z = empty(1, config.z_dim, *case.latent)
-        return count(lambda: network.decode(z))
-    if case.task == IN_BANDS:
-        z = empty(1, config.z_dim, *case.latent)
-        return count(lambda: network.decode_in_bands(z, 2))
+        return count(lambda: network.decode(z) if case.task == "decode" else network.decode_in_bands(z, 2))
     video = empty(1, 3, frames, height, width)
     return count(lambda: network.encode(video))
 

@@ -55,12 +55,6 @@ class Hosted(Autoencoder):
             return self.decode_in_bands(z, self.bands, progress())  # type: ignore[attr-defined]
         return super().decode(z, on_frames=progress())
 
-    def decode_bytes(self, frames: int, height: int, width: int, itemsize: int) -> int:
-        """Bytes that decoding a video of this size takes beside the weights."""
-        if self.bands > 1:
-            return self.peak_bytes_in_bands(frames, height, width, itemsize, self.bands)  # type: ignore[attr-defined]
-        return self.peak_bytes("decode", frames, height * width, itemsize)
-
 
 class HostVAE21(Hosted, WanVAE21):
     """`WanVAE21` for the host."""
@@ -99,13 +93,7 @@ class WanVAE(comfy.sd.VAE):
         self.memory_used_encode = lambda shape, dtype: network.peak_bytes(
             "encode", shape[2], shape[3] * shape[4], dtype.itemsize
         )
-        self.memory_used_decode = lambda shape, dtype: (
-            1  # the host divides by it
-            if network.remote is not None
-            else network.decode_bytes(
-                self.upscale_ratio[0](shape[2]), shape[3] * space, shape[4] * space, dtype.itemsize
-            )
-        )
+        self.memory_used_decode = lambda shape, dtype: self._need(shape, dtype, network.bands)
 
         self.first_stage_model = network
         self.device = comfy.model_management.vae_device()
@@ -121,7 +109,7 @@ class WanVAE(comfy.sd.VAE):
         network, own = self.first_stage_model, self.vae_dtype
         dtypes = (own, torch.bfloat16) if own == torch.float32 else (own,)
         bands = (1, 2) if isinstance(network, VideoVAE) else (1,)
-        needs = {(dtype, n): self._need(samples_in, dtype, n) for dtype in dtypes for n in bands}
+        needs = {(dtype, n): self._need(samples_in.shape, dtype, n) for dtype in dtypes for n in bands}
         room = comfy.model_management.get_total_memory(self.device) - self.patcher.model_size()
         usual = own, 1
         chosen = next((way for way, need in needs.items() if need <= room), usual)
@@ -139,13 +127,16 @@ class WanVAE(comfy.sd.VAE):
         finally:
             self.vae_dtype, network.compute, network.bands = own, None, 1
 
-    def _need(self, latent: Tensor, dtype: torch.dtype, bands: int) -> int:
-        """Bytes that decoding a latent in a precision takes."""
-        self.first_stage_model.bands = bands
-        try:
-            return self.memory_used_decode(latent.shape, dtype)
-        finally:
-            self.first_stage_model.bands = 1
+    def _need(self, shape: torch.Size, dtype: torch.dtype, bands: int) -> int:
+        """Bytes that decoding a latent in a precision takes beside the weights."""
+        network: Hosted = self.first_stage_model
+        if network.remote is not None:
+            return 1  # the host divides by it
+        stretch, *space = self.upscale_ratio
+        frames, height, width = stretch(shape[2]), shape[3] * space[0], shape[4] * space[1]
+        if bands > 1:
+            return network.peak_bytes_in_bands(frames, height, width, dtype.itemsize, bands)  # type: ignore[attr-defined]
+        return network.peak_bytes("decode", frames, height * width, dtype.itemsize)
 
     def throw_exception_if_invalid(self) -> None:
         """Called by the host before it loads the weights for an encode or decode."""

@@ -173,11 +173,11 @@ def decoding(vae: object) -> dict:
     weights, real = vae.patcher.model_size(), management.get_total_memory
     half, whole = torch.bfloat16, torch.float32
     rooms = {
-        "float32": (flat, vae._need(flat, whole, 1)),
-        "bfloat16": (flat, vae._need(flat, half, 1)),
-        "neither": (flat, vae._need(flat, half, 1) - 1),
-        "in bands": (tall, vae._need(tall, whole, 2)),
-        "in bands, bfloat16": (tall, vae._need(tall, half, 2)),
+        "float32": (flat, vae._need(flat.shape, whole, 1)),
+        "bfloat16": (flat, vae._need(flat.shape, half, 1)),
+        "neither": (flat, vae._need(flat.shape, half, 1) - 1),
+        "in bands": (tall, vae._need(tall.shape, whole, 2)),
+        "in bands, bfloat16": (tall, vae._need(tall.shape, half, 2)),
     }
     out = {}
     for name, (z, room) in rooms.items():

@@ -265,6 +265,7 @@ class TextEmbedding(nn.Sequential):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, L, text_dim] -> [B, L, dim]."""
+        # tensors without values, and those that a compiler traces, cannot be looked at
         is_seen = type(rows) is Tensor and rows.device.type == "cpu" and not torch.compiler.is_compiling()
         longest = _longest(rows) if is_seen else rows.shape[1]
         padding = rows.shape[1] - longest

@@ -95,12 +95,8 @@ class Autoencoder(nn.Module):
         """Raw latents [B, z, t, h, w] -> video [B, 3, 1 + 4 * (t - 1), stride * h, stride * w] in -1..1.
 
         on_frames as in `encode`."""
-        time, height, width = self.config.stride
-        cells = z.shape[2]
-        out = z.new_empty(
-            z.shape[0], 3, time * (cells - 1) + 1, z.shape[3] * height, z.shape[4] * width, dtype=self.dtype
-        )
-        done = 0
+        cells, done = z.shape[2], 0
+        out = self.empty_video(z)
         for end, frames in self.decode_pieces(z):
             out[:, :, done : done + frames.shape[2]] = frames
             done += frames.shape[2]
@@ -108,6 +104,12 @@ class Autoencoder(nn.Module):
             if on_frames is not None:
                 on_frames(end, cells)
         return out
+
+    def empty_video(self, z: Tensor) -> Tensor:
+        """Memory for what raw latents decode to."""
+        time, height, width = self.config.stride
+        shape = time * (z.shape[2] - 1) + 1, z.shape[3] * height, z.shape[4] * width
+        return z.new_empty(z.shape[0], 3, *shape, dtype=self.dtype)
 
     def pieces(self, cells: int, pixels: int, device: torch.device) -> Iterator[tuple[int, int]]:
         """Ranges of latent frames to work on at a time; the first frame, which stands for one only, goes alone."""
