@@ -7,12 +7,12 @@ from comfy_api.latest import io, ui
 from ..comfy_bridge import compat
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import animate
+from ..comfy_bridge.sampling.driven_clips import AnimateModels
 from ..comfy_bridge.sampling.settings import Settings
 from .schema import NEGATIVE, POSITIVE, WanNode, conditioned_outputs, frame_offset_input, schema
 from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
-_RELEASE = "Animate-14B"
-_OFFICIAL = Settings.of_release(_RELEASE)
+_OFFICIAL = Settings.of_release(animate.RELEASE)
 
 
 def _scene() -> list:
@@ -132,7 +132,7 @@ class WanPoseAnimate(WanNode):
                 io.Model.Input("model", tooltip="Animate-14B."),
                 *_scene(),
                 *_clip(),
-                clip_preset_input(_RELEASE),
+                clip_preset_input(animate.RELEASE),
                 seed_input("Clips draw their noise from it, one after the other."),
                 _face_strength(),
                 *clip_setting_inputs(_OFFICIAL),
@@ -154,7 +154,7 @@ class WanPoseAnimate(WanNode):
     ) -> io.NodeOutput:
         sampling, inputs = take_clip_sampling(inputs, _OFFICIAL)
         video, report = animate.animate_video(
-            animate.AnimateModels(model, vae, clip_vision),
+            AnimateModels(model, vae, clip_vision, animate.RELEASE),
             Prompts(positive, negative),
             animate.AnimateVideoInputs(carried_frames=int(carried_frames), **inputs),
             sampling,

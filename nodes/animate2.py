@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..comfy_bridge import compat
 from ..comfy_bridge.media.conditioning import Prompts
 from ..comfy_bridge.sampling import animate2
+from ..comfy_bridge.sampling.driven_clips import AnimateModels
 from ..comfy_bridge.sampling.settings import Settings
 from ..wan_models.dit.kept_keys import PLACES
 from ..wan_models.pipelines.animate2 import DRIVING_PROMPT
@@ -177,7 +178,7 @@ class WanAnimate2(WanNode):
         sampling, inputs = take_clip_sampling(inputs, _OFFICIAL)
         strengths, inputs = take(animate2.Strengths, inputs)
         video, report = animate2.animate_video(
-            animate2.Animate2Models(model, vae, clip_vision),
+            AnimateModels(model, vae, clip_vision, animate2.RELEASE),
             Prompts(positive, negative),
             animate2.Animate2Inputs(strengths=strengths, **inputs),
             sampling,

@@ -20,8 +20,7 @@ from .schema import (
 )
 from .settings import clip_preset_input, clip_setting_inputs, seed_input, take_clip_sampling
 
-_RELEASE = "S2V-14B"
-_OFFICIAL = Settings.of_release(_RELEASE)
+_OFFICIAL = Settings.of_release(speech.RELEASE)
 
 
 def _fit() -> io.Combo.Input:
@@ -111,7 +110,7 @@ class WanSpeechToVideo(WanNode):
                     tooltip="A multiple of 4; 80 is official.",
                 ),
                 io.Int.Input("clips", default=0, min=0, max=10_000, tooltip="0: as many as the audio needs."),
-                clip_preset_input(_RELEASE),
+                clip_preset_input(speech.RELEASE),
                 seed_input("Clip n uses seed + n."),
                 io.Boolean.Input(
                     "start_from_reference",

@@ -20,31 +20,18 @@ from ...wan_models.sampling.clips import (
     animate_clip_count,
     ping_pong,
 )
-from ..host_types import ClipVision, Latent, Model, Vae
+from ..host_types import ClipVision, Latent, Vae
 from ..media import latents
-from ..media.conditioning import Prompts, check_vae
+from ..media.conditioning import Prompts
 from ..models import identity
 from ..progress import without_progress
 from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
-from .driven_clips import collect_frames
+from .driven_clips import AnimateModels, collect_frames
 
-FPS = RELEASES["Animate-14B"].fps
+RELEASE = "Animate-14B"
+FPS = RELEASES[RELEASE].fps
 FACE_SIZE = FaceConfig().size
-
-
-@dataclass(frozen=True)
-class AnimateModels:
-    """The models that animate a character."""
-
-    model: Model
-    vae: Vae
-    clip_vision: ClipVision
-
-    def check(self) -> None:
-        """Raises ValueError where one is missing, or made for something else."""
-        preflight.check_family(self.model, "animate")
-        _check_vae(self.vae)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +120,12 @@ class AnimateConditioner:
         return prompts, latents.empty(width, height, inputs.frames_per_clip + REFERENCE_FRAMES, 1, self._vae)
 
 
-def _check_vae(vae: Vae) -> None:
-    check_vae(vae, 16, "Animate-14B works with the 2.1 VAE")
-
-
 def one_clip(
     prompts: Prompts, vae: Vae, clip_vision: ClipVision, inputs: AnimateClipInputs
 ) -> tuple[Prompts, Latent, int, int, int]:
     """Conditioning and LATENT of one clip, the latent frames and the frames to trim from what is made of it, and how
     many frames the video then has. Raises ValueError where inputs do not fit."""
-    _check_vae(vae)
+    preflight.check_vae_of(RELEASE, vae)
     inputs.plan()
     carried = inputs.carried()
     shared = 0 if carried is None else carried.shape[0]
@@ -174,6 +157,5 @@ def animate_video(
 def _identity(models: AnimateModels, inputs: AnimateVideoInputs) -> identity.Parts:
     names = ("reference_image", "pose_video", "face_video", "background_video", "mask", "face_strength",
              "carried_frames")  # fmt: skip
-    vision = {"clip_vision": identity.of_loaded(models.clip_vision, "the CLIP vision model")}
     values = {name: getattr(inputs, name) for name in names}
-    return identity.of_values(values) | identity.of_vae(models.vae) | vision
+    return identity.of_values(values) | models.identity()

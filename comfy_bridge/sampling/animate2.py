@@ -26,12 +26,12 @@ from ...wan_models.sampling.clips import (
 )
 from ..host_types import ClipVision, Conditioning, Latent, Model, Vae
 from ..media import clip_prompts, latents
-from ..media.conditioning import Prompts, check_vae
+from ..media.conditioning import Prompts
 from ..models import identity
 from ..progress import without_progress
 from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
-from .driven_clips import collect_frames
+from .driven_clips import AnimateModels, collect_frames
 
 RELEASE = "Animate-2-14B"
 PRESETS = [RELEASE, *DISTILLED_MODELS]
@@ -147,10 +147,6 @@ def _windowed(prompt: Conditioning, driving: dict[str, Any], strengths: Strength
     return found
 
 
-def _check_vae(vae: Vae) -> None:
-    check_vae(vae, 16, "Animate-2-14B works with the 2.1 VAE")
-
-
 def one_clip(
     prompts: Prompts,
     vae: Vae,
@@ -165,7 +161,7 @@ def one_clip(
 
     motion_frames: IMAGE of the frames before it, None for a video's first clip. frame_offset: number of frames of the
     video so far. Raises ValueError where inputs do not fit."""
-    _check_vae(vae)
+    preflight.check_vae_of(RELEASE, vae)
     inputs.plan()
     carried, shared = None, 0
     if motion_frames is not None:
@@ -181,22 +177,8 @@ def one_clip(
     return *clip, 1, shared, start + inputs.frames_per_clip
 
 
-@dataclass(frozen=True)
-class Animate2Models:
-    """The models that animate a character."""
-
-    model: Model
-    vae: Vae
-    clip_vision: ClipVision
-
-    def check(self) -> None:
-        """Raises ValueError where one is missing, or made for something else."""
-        preflight.check_family(self.model, "animate2")
-        _check_vae(self.vae)
-
-
 def animate_video(
-    models: Animate2Models,
+    models: AnimateModels,
     prompts: Prompts,
     inputs: Animate2Inputs,
     sampling: ClipSampling,
@@ -249,15 +231,9 @@ def _mismatch(model: Model, sampling: ClipSampling) -> str:
     return ""
 
 
-def _identity(models: Animate2Models, inputs: Animate2Inputs) -> identity.Parts:
+def _identity(models: AnimateModels, inputs: Animate2Inputs) -> identity.Parts:
     names = ("reference_image", "driving_video", "width", "height", "driving_cache")
-    vision = {"clip_vision": identity.of_loaded(models.clip_vision, "the CLIP vision model")}
     values = {name: getattr(inputs, name) for name in names}
     # all ways to keep them in full give the same
     values["driving_cache"] = "int8" if "int8" in inputs.driving_cache else ""
-    return (
-        identity.of_values(values)
-        | identity.of_settings(inputs.strengths)
-        | identity.of_vae(models.vae)
-        | vision
-    )
+    return identity.of_values(values) | identity.of_settings(inputs.strengths) | models.identity()

@@ -1,14 +1,38 @@
 """The whole video of a character that is driven by another one, clip after clip, for all models that do it."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import comfy.model_management
 from torch import Tensor
 
+from ...wan_models.families import RELEASES
 from ...wan_models.sampling.clips import AnimateSegment, animate_clips
-from ..host_types import Latent, Vae
+from ..host_types import ClipVision, Latent, Model, Vae
 from ..media.conditioning import Prompts
+from ..models import identity
+from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
+
+
+@dataclass(frozen=True)
+class AnimateModels:
+    """The models that animate a character, of a release that does it."""
+
+    model: Model
+    vae: Vae
+    clip_vision: ClipVision
+    release: str
+
+    def check(self) -> None:
+        """Raises ValueError where one is missing, or made for something else."""
+        preflight.check_family(self.model, RELEASES[self.release].family)
+        preflight.check_vae_of(self.release, self.vae)
+
+    def identity(self) -> identity.Parts:
+        """What tells the VAE and the image encoder of a run from others."""
+        vision = identity.of_loaded(self.clip_vision, "the CLIP vision model")
+        return identity.of_vae(self.vae) | {"clip_vision": vision}
 
 
 class Conditioner(Protocol):

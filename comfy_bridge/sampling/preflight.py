@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ...wan_models.families import DISTILLED, FAMILIES, Release, find_family
-from ..host_types import Conditioning, Model
+from ..host_types import Conditioning, Model, Vae
+from ..media.conditioning import check_vae
 from ..models.host_models import SCHEDULE_KEY
 from ..models.hosted import Hosted
 from ..models.lora import loras_of
@@ -86,6 +87,11 @@ def check_vision(model: Model, positive: Conditioning) -> None:
                 f"the CLIP vision model gives features {features.shape[-1]} wide, and this model looks at {wanted}: "
                 "load CLIP ViT-H/14 (models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth, or clip_vision_h)"
             )
+
+
+def check_vae_of(release: str, vae: Vae | None) -> None:
+    """Raises ValueError where a VAE is not that of a 14B release."""
+    check_vae(vae, 16, f"{release} works with the 2.1 VAE")
 
 
 def check_family(model: Model, wanted: str) -> None:

@@ -18,13 +18,14 @@ from ...wan_models.sampling.clips import SpeechSegment, pose_clip, speech_clip_c
 from ..host_types import Audio, AudioEncoder, Latent, Model, Vae
 from ..media import latents
 from ..media.audio import check_sound, encodable
-from ..media.conditioning import FIT, Prompts, check_vae
+from ..media.conditioning import FIT, Prompts
 from ..models import identity
 from ..progress import without_progress
 from . import preflight
 from .clip_run import ClipPlan, ClipRun, ClipSampling
 
-FPS = RELEASES["S2V-14B"].fps
+RELEASE = "S2V-14B"
+FPS = RELEASES[RELEASE].fps
 _LEAST_SIDE = (
     8 * LEAST_LATENT_SIDE
 )  # what a clip sees of the one before is taken together in patches of that size
@@ -45,7 +46,7 @@ class SpeechModels:
             raise ValueError(
                 "no audio encoder is connected: load wav2vec2-large-xlsr-53-english with WanAudioEncoderLoader"
             )
-        _check_vae(self.vae)
+        preflight.check_vae_of(RELEASE, self.vae)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +140,6 @@ class SpeechConditioner:
         return prompts, latents.empty(*self._size, frames - 3, 1, self._vae)
 
 
-def _check_vae(vae: Vae) -> None:
-    check_vae(vae, 16, "S2V-14B works with the 2.1 VAE")
-
-
 def audio_steps(encoded: dict[str, Any], frames_per_clip: int, frames: int) -> Tensor:
     """AUDIO_ENCODER_OUTPUT -> [1, layers, C, N], one step per frame, at least `frames` of them; silence at the end.
 
@@ -173,7 +170,7 @@ def one_clip(
     """Conditioning and empty LATENT of one clip; encoded: AUDIO_ENCODER_OUTPUT of the whole audio.
 
     Raises ValueError where a clip's length or size cannot be made."""
-    _check_vae(vae)
+    preflight.check_vae_of(RELEASE, vae)
     speech_clip_count(inputs.frames, inputs.frames, True)
     size = video_size(inputs.reference_image, inputs.width, inputs.height, inputs.fit)
     conditioner = SpeechConditioner(

@@ -6,8 +6,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from graphs import base_graph, context_windows, latents, node, sampler, save, window_inputs
-from long_videos import check_prompts_of_clips, clips_of, film_length
+from graphs import base_graph, context_windows, latents, node, window_inputs
+from long_videos import (
+    by_hand,
+    check_going_on,
+    check_prompts_of_clips,
+    check_the_next_clip,
+    clips_of,
+    film_length,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests_media import write_video
@@ -161,22 +168,7 @@ def test_length_is_the_driving_one(host, folder, frames):
 
 
 def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
-    _, _, expected = whole
-
-    def cancel(kind, data):
-        if (
-            kind == "progress" and data["node"] == "video" and data["value"] == STEPS + 2
-        ):  # in the second clip
-            host.interrupt()
-
-    part = graph(checkpoint_folder="animate_part")
-    with pytest.raises(HostError, match="interrupted"):
-        host.run(part, cancel)
-    assert len(clips_of(folder, "animate_part")) == 1
-    entry = host.run(part)
-    made = clips_of(folder, "animate_part")
-    assert len(made) == 4 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
-    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clip was there already")
+    check_going_on(host, folder, graph(checkpoint_folder="animate_part"), STEPS, whole[2])
     with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
         host.run(graph(checkpoint_folder="animate_part", face_strength=0.5))
 
@@ -231,25 +223,14 @@ def test_the_face_counts_as_much_as_it_should(host, folder):
     assert 0.01 < rel_l2(half, off) < rel_l2(full, off)
 
 
-def by_hand(**condition):
+def one_clip(**condition):
     """One clip through WanAnimateCondition and WanMoESampler, saved as latents."""
-    out = graph()
-    scene = {k: v for k, v in out["video"]["inputs"].items() if k not in ("model", "seed", *SETTINGS)}
-    for name in ("video", "film", "save"):
-        del out[name]
-    out["one"] = node("WanAnimateCondition", **(scene | {"frame_offset": 0} | condition))
-    out["sample"] = sampler(
-        SEED, latent=("one", 2), steps=STEPS, shift=5.0, cfg_high=3.0, boundary=0.0, sampler="wan dpm++"
-    )
-    del out["sample"]["inputs"]["model_low"]
-    out["sample"]["inputs"] |= {"positive": ["one", 0], "negative": ["one", 1]}
-    out["keep"] = save()
-    return out
+    return by_hand(graph(), "WanAnimateCondition", SEED, SETTINGS, **condition)
 
 
 def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
     expected = whole[2][0]
-    found = latents(host, by_hand())
+    found = latents(host, one_clip())
     vae = load_vae(folder / "models" / "wan" / "Animate-14B" / "Wan2.1_VAE.pth")
     with torch.no_grad():
         frames = (vae.decode(found[:, :, 1:])[0].movedim(0, -1) + 1) / 2
@@ -257,28 +238,11 @@ def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
 
 
 def test_the_next_clip_by_hand_begins_with_the_carried_frames(host, folder):
-    """trim_latent, trim_image and frame_offset are what the host's own nodes give."""
-    first = by_hand()
-    first["cut"] = node("TrimVideoLatent", samples=("sample", 0), trim_amount=("one", 3))
-    first["frames"] = node("VAEDecode", samples=("cut", 0), vae=("vae", 0))
-    second = by_hand(motion_frames=("frames", 0), frame_offset=("one", 5))
-    first["next"] = second["one"]
-    first["next sample"] = second["sample"]
-    first["next sample"]["inputs"] |= {
-        "latent_image": ["next", 2], "positive": ["next", 0], "negative": ["next", 1],
-    }  # fmt: skip
-    first["next cut"] = node("TrimVideoLatent", samples=("next sample", 0), trim_amount=("next", 3))
-    first["next frames"] = node("VAEDecode", samples=("next cut", 0), vae=("vae", 0))
-    first["new"] = node("ImageFromBatch", image=("next frames", 0), batch_index=("next", 4), length=64)
-    first["film"] = node("CreateVideo", images=("new", 0), fps=30)
-    first["save"] = node(
-        "SaveVideo", video=("film", 0), filename_prefix="video/next", format="auto", codec="auto"
-    )
-    assert film_length(host, host.run(first)) == 4
+    check_the_next_clip(host, one_clip, fps=30)
 
 
 def test_the_hosts_own_node_drives_our_model(host, folder):
-    out = by_hand()
+    out = one_clip()
     out["seen"] = node("CLIPVisionEncode", clip_vision=("clip", 0), image=("character", 0), crop="none")
     out["one"] = node(
         "WanAnimateToVideo", positive=("text", 0), negative=("text", 1), vae=("vae", 0), width=WIDTH, height=HEIGHT,
@@ -288,7 +252,7 @@ def test_the_hosts_own_node_drives_our_model(host, folder):
     # of another size it would not be fitted as the official code does it
     pixels = np.random.default_rng(9).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "input" / "sized.png")
-    ours = by_hand()
+    ours = one_clip()
     for one in (out, ours):
         one["character"]["inputs"]["image"] = "sized.png"
     expected = latents(host, ours)
@@ -309,7 +273,7 @@ def test_the_hosts_model_is_driven_by_our_node(host, folder):
     save_file(state, models / "diffusion_models" / "wan2.2_animate_tiny.safetensors")
     tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, num_heads=16, out_dim=32)
     write_image_tower(models / "wan" / "clip_wide.pth", 45, tower)
-    out = by_hand()
+    out = one_clip()
     out["clip"]["inputs"]["clip_name"] = "wan/clip_wide.pth"
     out["high"]["inputs"]["model_name"] = "wan2.2_animate_tiny.safetensors"
     out["sigmas"] = node("WanSigmas", solver="dpm++", steps=1, shift=1.0)  # a whole timestep in both
@@ -327,7 +291,7 @@ def test_context_windows_that_leave_poses_whole_are_refused(host, folder):
     """Of older hosts, which cut the latent alone; newer ones cut poses and faces too."""
     if "retain_first_frame" in window_inputs(host):
         pytest.skip("this host cuts conditioning to its windows")
-    out = by_hand(frames_per_clip=13)
+    out = one_clip(frames_per_clip=13)
     out["windows"] = context_windows(host, ("high", 0), context_length=9, context_overlap=4)
     out["sample"]["inputs"]["model_high"] = ["windows", 0]
     with pytest.raises(HostError, match=r"leave sound, poses and faces as long as they are.*WanPoseAnimate"):
@@ -345,7 +309,7 @@ def test_the_relighting_lora_is_the_merged_weights(host, folder):
         weights[stem.removeprefix("base_model.model.") + ".weight"] += 0.7 * up @ down
     (folder / "models" / "diffusion_models").mkdir(exist_ok=True)
     save_file(weights, folder / "models" / "diffusion_models" / "animate_relit.safetensors")
-    merged, plain, patched = by_hand(), by_hand(), by_hand()
+    merged, plain, patched = one_clip(), one_clip(), one_clip()
     merged["high"]["inputs"]["model_name"] = "animate_relit.safetensors"
     patched["lora"] = node(
         "WanLoRA", model_high=("high", 0), lora_name=f"{RELEASE}/relighting_lora.ckpt", strength_high=0.7

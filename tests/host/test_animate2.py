@@ -6,8 +6,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from graphs import base_graph, latents, node, sampler, save
-from long_videos import check_prompts_of_clips, clips_of, film_length
+from graphs import base_graph, latents, node
+from long_videos import (
+    by_hand,
+    check_going_on,
+    check_prompts_of_clips,
+    check_the_next_clip,
+    clips_of,
+    film_length,
+)
 from PIL import Image
 from safetensors.torch import save_file
 from tests_media import write_video
@@ -128,20 +135,7 @@ def test_length_is_the_driving_one(host, folder, frames):
 
 
 def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
-    def cancel(kind, data):
-        if (
-            kind == "progress" and data["node"] == "video" and data["value"] == STEPS + 2
-        ):  # in the second clip
-            host.interrupt()
-
-    part = graph(checkpoint_folder="animate2_part")
-    with pytest.raises(HostError, match="interrupted"):
-        host.run(part, cancel)
-    assert len(clips_of(folder, "animate2_part")) == 1
-    entry = host.run(part)
-    made = clips_of(folder, "animate2_part")
-    assert all(torch.equal(a, b) for a, b in zip(made, whole[1], strict=True))
-    assert "1 clip was there already" in entry["outputs"]["video"]["text"][0]
+    check_going_on(host, folder, graph(checkpoint_folder="animate2_part"), STEPS, whole[1])
     for changed in ({"pose_strength": 0.5}, {"driving_cache": "ram int8"}, {"kind": "animate2 distilled"}):
         with pytest.raises(HostError, match="holds the clips of a run with other inputs or settings"):
             host.run(graph(checkpoint_folder="animate2_part", **changed))
@@ -154,24 +148,13 @@ def test_where_keys_are_kept_changes_nothing(host, folder, whole):
         assert error < (1e-2 if "int8" in place else 1e-6), place
 
 
-def by_hand(kind="WanAnimate2Condition", **condition):
-    """One clip through a conditioning node and WanMoESampler, saved as latents."""
-    out = graph()
-    scene = {k: v for k, v in out["video"]["inputs"].items() if k not in ("model", "seed", *SETTINGS)}
-    for name in ("video", "film", "save"):
-        del out[name]
-    out["one"] = node(kind, **(scene | {"frame_offset": 0} | condition))
-    out["sample"] = sampler(
-        SEED, latent=("one", 2), steps=STEPS, shift=5.0, cfg_high=3.0, boundary=0.0, sampler="wan dpm++"
-    )
-    del out["sample"]["inputs"]["model_low"]
-    out["sample"]["inputs"] |= {"positive": ["one", 0], "negative": ["one", 1]}
-    out["keep"] = save()
-    return out
+def one_clip(**condition):
+    """One clip through WanAnimate2Condition and WanMoESampler, saved as latents."""
+    return by_hand(graph(), "WanAnimate2Condition", SEED, SETTINGS, **condition)
 
 
 def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
-    found = latents(host, by_hand())
+    found = latents(host, one_clip())
     vae = load_vae(folder / "models" / RELEASE / "Wan2.1_VAE.pth")
     with torch.no_grad():
         frames = (vae.decode(found[:, :, 1:])[0].movedim(0, -1) + 1) / 2
@@ -183,32 +166,16 @@ def test_one_clip_by_hand_is_the_first_clip_of_the_whole(host, folder, whole):
         {"pose_strength": 0.0},
         {"reference_strength": 0.5},
     ):
-        assert rel_l2(latents(host, by_hand(**changed)), found) > 1e-3, changed
+        assert rel_l2(latents(host, one_clip(**changed)), found) > 1e-3, changed
 
 
 def test_the_next_clip_by_hand_begins_with_the_carried_frame(host, folder):
-    first = by_hand()
-    first["cut"] = node("TrimVideoLatent", samples=("sample", 0), trim_amount=("one", 3))
-    first["frames"] = node("VAEDecode", samples=("cut", 0), vae=("vae", 0))
-    second = by_hand(motion_frames=("frames", 0), frame_offset=("one", 5))
-    first["next"] = second["one"]
-    first["next sample"] = second["sample"]
-    first["next sample"]["inputs"] |= {
-        "latent_image": ["next", 2], "positive": ["next", 0], "negative": ["next", 1],
-    }  # fmt: skip
-    first["next cut"] = node("TrimVideoLatent", samples=("next sample", 0), trim_amount=("next", 3))
-    first["next frames"] = node("VAEDecode", samples=("next cut", 0), vae=("vae", 0))
-    first["new"] = node("ImageFromBatch", image=("next frames", 0), batch_index=("next", 4), length=64)
-    first["film"] = node("CreateVideo", images=("new", 0), fps=24)
-    first["save"] = node(
-        "SaveVideo", video=("film", 0), filename_prefix="video/next2", format="auto", codec="auto"
-    )
-    assert film_length(host, host.run(first)) == 4
+    check_the_next_clip(host, one_clip, fps=24)
 
 
 def hosts_node(**inputs):
     """The same clip through the host's node."""
-    out = by_hand()
+    out = one_clip()
     out["seen"] = node("CLIPVisionEncode", clip_vision=("clip", 0), image=("hero", 0), crop="none")
     out["first"] = node("ImageFromBatch", image=("driving", 0), batch_index=0, length=1)
     out["seen too"] = node("CLIPVisionEncode", clip_vision=("clip", 0), image=("first", 0), crop="none")
@@ -230,7 +197,7 @@ def newer(host):
 
 @pytest.mark.usefixtures("newer")
 def test_the_hosts_own_nodes_drive_our_model(host, folder):
-    expected = latents(host, by_hand())
+    expected = latents(host, one_clip())
     out = hosts_node()
     assert rel_l2(latents(host, out), expected) < 1e-5
     for dtype in ("default", "int8"):
@@ -249,7 +216,7 @@ def test_the_hosts_model_runs_under_our_nodes(host, folder):
     save_file(state, models / "diffusion_models" / "host.safetensors", about)
     tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, out_dim=64)
     write_image_tower(models / "wan" / "animate2_wide.pth", 52, tower)
-    ours, theirs, video = by_hand(), by_hand(), graph(cfg=1.0)
+    ours, theirs, video = one_clip(), one_clip(), graph(cfg=1.0)
     ours["high"]["inputs"] |= {"model_name": "host.safetensors", "kind": "animate2"}
     for one in (ours, theirs, video):
         one["clip"]["inputs"]["clip_name"] = "wan/animate2_wide.pth"

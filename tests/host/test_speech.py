@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from graphs import base_graph, latents, node, sampler, save
-from long_videos import check_prompts_of_clips, clips_of, film_length
+from long_videos import check_going_on, check_prompts_of_clips, clips_of, film_length
 from PIL import Image
 from tests_media import write_sound
 from tests_support import rel_l2
@@ -143,22 +143,7 @@ def test_video_equals_the_pure_pipeline_and_lasts_as_long_as_the_audio(host, fol
 
 
 def test_a_cancelled_run_goes_on_with_the_same_result(host, folder, whole):
-    _, _, expected = whole
-
-    def cancel(kind, data):
-        if (
-            kind == "progress" and data["node"] == "video" and data["value"] == STEPS + 2
-        ):  # in the second clip
-            host.interrupt()
-
-    part = graph(checkpoint_folder="part")
-    with pytest.raises(HostError, match="interrupted"):
-        host.run(part, cancel)
-    assert len(clips_of(folder, "part")) == 1
-    entry = host.run(part)
-    made = clips_of(folder, "part")
-    assert len(made) == 2 and all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
-    assert entry["outputs"]["video"]["text"][0].endswith("; 1 clip was there already")
+    check_going_on(host, folder, graph(checkpoint_folder="part"), STEPS, whole[2])
     for inputs, what in (
         ({"seed": 6}, r"seed \(3 then, 6 now\):"), ({"voice": "silence.wav"}, "audio:"),
         ({"pose": 1}, "pose_video"), ({"frames_per_clip": 16}, "frames_per_clip"),

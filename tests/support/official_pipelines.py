@@ -7,6 +7,11 @@ from PIL import Image
 
 from wan_models.vae import wan21
 
+SIZES = {
+    "dim": 48, "ffn_dim": 64, "freq_dim": 16, "text_dim": 24, "text_len": 12, "num_heads": 2, "num_layers": 2,
+}  # fmt: skip
+"""Of transformers that run through whole pipelines beside the official code."""
+
 
 class OfficialVAE:
     """The official autoencoder as its pipelines use it."""

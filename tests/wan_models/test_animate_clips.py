@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from official_animate import small_motion_encoder
-from official_pipelines import OfficialVAE, Texts, official_run
+from official_pipelines import SIZES, OfficialVAE, Texts, official_run
 from tests_support import randomize_, rel_l2
 
 from devhost.official import per_frame_attention
@@ -19,17 +19,7 @@ from wan_models.pipelines.base import Models
 from wan_models.sampling.clips import animate_clip_count, animate_clips, ping_pong
 from wan_models.vae.wan21 import WanVAE21
 
-SIZES = {
-    "dim": 48,
-    "ffn_dim": 64,
-    "freq_dim": 16,
-    "text_dim": 24,
-    "text_len": 12,
-    "num_heads": 2,
-    "num_layers": 5,
-    "in_dim": 36,
-    "out_dim": 16,
-}
+FIVE_BLOCKS = SIZES | {"num_layers": 5, "in_dim": 36, "out_dim": 16}
 STEPS, WIDTH, HEIGHT = 6, 48, 32
 
 
@@ -64,14 +54,14 @@ def models(official, seed, monkeypatch):
 
     monkeypatch.setattr(wan.animate, "torch", OfficialTypes())
     monkeypatch.setattr(face_blocks, "attention", per_frame_attention)
-    theirs = model_animate.WanAnimateModel(**SIZES)
+    theirs = model_animate.WanAnimateModel(**FIVE_BLOCKS)
     face = FaceConfig(channels=(4, 8, 8, 8))
     theirs.motion_encoder = small_motion_encoder(face)
     randomize_(theirs, std=0.15).eval()
     vae = randomize_(
         WanVAE_(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True]), std=0.1
     )
-    config = DiTConfig(family="animate", image_dim=1280, face=face, **SIZES)
+    config = DiTConfig(family="animate", image_dim=1280, face=face, **FIVE_BLOCKS)
     with torch.device("meta"):
         model = WanAnimateModel(config)
         network = WanVAE21(VAEConfig(base_dim=8))

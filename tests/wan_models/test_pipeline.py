@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from official_pipelines import Texts, official_run, picture
+from official_pipelines import SIZES, Texts, official_run, picture
 from tests_support import on_meta, randomize_, rel_l2
 
 from wan_models import ImageToVideo, TextImageToVideo, TextToVideo
@@ -19,15 +19,6 @@ from wan_models.vae import wan21, wan22
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
 
-SIZES = {
-    "dim": 48,
-    "ffn_dim": 64,
-    "freq_dim": 16,
-    "text_dim": 24,
-    "text_len": 12,
-    "num_heads": 2,
-    "num_layers": 2,
-}
 TEXT_LENGTHS = {"a cat": 5, "blurry": 9}
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from official_pipelines import OfficialVAE, Texts, official_run, picture
+from official_pipelines import SIZES, OfficialVAE, Texts, official_run, picture
 from tests_support import randomize_, rel_l2
 
 from wan_models import SpeechToVideo
@@ -18,15 +18,6 @@ from wan_models.pipelines.speech_to_video import Speech
 from wan_models.sampling.clips import pose_clip, speech_clip_count
 from wan_models.vae.wan21 import WanVAE21
 
-SIZES = {
-    "dim": 48,
-    "ffn_dim": 64,
-    "freq_dim": 16,
-    "text_dim": 24,
-    "text_len": 12,
-    "num_heads": 2,
-    "num_layers": 2,
-}
 SPEECH = SpeechConfig(audio_dim=20, audio_layers=25, inject_layers=(0, 1))
 FRAMES, STEPS = 8, 4
 
