@@ -12,11 +12,13 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from bench.counting import Cost, Counter, empty
 from wan_models import rope
 from wan_models.attention import sdpa
 from wan_models.config import VAE_2_2, DiTConfig, DrivenConfig, FaceConfig, SpeechConfig, T5Config, VAEConfig
+from wan_models.distributed.sequence_parallel import Ulysses
 from wan_models.dit.passes import PLAIN, Passes
 from wan_models.models import build_network
 
@@ -99,10 +101,14 @@ def ours(case: Case) -> Cost:
 
 @cache
 def transformer(
-    name: str, latent: tuple[int, int, int], dtype: torch.dtype = DTYPE, is_fused: bool = False
+    name: str,
+    latent: tuple[int, int, int],
+    dtype: torch.dtype = DTYPE,
+    is_fused: bool = False,
+    processes: dist.ProcessGroup | None = None,
 ) -> dict[str, Cost]:
     """Of a whole forward and of its first block; the memory is that of the forward. is_fused: with passes that are one
-    kernel each."""
+    kernel each. processes: that share the tokens, of which this is one."""
     config = MODELS[name]
     network = build_network(config, dtype=dtype)
     x, context = empty(1, config.in_dim, *latent), empty(1, config.text_len, config.text_dim)
@@ -123,6 +129,8 @@ def transformer(
     with torch.inference_mode(), Counter() as counter:
         if is_fused:
             network.use(Passes(*map(counter.as_one, vars(PLAIN).values())))
+        if processes is not None:
+            network.sequence_parallel = Ulysses(processes)
         conditions, image = _conditions(config, network, latent)
         network(x, t, context, image=image, conditions=conditions, attention=sdpa, run_block=run_block)
     rope.clear()
@@ -156,7 +164,9 @@ def _conditions(config, network, latent):
             keep="gpu",
         )
         clip = network.prepare(inputs, latent)
-        shape = 1, (frames - 1) * latent[1] * latent[2] // 4, config.dim
+        parallel = network.sequence_parallel
+        width = config.dim if parallel is None else config.dim // parallel.group.size()
+        shape = 1, (frames - 1) * latent[1] * latent[2] // 4, width
         pair = empty(*shape, dtype=network.dtype), empty(*shape, dtype=network.dtype)
         for index in range(
             config.num_layers

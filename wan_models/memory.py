@@ -24,34 +24,38 @@ def tokens_of(config: DiTConfig, shape: Sequence[int]) -> int:
     return frames * height * width
 
 
-def bytes_per_token(config: DiTConfig, item_bytes: int) -> int:
-    """Upper bound of what one block holds per token where processes exchange tokens, with `item_bytes` bytes a value.
+def activation_bytes(
+    config: DiTConfig, shape: Sequence[int], compute_dtype: torch.dtype, processes: int = 1
+) -> int:
+    """Activations of one forward of latents of `shape` [B, C, F, H, W], what a clip is conditioned on among them.
 
-    The float32 residual stream and its modulated copy; then either q, k, v and the attention result (with float32
-    temporaries of the rotary embedding) or the two sides of the feed-forward, whichever is more."""
-    attention = 4 * config.dim * item_bytes + 2 * config.dim * 4
-    feed_forward = 2 * config.ffn_dim * item_bytes + config.dim * 4
-    return 2 * config.dim * 4 + max(attention, feed_forward)
-
-
-def activation_bytes(config: DiTConfig, shape: Sequence[int], compute_dtype: torch.dtype) -> int:
-    """Activations of one forward of latents of `shape` [B, C, F, H, W], what a clip is conditioned on among them."""
+    processes: how many share the tokens; the bytes are those of each."""
     batch, item = shape[0], compute_dtype.itemsize
     video = tokens_of(config, shape)
     # reference and motion together have at most the tokens of three latent frames, which are kept for the steps
     beside = 3 * tokens_of(config, (1, 1, 1, *shape[3:])) if config.speech else 0
     tokens = batch * (video + beside)
     piece = 2 * min(PIECE_BYTES, tokens * config.dim * 4)
-    # beside the residual stream: q, k, v and the result, or the tokens and what the feed-forward widens them to
-    attention = 4 * tokens * config.dim * item + piece
     feed_forward = tokens * (config.ffn_dim + config.dim) * item
     stream = tokens * config.dim * 4
     tables = (video + beside + (video if beside else 0)) * config.head_dim * 4
     text = 3 * batch * config.text_len * config.dim * item
     kept = batch * beside * config.dim * 4
-    # Animate-2: the keys and values of a driving video in a block, and the video's own with room for a frame's of these
-    driven = tokens * config.dim * 4 * item if config.driven else 0
-    forward = stream + max(attention + driven, feed_forward) + tables + text + kept
+    # Animate-2: the keys and values of a driving video in a block, as much for the video's own with a frame's
+    driven = 2 * tokens * config.dim * item if config.driven else 0
+    # the one weight that is large enough to count, of the timestep, in float32
+    weight = 6 * config.dim**2 * 4 if item < 4 else 0
+    if processes == 1:
+        # beside the residual stream: q, k, v and the result, or the tokens and what the feed-forward widens them to
+        attention = 4 * tokens * config.dim * item + piece + 2 * driven
+        forward = stream + max(attention, feed_forward, weight)
+    else:
+        # q, k and v as they are computed, as they are sent, and as they come
+        attention = 9 * tokens * config.dim * item + driven
+        # each has the whole sequence before it is shared, and what that is copied from: 16 bits, or S2V's two parts
+        whole = stream + batch * video * config.dim * (4 if beside else item) + driven // processes
+        forward = max((stream + max(attention, feed_forward)) // processes, whole, stream + weight)
+    forward += tables + text + kept
     return max(forward + forward // 32, _face_bytes(config, item))  # a little for all that is small
 
 

@@ -88,8 +88,7 @@ def explicit(settings: Settings, world: int, config: DiTConfig) -> Layout:
 def _job(network: Hosted, latents: Tensor) -> plan.Job:
     """A forward for latents [B, C, F, H, W] of the dtype that it computes in."""
     size = sum(p.numel() for p in network.parameters()) * network.dtype.itemsize
-    tokens = tokens_of(network.config, latents.shape)
-    return plan.Job(network.config, size, tokens, latents.shape[0], latents.dtype.itemsize)
+    return plan.Job(network.config, size, tuple(latents.shape), latents.dtype)
 
 
 def _place(network: Hosted, layout: Layout, given: Mapping[str, Any], free: float) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from bench.accounting import IN_BANDS, MODELS, NUMBERS, PAGE, SIZES, VAES, cases, count, ours, transformer
@@ -78,6 +79,29 @@ def test_estimates_are_a_little_above_what_is_counted(case, dtype):
     config = MODELS[case.network]
     counted = transformer(case.network, case.latent, dtype)["forward"].peak
     assert 1 <= activation_bytes(config, (1, config.in_dim, *case.latent), dtype) / counted <= 1.1
+
+
+class Processes:
+    """A group of which this process is the first, and the others are not there."""
+
+    def __init__(self, size):
+        self.size, self.rank = (lambda: size), (lambda: 0)
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize(
+    "case",
+    [case for case in cases() if case.task == "forward" and case.size != "480p"],
+    ids=lambda case: case.name,
+)
+def test_estimates_where_processes_share_the_tokens(case, size, monkeypatch):
+    for name in ("all_to_all_single", "all_gather_into_tensor"):
+        monkeypatch.setattr(dist, name, lambda *_args, **_more: None)
+    config = MODELS[case.network]
+    counted = transformer(case.network, case.latent, processes=Processes(size))["forward"].peak
+    assert (
+        1 <= activation_bytes(config, (1, config.in_dim, *case.latent), torch.bfloat16, size) / counted <= 1.1
+    )
 
 
 @pytest.mark.parametrize(

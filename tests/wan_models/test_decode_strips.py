@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from wan_models.config import VAE_2_2, VAEConfig
-from wan_models.distributed.decode import reach
 from wan_models.models import build_network, network_class
 from wan_models.tools.small_models import VAES
 
 
 @pytest.mark.parametrize("config", [VAEConfig(), VAE_2_2], ids=["2.1", "2.2"])
 def test_reach_of_the_released_decoders(config):
-    assert reach(build_network(config).decoder) == 13
+    assert build_network(config).decoder.reach == 13
 
 
 @pytest.mark.parametrize("name", VAES)
@@ -21,7 +20,7 @@ def test_reach_of_the_released_decoders(config):
 def test_reach_is_what_a_column_touches(name, blocks):
     config = replace(VAES[name], num_res_blocks=blocks)
     vae = network_class(config)(config).eval().requires_grad_(False)
-    columns, middle = reach(vae.decoder), 20
+    columns, middle = vae.decoder.reach, 20
 
     def spoil(module, args, out):
         out[..., middle] = float("nan")  # spreads to all that is computed from it

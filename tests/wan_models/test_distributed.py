@@ -123,10 +123,10 @@ def test_parts_of_a_sequence():
         assert torch.equal(torch.cat([s.take(x) for s in shards], 1)[:, :length], x)
         e = torch.arange(length)[None, :, None].repeat(2, 1, 1)  # a segment for each token
         for shard in shards:
-            kept, lengths = shard.segments(e, None)
+            inside, lengths = shard.segments(length, None)
             assert sum(lengths or (shard.size,)) == shard.size
-            inside = kept[0, : shard.stop - shard.start, 0]
-            assert torch.equal(inside, torch.arange(shard.start, shard.stop))
+            own = e[0, inside][: shard.stop - shard.start, 0]
+            assert torch.equal(own, torch.arange(shard.start, shard.stop))
 
 
 def test_rows_of_a_batch():

@@ -140,7 +140,7 @@ def test_a_row_depends_on_those_in_reach(official, kind, dims):
     """On all of them, and on none beyond."""
     decoder, factor = kind.pair(*dims)[1].decoder, 8
     x = torch.randn(1, decoder.conv1.out_channels, 1, 40, 1, requires_grad=True)
-    out = decoder.widen(x, {}, 1)
+    out = decoder.upsample(x, {}, 1)
     rows = []
     for place in (20 * factor, 21 * factor - 1):  # the first and the last row of what row 20 becomes
         (slopes,) = torch.autograd.grad(out[:, :, :, place].sum(), x, retain_graph=True)

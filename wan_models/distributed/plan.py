@@ -8,8 +8,10 @@ weights in each forward, while the blocks before compute; CFG-parallel sends not
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..config import DiTConfig
-from ..memory import bytes_per_token
+from ..memory import activation_bytes, tokens_of
 from .mesh import Layout, layouts
 
 # part of the memory of a device that is not planned for: communication buffers, kernels, fragmentation
@@ -18,14 +20,17 @@ _SPARE = 0.1
 
 @dataclass(frozen=True)
 class Job:
-    """The forward of one step. tokens: of a row; rows: of the batch, 2 with guidance, 1 without; item_bytes: of a value
-    in the arithmetic."""
+    """The forward of one step, for latents of `shape` [B, C, F, H, W], B 2 with guidance and 1 without."""
 
     config: DiTConfig
     weight_bytes: int
-    tokens: int
-    rows: int = 2
-    item_bytes: int = 2
+    shape: tuple[int, ...]
+    compute_dtype: torch.dtype = torch.bfloat16
+
+    @property
+    def tokens(self) -> int:
+        """Those of one row."""
+        return tokens_of(self.config, self.shape)
 
     @property
     def operations(self) -> float:
@@ -52,12 +57,12 @@ def predict(layout: Layout, world: int, job: Job, measured: Sequence[Mapping[str
         min(process[key] for process in measured) for key in ("flops", "bandwidth", "free")
     )
     config, degree = job.config, layout.ulysses
-    rows = -(-job.rows // layout.cfg)
+    rows = -(-job.shape[0] // layout.cfg)
     shard = job.weight_bytes / world
 
     compute = rows * job.operations / degree / flops
     values = rows * config.num_layers * 4 * job.tokens * config.dim / degree
-    sent = values * job.item_bytes * (degree - 1) / degree
+    sent = values * job.compute_dtype.itemsize * (degree - 1) / degree
     gathered = job.weight_bytes * (world - 1) / world if layout.fsdp else 0.0
     # weights travel from host memory first, at a rate that is taken to be that between devices
     gathered += shard if layout.offload else 0.0
@@ -66,9 +71,7 @@ def predict(layout: Layout, world: int, job: Job, measured: Sequence[Mapping[str
     block = job.weight_bytes / config.num_layers
     weights = shard + 2 * block if layout.fsdp else job.weight_bytes
     weights -= shard if layout.offload else 0
-    # the whole float32 sequence exists before it is split and after it is gathered
-    per_token = bytes_per_token(config, job.item_bytes) / degree + 8 * config.dim
-    needed = weights + rows * job.tokens * per_token
+    needed = weights + activation_bytes(config, (rows, *job.shape[1:]), job.compute_dtype, degree)
     return Prediction(layout, seconds, needed, needed < (1 - _SPARE) * free)
 
 

@@ -50,9 +50,8 @@ class Shard:
             return part.clone(memory_format=torch.contiguous_format)
         return torch.cat([part, part.new_zeros(*part.shape[:dim], padding, *part.shape[dim + 1 :])], dim)
 
-    def segments(self, e: Tensor, lengths: Lengths) -> tuple[Tensor, Lengths]:
-        """Modulation e [B, S, ...] of segments and their lengths -> of the segments that lie in this part."""
-        count = e.shape[1]
+    def segments(self, count: int, lengths: Lengths) -> tuple[slice, Lengths]:
+        """Which of `count` segments of these lengths lie in this part, and their lengths here."""
         lengths = lengths or (self.length // count,) * count
         inside, end = [], 0
         for index, length in enumerate(lengths):
@@ -62,8 +61,8 @@ class Shard:
                 inside.append((index, overlap))
         inside = inside or [(count - 1, 0)]
         inside[-1] = (inside[-1][0], inside[-1][1] + self.size - (self.stop - self.start))
-        kept = e[:, inside[0][0] : inside[-1][0] + 1]
-        return kept, tuple(overlap for _, overlap in inside) if len(inside) > 1 else None
+        lengths = tuple(overlap for _, overlap in inside) if len(inside) > 1 else None
+        return slice(inside[0][0], inside[-1][0] + 1), lengths
 
     def frames(self, video: FrameSpan) -> FrameSpan:
         """Of a whole video, the first of all tokens: the latent frames that this part lies in.
@@ -86,11 +85,12 @@ class Ulysses:
     def split(self, whole: Run) -> Run:
         """This process's equal run of the tokens."""
         shard = self._shard(whole.hidden.shape[1])
-        modulation, lengths = shard.segments(whole.modulation, whole.lengths)
+        segments, lengths = shard.segments(whole.modulation.shape[1], whole.lengths)
         return replace(
             whole,
             hidden=shard.take(whole.hidden),
-            modulation=modulation,
+            time=whole.time[:, segments],
+            modulation=whole.modulation[:, segments],
             rotary=shard.take(whole.rotary, dim=0),
             lengths=lengths,
             frames=shard.frames(whole.frames),
@@ -99,8 +99,8 @@ class Ulysses:
     def over_all(self, attention: Attention, length: int) -> Attention:
         return ulysses(attention, self.group, length)
 
-    def gather(self, hidden: Tensor, length: int) -> Tensor:
-        return gather(hidden, self._shard(length), self.group)
+    def gather(self, part: Tensor, length: int) -> Tensor:
+        return gather(part, self._shard(length), self.group)
 
     def _shard(self, length: int) -> Shard:
         return Shard(self.group.rank(), self.group.size(), length)
@@ -111,13 +111,19 @@ def ulysses(attention: Attention, group: dist.ProcessGroup, length: int) -> Atte
     world = group.size()
 
     def exchanged(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        sent = rearrange(torch.stack((q, k, v)), "qkv b l (p c) -> p qkv b l c", p=world).contiguous()
+        batch, size, width = q.shape
+        sent = q.new_empty(world, 3, batch, size, width // world)
+        for place, x in enumerate((q, k, v)):
+            sent[:, place] = rearrange(x, "b l (p c) -> p b l c", p=world)
+        del q, k, v, x
         got = torch.empty_like(sent)
         dist.all_to_all_single(got, sent, group=group)
+        del sent
         # one run of tokens from each process, in order; the padding is at the end
         q, k, v = rearrange(got, "p qkv b l c -> qkv b (p l) c")[:, :, :length]
+        del got
         out = attention(q, k, v, heads // world)
-        size = sent.shape[3]
+        del q, k, v
         out = F.pad(out, (0, 0, 0, world * size - length))
         out = rearrange(out, "b (p l) c -> p b l c", p=world).contiguous()
         back = torch.empty_like(out)

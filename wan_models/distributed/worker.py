@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from .. import rope
 from ..attention import get_attention
 from ..checkpoints.patches import Patches
+from ..memory import free_bytes
 from .decode import decode_strip
 from .fsdp import resident_bytes
 from .mesh import Layout, device_of, make_mesh, rows_of
@@ -86,12 +87,10 @@ class Worker:
 
     def _free(self) -> int:
         """Bytes of memory that this process could take."""
-        if self.device.type == "cuda":
-            cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-            return torch.cuda.mem_get_info(self.device)[0] + cached
-        import psutil
-
-        return psutil.virtual_memory().available // self.world  # processes of one machine share its memory
+        free = free_bytes(self.device)
+        return (
+            free if self.device.type == "cuda" else free // self.world
+        )  # processes of one machine share its memory
 
     def _time(self, job: Callable[[], Any], repeats: int = 3) -> float:
         """The least seconds that a job took, after one to warm up."""

@@ -173,10 +173,10 @@ class WanAnimate2Model(WanModel):
         frames, height, width = grid
         ranges = range(1, frames + 1), range(height), range(width, 2 * width)
         rotary = self.rotary_at(tuple(tuple(map(float, axis)) for axis in ranges), hidden.device)  # type: ignore[arg-type]
-        _, modulation = self.embed_time(hidden.new_full((hidden.shape[0], 1), DRIVING_TIMESTEP))
+        time, modulation = self.embed_time(hidden.new_full((hidden.shape[0], 1), DRIVING_TIMESTEP))
         text = pad_text(inputs.driving_text, self.config.text_len).to(self.compute_dtype)
         recorder = _Recorder(attention)
-        run = Run(hidden, modulation, rotary, None, FrameSpan.of_video(grid))
+        run = Run(hidden, time, modulation, rotary, None, FrameSpan.of_video(grid))
         length = hidden.shape[1]
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)

@@ -27,11 +27,9 @@ from .layers import (
     Projections,
     TextEmbedding,
     Through,
-    pad_text,
     sinusoidal_embedding,
 )
 from .passes import Passes
-from .text_guidance import TextKernel, beside
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, Tokens
 
 
@@ -116,35 +114,37 @@ class WanModel(nn.Module):
         run_block: called as run_block(index, block, x, **inputs) in the place of block(x, **inputs).
         Raises ValueError where channels, text width, size or conditions do not fit the model."""
         guided = GuidedText.of(context)
-        context = pad_text(guided.rows, self.config.text_len)
-        self._check(x, context)
+        self._check(x, guided.rows)
         attention, run_block = attention or get_attention(), run_block or _run_block
 
         tokens = self.embed_video(x, t, rotary, conditions)
         e, modulation = self.embed_time(tokens.t)
-        text, guidance = self.embed_text(guided, context)
+        text = guided.embed(self.config.text_len, self.compute_dtype, self.text_embedding)
         image = self.embed_image(image)
 
         grid, length, frames = tokens.grid, tokens.hidden.shape[1], FrameSpan.of_video(tokens.grid)
         segments = e.shape[1] if tokens.lengths is None else 1
-        run = Run(tokens.hidden, modulation, tokens.rotary, tokens.lengths, frames)
+        run = Run(tokens.hidden, e, modulation, tokens.rotary, tokens.lengths, frames)
         kernels = self.kernels(grid, conditions, attention, run_block)
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)
-        hidden, run_frames = run.hidden, run.frames
+        hidden, own_frames, own_time, own_lengths = run.hidden, run.frames, run.time, run.lengths
         inputs: dict[str, Any] = {
-            "e": run.modulation, "context": text, "rotary": run.rotary, "image": image, "lengths": run.lengths,
-            "cross_attention": self.text_kernel(guided, context, guidance, attention, grid, run_frames),
+            "e": run.modulation, "context": text.tokens, "rotary": run.rotary, "image": image, "lengths": own_lengths,
+            "cross_attention": text.kernel(attention, grid, self.frames_before, own_frames),
         }  # fmt: skip
         del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
         for index, block in enumerate(self.blocks):
             kernel = self.over_all(next(kernels), length)
             through = partial(run_block, index, block, attention=kernel, **inputs)
             hidden = self.pass_block(index, hidden, through, conditions)
-            hidden = self.after_block(index, hidden, run_frames, conditions, attention)
-        if self.sequence_parallel is not None:
-            hidden = self.sequence_parallel.gather(hidden, length)
-        return self.unpatchify(self.head(hidden[:, : frames.tokens], e[:, :segments]), grid)
+            hidden = self.after_block(index, hidden, own_frames, conditions, attention)
+        if self.sequence_parallel is None:
+            patches = self.head(hidden[:, : frames.tokens], e[:, :segments])
+        else:  # that of all own tokens: patches are far smaller to send than tokens
+            patches = self.head(hidden, own_time, own_lengths)
+            patches = self.sequence_parallel.gather(patches, length)[:, : frames.tokens]
+        return self.unpatchify(patches, grid)
 
     def prepare(self, inputs: Inputs, size: tuple[int, int, int]) -> Conditions | None:
         """Everything constant over the steps of a clip of latent `size` (frames, height, width): hook of families."""
@@ -187,36 +187,6 @@ class WanModel(nn.Module):
         parallel = self.sequence_parallel
         return attention if parallel is None else parallel.over_all(attention, length)
 
-    def embed_text(self, text: GuidedText, rows: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Padded rows [B, L, text_dim] of a text as blocks are given them; and what the kernel of the cross-attention
-        needs beside them, where the text is guided away from another, which is embedded in the same call."""
-        nag = text.nag
-        if nag is not None:
-            negative = pad_text(nag.text, self.config.text_len).to(rows)
-            if guided := nag.guided(rows, negative):
-                together, of_negative = beside(
-                    rows, negative, lambda x: self.text_embedding(x.to(self.compute_dtype))
-                )
-                return together, {"nag": nag, "negative": of_negative, "rows": guided}
-        return self.text_embedding(rows.to(self.compute_dtype)), {}
-
-    def text_kernel(
-        self,
-        text: GuidedText,
-        rows: Tensor,
-        guidance: dict[str, Any],
-        attention: Attention,
-        grid: Grid,
-        frames: FrameSpan,
-    ) -> Attention:
-        """The kernel of the cross-attention to a text, whose padded rows [B, L, text_dim] these are, from the tokens of
-        these frames of a grid; `attention` itself for a plain text. guidance: as of `embed_text`."""
-        kernel = attention
-        if text.schedule is not None:
-            times = text.schedule.times(grid[0], self.frames_before)
-            kernel = text.schedule.kernel(attention, rows, times, frames)
-        return TextKernel(kernel, attention, **guidance) if guidance or kernel is not attention else attention
-
     def use(self, passes: Passes) -> None:
         """Has blocks do with these what they do to each token alone."""
         for module in self.modules():
@@ -231,7 +201,9 @@ class WanModel(nn.Module):
         """[B, C, F, H, W] -> tokens [B, L, dim] in float32 and their grid (frames, height, width)."""
         patches = self.patch_embedding(x.to(self.compute_dtype))
         frames, height, width = patches.shape[2:]
-        return rearrange(patches, "b c f h w -> b (f h w) c").float().contiguous(), (frames, height, width)
+        tokens = rearrange(patches, "b c f h w -> b (f h w) c")
+        out = torch.empty_like(tokens, dtype=torch.float32, memory_format=torch.contiguous_format)
+        return out.copy_(tokens), (frames, height, width)
 
     def embed_image(self, features: Tensor | None) -> Tensor | None:
         """CLIP features [B, L, image_dim] -> tokens [B, L, dim]; None for a model without image context."""
@@ -251,7 +223,7 @@ class WanModel(nn.Module):
         (f, h, w), (p, q, r) = grid, self.config.patch_size
         return rearrange(x, "b (f h w) (p q r c) -> b c (f p) (h q) (w r)", f=f, h=h, w=w, p=p, q=q, r=r)
 
-    def _check(self, x: Tensor, context: Tensor) -> None:
+    def _check(self, x: Tensor, context: Tensor | list[Tensor]) -> None:
         config = self.config
         if x.shape[1] != config.in_dim:
             hint = ""
@@ -263,10 +235,11 @@ class WanModel(nn.Module):
             raise InputError(
                 "channels", f"the model expects {config.in_dim} channels and got {x.shape[1]}{hint}"
             )
-        if context.shape[-1] != config.text_dim:
+        width = context[0].shape[-1]
+        if width != config.text_dim:
             raise InputError(
                 "text",
-                f"the model expects text features {config.text_dim} wide and got {context.shape[-1]}: the prompt was "
+                f"the model expects text features {config.text_dim} wide and got {width}: the prompt was "
                 "encoded by another text encoder than UMT5-XXL",
             )
         if any(n % p for n, p in zip(x.shape[2:], config.patch_size, strict=True)):

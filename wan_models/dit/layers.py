@@ -227,10 +227,10 @@ class Head(nn.Module):
         self.head = ops.Linear(config.dim, math.prod(config.patch_size) * config.out_dim)
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """x [B, L, C] float32, e [B, S, C] float32 -> [B, L, patch * C_out] float32."""
+    def forward(self, x: Tensor, e: Tensor, lengths: Lengths = None) -> Tensor:
+        """x [B, L, C] float32, e [B, S, C] float32, one row per segment of tokens -> [B, L, patch * C_out] float32."""
         shift, scale = (self.modulation.to(e).unsqueeze(1) + e.unsqueeze(2)).chunk(2, dim=2)
-        return self.head(PLAIN.modulated_norm(x, self.norm, shift, scale, None, x.dtype))
+        return self.head(PLAIN.modulated_norm(x, self.norm, shift, scale, lengths, x.dtype))
 
 
 class CausalConv1d(nn.Module):

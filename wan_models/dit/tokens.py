@@ -87,9 +87,10 @@ class Tokens:
 class Run:
     """The tokens that one process takes through the blocks, with all that blocks need to know of them.
 
-    modulation: [B, S, 6, C] of the segments in it. frames: of the video, that its tokens lie in."""
+    time, modulation: [B, S, C] and [B, S, 6, C] of the segments in it. frames: of the video, that its tokens lie in."""
 
     hidden: Tensor
+    time: Tensor
     modulation: Tensor
     rotary: RotaryTable
     lengths: Lengths
@@ -107,7 +108,7 @@ class SequenceParallel(Protocol):
         """`attention` over all `length` tokens, for processes that hold parts of them."""
         ...
 
-    def gather(self, hidden: Tensor, length: int) -> Tensor:
+    def gather(self, part: Tensor, length: int) -> Tensor:
         """The parts [B, L', C] of all processes -> [B, length, C]."""
         ...
 

@@ -99,18 +99,20 @@ class Decoder(_Stack):
         """The layers from each width of `dims` to the next, on the way up."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, cache: Cache, frames: int) -> Tensor:
-        """[B, z, t, h, w] -> [B, out_dim, T, H, W]; `frames` are worked on at a time once they are large."""
-        return self.widen(self.understand(x, cache), cache, frames)
+    def forward(self, x: Tensor, cache: Cache, frames: int, columns: slice = slice(None)) -> Tensor:
+        """[B, z, t, h, w] -> [B, out_dim, T, H, W]; `frames` are worked on at a time once they are large.
 
-    def understand(self, x: Tensor, cache: Cache) -> Tensor:
+        columns: those of the smallest size of which alone a video is made, as wide as they are."""
+        return self.upsample(self.middle_features(x, cache)[..., columns].contiguous(), cache, frames)
+
+    def middle_features(self, x: Tensor, cache: Cache) -> Tensor:
         """The layers at the smallest size, whose attention sees whole frames: [B, z, t, h, w] -> [B, C, t, h, w]."""
         for layer in (self.conv1, *self.middle):
             x = layer(x, cache)
         return x
 
-    def widen(self, x: Tensor, cache: Cache, frames: int) -> Tensor:
-        """What `understand` gives -> [B, out_dim, T, H, W]; each value depends on `reach` rows to either side."""
+    def upsample(self, x: Tensor, cache: Cache, frames: int) -> Tensor:
+        """`middle_features` -> [B, out_dim, T, H, W]; each value depends on `reach` rows and columns to either side."""
         layers = [*self.upsamples]
         large = max(i for i, layer in enumerate(layers) if not keeps_frames(layer)) + 1
         for layer in layers[:large]:
@@ -119,12 +121,13 @@ class Decoder(_Stack):
 
     @property
     def reach(self) -> int:
-        """How many rows above and below a row of `widen`'s input its output depends on."""
+        """Rows or columns of `upsample`'s input, to either side of one, that what becomes of it depends on: how far the
+        kernels see at each size. 13 in the released decoders (6.5, 3.25, 1.625 and 0.875 at their four sizes)."""
         rows, scale = 0.0, 1
         for layer in (*self.upsamples.modules(), *self.head.modules()):
             scale *= 2 if isinstance(layer, Upsample2d) else 1
             if isinstance(layer, nn.Conv2d | nn.Conv3d):
-                rows += layer.kernel_size[-2] // 2 / scale
+                rows += layer.kernel_size[-1] // 2 / scale
         return math.ceil(rows)
 
 
@@ -200,13 +203,16 @@ class VideoVAE(Autoencoder):
             moments = self.conv1(self.encoder(self.from_pixels(piece), cache, large), cache)
             yield end, moments[:, : self.config.z_dim]
 
-    def decode_pieces(self, z: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def decode_pieces(self, z: Tensor, columns: slice = slice(None)) -> Iterator[tuple[int, Tensor]]:
+        """As of `Autoencoder`; columns: those of the latents that videos are made of, looking at all of them where the
+        attention does."""
         _, height, width = self.config.stride
         cache: Cache = {}
         pixels = z.shape[0] * z.shape[3] * height * z.shape[4] * width
         for start, end in self.pieces(z.shape[2], pixels, z.device):
             x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
-            yield end, self.to_pixels(self.decoder(x, cache, self._frames(pixels, z.device))).clamp_(-1, 1)
+            video = self.decoder(x, cache, self._frames(pixels, z.device), columns)
+            yield end, self.to_pixels(video).clamp_(-1, 1)
 
     def decode_in_bands(self, z: Tensor, bands: int, on_frames: OnFrames | None = None) -> Tensor:
         """`decode` in less memory: one band of rows of the whole video after another.
@@ -220,7 +226,8 @@ class VideoVAE(Autoencoder):
         seen: list[Tensor] = []
         cache: Cache = {}
         for start, end in self.pieces(cells, pixels * height, z.device):
-            seen.append(self.decoder.understand(self.conv2(z[:, :, start:end].to(self.dtype), cache), cache))
+            x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
+            seen.append(self.decoder.middle_features(x, cache))
         rows = torch.cat(seen, dim=2)
         del seen, cache
         out = self.empty_video(z)
@@ -228,7 +235,7 @@ class VideoVAE(Autoencoder):
             of_band, done, cache = pixels * (below - above), 0, {}
             for start, end in self.pieces(cells, of_band, z.device):
                 part = rows[:, :, start:end, above:below]
-                video = self.to_pixels(self.decoder.widen(part, cache, self._frames(of_band, z.device)))
+                video = self.to_pixels(self.decoder.upsample(part, cache, self._frames(of_band, z.device)))
                 video = video[:, :, :, (top - above) * factor : (bottom - above) * factor].clamp_(-1, 1)
                 out[:, :, done : done + video.shape[2], top * factor : bottom * factor] = video
                 done += video.shape[2]

@@ -145,15 +145,15 @@ class Upsample2d(nn.Module):
         frames = per_frame(x)
         together = max(1, _STRIP_BYTES // (4 * frames[0].nbytes)) if _is_short(x.device) else len(frames)
         if together >= len(frames):
-            return per_video(self._widened(frames), x.shape[0])
+            return per_video(self._doubled(frames), x.shape[0])
         height, width = frames.shape[2:]
         channels: int = self.resample[1].out_channels  # type: ignore[assignment]
         out = x.new_empty(len(frames), channels, 2 * height, 2 * width)
         for start in range(0, len(frames), together):
-            out[start : start + together] = self._widened(frames[start : start + together])
+            out[start : start + together] = self._doubled(frames[start : start + together])
         return per_video(out, x.shape[0])
 
-    def _widened(self, frames: Tensor) -> Tensor:
+    def _doubled(self, frames: Tensor) -> Tensor:
         return self.resample[1](F.interpolate(frames, scale_factor=2.0, mode="nearest-exact"))
 
 
