@@ -62,11 +62,11 @@ class Shard:
                 inside.append((index, overlap))
         inside = inside or [(count - 1, 0)]
         inside[-1] = (inside[-1][0], inside[-1][1] + self.size - (self.stop - self.start))
-        kept = e[:, inside[0][0] : inside[-1][0] + 1]
-        return kept, tuple(overlap for _, overlap in inside) if len(inside) > 1 else None
+        modulation = e[:, inside[0][0] : inside[-1][0] + 1]
+        return modulation, tuple(overlap for _, overlap in inside) if len(inside) > 1 else None
 
     def frames(self, video: FrameSpan) -> FrameSpan:
-        """Of a whole video, the first of all tokens: the latent frames that this part lies in.
+        """Latent frames that this part lies in, of a whole video, the first of all tokens.
 
         Always one at least, for all processes must run the same layers where weights are shared."""
         cells = video.cells
