@@ -21,7 +21,7 @@ MOTION_FRAMES = 73
 
 @dataclass(frozen=True)
 class SpeechConfig:
-    """What S2V-14B has beside the common transformer: `audio_layers` hidden states of wav2vec2, `audio_dim` wide, which
+    """Parts of S2V-14B beside the common transformer: `audio_layers` hidden states of wav2vec2, `audio_dim` wide, which
     become `audio_tokens` tokens per latent frame and are injected after the blocks of `inject_layers`; `cond_dim`
     channels of pose latents."""
 
@@ -34,7 +34,7 @@ class SpeechConfig:
 
 @dataclass(frozen=True)
 class FaceConfig:
-    """What Animate-14B has beside the common transformer: a motion encoder whose levels have `channels` (each halves
+    """Parts of Animate-14B beside the common transformer: a motion encoder whose levels have `channels` (each halves
     the face's size, down to 4 pixels), that describes a face by `style_dim` numbers, `motion_dim` of them free; a face
     encoder `hidden_dim` wide that gives `tokens` tokens per latent frame; attention to them after every fifth block."""
 
@@ -53,7 +53,7 @@ class FaceConfig:
 
 @dataclass(frozen=True)
 class DrivenConfig:
-    """What Animate-2-14B does otherwise than the image-to-video model that it has the weights of.
+    """Differences of Animate-2-14B from the image-to-video model that it has the weights of.
 
     bias: added to the logits of all queries for the first latent frame after the reference; the distilled model's is
     DISTILLED_BIAS. skipped: block that the pass without the prompt leaves out, as the official code does."""
@@ -177,5 +177,5 @@ class CLIPConfig:
 
     @property
     def rows(self) -> int:
-        """Of the features: one for the whole picture, one for each patch."""
+        """Feature rows: one for the whole picture, one for each patch."""
         return 1 + (self.image_size // self.patch_size) ** 2

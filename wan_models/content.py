@@ -16,7 +16,7 @@ Origin = tuple[tuple[Tensor, int], ...]
 
 
 def version_of(tensor: Tensor) -> int | None:
-    """How often a tensor was written to; None for one of inference mode."""
+    """Count of writes to a tensor; None for one of inference mode."""
     return None if tensor.is_inference() else tensor._version
 
 
@@ -36,7 +36,7 @@ def note_origin(tensor: Tensor, sources: Sequence[Tensor]) -> None:
 
 
 def origin_of(tensor: Tensor) -> Origin | None:
-    """What a tensor was made of; None where that was not noted, or it has been written to since."""
+    """Origin of a tensor; None where that was not noted, or it has been written to since."""
     origin, version = getattr(tensor, "_made_of", (None, None))
     return origin if version == version_of(tensor) else None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Release:
-    """How one released model is meant to be sampled: the official defaults of its task.
+    """Sampling settings of one released model: the official defaults of its task.
 
     `boundary` is the noise level in 0..1 from which the high-noise expert runs (None: one expert).
     `guidance` holds the CFG scale of the low-noise and of the high-noise expert, in the official order.
@@ -94,7 +94,7 @@ DISTILLED: dict[str, Release] = {
     name: replace(RELEASES[release], name=name, shift=5.0, steps=4, guidance=(1.0, 1.0), solver="euler")
     for name, release in (("T2V-A14B 4-step LoRA", "T2V-A14B"), ("I2V-A14B 4-step LoRA", "I2V-A14B"))
 }
-"""How the models are sampled under lightx2v's 4-step LoRAs: at noise levels 1, 0.9375, 0.8333 and 0.625, two above
+"""Sampling of the models under lightx2v's 4-step LoRAs: at noise levels 1, 0.9375, 0.8333 and 0.625, two above
 the boundary and two below, without guidance."""
 
 DISTILLED_MODELS: dict[str, Release] = {
@@ -106,7 +106,7 @@ DISTILLED_MODELS: dict[str, Release] = {
         solver="euler",
     )
 }
-"""How released models of few steps are sampled, which need no LoRA."""
+"""Sampling of released models of few steps, which need no LoRA."""
 
 
 def find_family(channels: tuple[int, int], has: Callable[[str], bool]) -> Family | None:

@@ -20,7 +20,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class FrameKeys:
-    """What the queries of a video attend to beside its own tokens.
+    """Keys and values that a video attends to beside its own tokens.
 
     cells: tokens of a latent frame. driving: keys and values of the frames that drive frames 1, 2 ..., one row of a
     batch or as many as queries have; None for none. bias: added to the logits of the tokens of frame 1. reference: what
@@ -50,7 +50,7 @@ class FrameKeys:
         return [slice(start, start + self.cells) for start in range(0, q.shape[1], self.cells)]
 
     def _driving(self, index: int, batch: int) -> KeysValues | None:
-        """Of latent frame `index` of the video; None where it has none."""
+        """Driving keys and values of latent frame `index`; None where it has none."""
         if self.driving is None or not index:
             return None
         rows = slice((index - 1) * self.cells, index * self.cells)

@@ -35,7 +35,7 @@ _VAES: dict[str, type[VideoVAE]] = {"2.1": WanVAE21, "2.2": WanVAE22}
 
 
 def read_info(path: str | Path) -> ModelInfo:
-    """What a checkpoint holds, from its header alone. Raises CheckpointError where it is broken."""
+    """Identifies a checkpoint by its header alone. Raises CheckpointError where it is broken."""
     return identify(open_model(path))
 
 
@@ -82,12 +82,12 @@ def build_network(
     """A network without weights, on the meta device. dtype: of its weights, and of its computation for now; network:
     its class, where it is to be another than the config's own."""
     with torch.device("meta"):
-        made = (network or network_class(config))(config, ops).to(dtype)
-    if isinstance(made, WanModel):
-        made.dtype = dtype
-    if hasattr(made, "compute_dtype"):
-        made.compute_dtype = dtype
-    return made.eval().requires_grad_(False)
+        model = (network or network_class(config))(config, ops).to(dtype)
+    if isinstance(model, WanModel):
+        model.dtype = dtype
+    if hasattr(model, "compute_dtype"):
+        model.compute_dtype = dtype
+    return model.eval().requires_grad_(False)
 
 
 def load_model(

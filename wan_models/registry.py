@@ -5,6 +5,6 @@ from typing import Any
 
 
 def resolve(path: str) -> Any:
-    """What a path such as "sampling.unipc.UniPC" names."""
+    """Object at a path such as "sampling.unipc.UniPC"."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(f".{module}", __package__), name)

@@ -142,17 +142,17 @@ def _check_missing(name: str, missing: list[int], chosen: list[int]) -> None:
         )
 
 
-def _places(index: VideoIndex, chosen: list[int], found: list[int]) -> str:
+def _places(index: VideoIndex, chosen: list[int], positions: list[int]) -> str:
     """'frames 3-5, 9 of the result (1.20-1.76 s of the file)'."""
     runs: list[list[int]] = []
-    for place in found:
+    for place in positions:
         if runs and place == runs[-1][-1] + 1:
             runs[-1][-1] = place
         else:
             runs.append([place, place])
     shown = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs[:20])
     more = f" and {len(runs) - 20} more places" if len(runs) > 20 else ""
-    first, last = (index.times[chosen[place]] for place in (found[0], found[-1]))
+    first, last = (index.times[chosen[place]] for place in (positions[0], positions[-1]))
     return f"frames {shown}{more} of the result ({first:.2f}-{last:.2f} s of the file)"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import av
 
 MAX_PIXELS = 8192 * 4608
-"""Of a picture; 8K has fewer."""
+"""Limit of a picture; 8K has fewer."""
 _PLAYLISTS = {"hls", "applehttp", "concat", "sdp", "dash", "imf", "image2", "vobsub", "webm_dash_manifest"}
 _PLAYLIST_HEADS = (
     b"#extm3u",

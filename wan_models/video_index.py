@@ -40,7 +40,7 @@ _ONE_TO_ONE |= {
     "png",
 }
 MAX_FRAMES = 1_000_000
-"""That can be read at a time: ten hours and more."""
+"""Most that can be read at a time: ten hours and more."""
 # seconds between two frames; more only where there is sound between them, in parts of so many seconds or less
 _LONGEST_GAP, _SOUND_PART = 30.0, 2.0
 _HEAD = 24  # frames at the beginning that are decoded to see whether they are what the packets say
@@ -73,7 +73,7 @@ class VideoIndex:
 
     @property
     def seconds(self) -> float:
-        """How long the video lasts; its last frame as long as an average one."""
+        """Duration of the video; its last frame as long as an average one."""
         if self.is_constant:
             return len(self.times) / self.fps
         return float(self.times[-1]) + 1 / self.fps
@@ -122,7 +122,7 @@ class _Packet(NamedTuple):
 
 
 def read_index(path: str | Path) -> VideoIndex:
-    """What frames a video file has. ValueError where it is no video, or broken."""
+    """Frames of a video file. ValueError where it is no video, or broken."""
     path = Path(path)
     heard: list[float] = []
     with naming(path):

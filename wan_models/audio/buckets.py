@@ -41,9 +41,9 @@ def per_frame(features: Tensor, frames_per_clip: int, fps: int = 16) -> Tensor:
         rearrange(features, "n t c -> n c t"), size=steps, mode="linear", align_corners=True
     )
     indices, _ = bucket_indices(steps, frames_per_clip, fps)
-    known = torch.from_numpy(indices < steps).to(features.device)
+    mask = torch.from_numpy(indices < steps).to(features.device)
     chosen = middle[:, :, torch.from_numpy(np.minimum(indices, steps - 1)).to(features.device)]
-    return chosen * known
+    return chosen * mask
 
 
 def per_frame_of(features: Tensor, frames: int, frames_per_clip: int, fps: int = 16) -> Tensor:

@@ -51,15 +51,15 @@ def check_seconds(seconds: float) -> None:
         )
 
 
-def resample(sound: Tensor, rate: int, wanted: int) -> Tensor:
-    """Sound [..., N], float32 on the CPU, of `rate` samples per second -> [..., N * wanted / rate]."""
+def resample(sound: Tensor, rate: int, target_rate: int) -> Tensor:
+    """Sound [..., N], float32 on the CPU, of `rate` samples per second -> [..., N * target_rate / rate]."""
     from scipy.signal import resample_poly
 
-    if rate == wanted:
+    if rate == target_rate:
         return sound
-    divisor = math.gcd(rate, wanted)
+    divisor = math.gcd(rate, target_rate)
     return torch.from_numpy(
-        resample_poly(sound.numpy(), wanted // divisor, rate // divisor, axis=-1).copy()
+        resample_poly(sound.numpy(), target_rate // divisor, rate // divisor, axis=-1).copy()
     ).float()
 
 
@@ -94,9 +94,9 @@ class Wav2Vec:
             sees, jump = sees + (kernel - 1) * jump, jump * step
         total = (len(sound) - sees) // stride + 1
         if total < 1:
-            found, least = (round(1000 * samples / SAMPLE_RATE) for samples in (len(sound), sees))
+            length, least = (round(1000 * samples / SAMPLE_RATE) for samples in (len(sound), sees))
             raise ValueError(
-                f"the audio is too short: {found} ms, where {least} ms is the least. Use a longer recording"
+                f"the audio is too short: {length} ms, where {least} ms is the least. Use a longer recording"
             )
         # a norm over all of time (the base models) cannot be windowed
         window = _WINDOW_SECONDS * SAMPLE_RATE // stride if config.feat_extract_norm == "layer" else total
@@ -112,7 +112,7 @@ class Wav2Vec:
 
 
 def _hidden_states(encoder: Any, hidden: Tensor) -> list[Tensor]:
-    """What every layer is given, and the encoder's result: the last one is normed where the encoder ends in a norm.
+    """Inputs of every layer, and the encoder's result: the last one is normed where the encoder ends in a norm.
 
     transformers itself names them `hidden_states`, but from 5.18 on only for a whole model, and then with the last one
     before its norm; the official code was made with versions where it is normed."""
@@ -153,15 +153,15 @@ def _build(checkpoint: Checkpoint) -> Any:
         raise CheckpointError(
             f"{checkpoint.path} has a config.json that makes no network ({str(error)[:300]}): download it again"
         ) from None
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state]
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state]
     if missing:
         raise CheckpointError(
-            f"{checkpoint.path} lacks {len(missing)} of {len(wanted)} tensors ({', '.join(missing[:3])}): it is "
+            f"{checkpoint.path} lacks {len(missing)} of {len(expected)} tensors ({', '.join(missing[:3])}): it is "
             "incomplete or its config.json belongs to another model"
         )
     try:
-        network.load_state_dict({name: checkpoint[state[name]] for name in wanted}, assign=True)
+        network.load_state_dict({name: checkpoint[state[name]] for name in expected}, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint.path} does not fit its config: {error}") from None
     return network.eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from .json_text import parse, read_object
 from .reader import Checkpoint
 
 KINDS = ("auto", "animate2", "animate2 distilled", "i2v")
-"""What a file of such weights may be taken for; "auto" by what it says."""
+"""Kinds that such weights may be taken for; "auto" by what the file says."""
 
 _SCHEMES = ("Animate-2 release", "diffusers Animate-2")
 
@@ -23,7 +23,7 @@ _SCHEMES = ("Animate-2 release", "diffusers Animate-2")
 def driven_config(
     checkpoint: Checkpoint, channels: tuple[int, int], kind: str = "auto"
 ) -> DrivenConfig | None:
-    """What is particular to an Animate-2 model; None where the checkpoint, of those channels in and out, is another.
+    """Config particular to an Animate-2 model; None where the checkpoint, of those channels in and out, is another.
 
     kind: one of `KINDS`. Raises ValueError on another one, CheckpointError where a named kind has other weights."""
     if kind not in KINDS:
@@ -55,7 +55,7 @@ _OTHER_I2V = re.compile(r"i2v|flf2v|image[-_ ]?to[-_ ]?video|fun[-_ ]|inp(aint)?
 
 
 def _says_animate_2(path: Path, metadata: Mapping[str, str], config: Mapping[str, Any]) -> bool:
-    """What a file says of itself counts first, then its own name, then those of the folders around it."""
+    """Goes by what a file says of itself, then its own name, then those of the folders around it."""
     try:
         inner = parse(metadata.get("config", "{}").encode("utf-8"))
         inner = inner.get("transformer", inner)

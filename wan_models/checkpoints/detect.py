@@ -1,4 +1,4 @@
-"""What a checkpoint holds, told from names and shapes alone (and config.json, where there is one)."""
+"""Identifies a checkpoint by names and shapes alone (and config.json, where there is one)."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ from .variants import Variant, variant_of
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint is.
+    """Identity of a checkpoint.
 
     `kind` is dit, vae, t5, clip_vision, wav2vec2, variant or unknown; `config` goes with the kind.
     `dtype` is that of most plain weights; `packed` names the format of most packed ones, empty where none is.

@@ -43,7 +43,7 @@ class WeightsFile(Protocol):
     def read(self, name: str) -> Tensor: ...
 
     def packing(self, name: str) -> Packing | None:
-        """How a tensor is packed; None where it reads as plain numbers."""
+        """Packing of a tensor; None where it reads as plain numbers."""
         ...
 
 
@@ -85,7 +85,7 @@ def open_file(path: Path) -> WeightsFile:
 
 
 def _no_model(head: bytes) -> str | None:
-    """What a file is that holds no model at all, and what to do; None where it may be one."""
+    """Describes a file that holds no model, and what to do; None where it may be one."""
     if not head:
         return "empty: download it again"
     if head.startswith(b"version https://git-lfs"):

@@ -104,7 +104,7 @@ class GGUFFile:
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """What the file calls itself."""
+        """Names from the `general` fields."""
         fields = {
             key: self.field(f"general.{key}") for key in ("architecture", "name", "basename", "finetune")
         }
@@ -112,7 +112,7 @@ class GGUFFile:
 
     @property
     def architecture(self) -> str:
-        """What the file says it holds: "wan", "t5encoder", "flux" ...; empty where it does not say."""
+        """Architecture that the file states: "wan", "t5encoder", "flux" ...; empty where none."""
         return self.metadata.get("architecture", "")
 
     def field(self, key: str) -> Any:
@@ -120,7 +120,7 @@ class GGUFFile:
         return self._fields.get(key)
 
     def packing(self, name: str) -> Blocks | None:
-        """How a tensor is packed; None where it is plain."""
+        """Packing of a tensor; None where it is plain."""
         kind = self._kind(name)
         return None if kind in _PLAIN else Blocks(kind, self._shape(name))
 

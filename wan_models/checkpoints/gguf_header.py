@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAX_BYTES = 32 * 2**20
-"""Of a header; that of UMT5-XXL with its vocabulary has 7 MB."""
+"""Limit of a header; that of UMT5-XXL with its vocabulary has 7 MB."""
 MAX_AXES = 8
 _MAX_NESTING = 4  # of arrays in arrays, which nobody writes
 _VERSIONS = (2, 3)
@@ -57,31 +57,31 @@ def read_header(path: Path) -> GGUFHeader:
         tensors, fields = cursor.number("Q"), cursor.number("Q")
         cursor.expect(tensors, 24, "tensors")
         cursor.expect(fields, 13, "fields")
-        found = _fields(cursor, fields)
+        metadata = _fields(cursor, fields)
         infos = _tensors(cursor, tensors)
-        alignment = found.get("general.alignment", 32)
+        alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= 2**20 or alignment & (alignment - 1):
             raise ValueError(f"general.alignment is {str(alignment)[:40]}, and must be a power of two")
         data = -(-cursor.place // alignment) * alignment
         moved = {name: TensorInfo(info.shape, info.kind, data + info.start) for name, info in infos.items()}
-        return GGUFHeader(found, moved)
+        return GGUFHeader(metadata, moved)
 
 
 def _fields(cursor: "_Cursor", count: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for _ in range(count):
         name = cursor.text("the name of a field")
-        if name in found:
+        if name in metadata:
             raise ValueError(f"the field {name[:200]} is there twice")
-        found[name] = cursor.value(cursor.number("I"), name[:200])
-    return found
+        metadata[name] = cursor.value(cursor.number("I"), name[:200])
+    return metadata
 
 
 def _tensors(cursor: "_Cursor", count: int) -> dict[str, TensorInfo]:
-    found: dict[str, TensorInfo] = {}
+    infos: dict[str, TensorInfo] = {}
     for _ in range(count):
         name = cursor.text("the name of a tensor")
-        if name in found:
+        if name in infos:
             raise ValueError(f"the tensor {name[:200]} is there twice")
         axes = cursor.number("I")
         if axes > MAX_AXES:
@@ -90,8 +90,8 @@ def _tensors(cursor: "_Cursor", count: int) -> dict[str, TensorInfo]:
         kind, start = cursor.number("I"), cursor.number("Q")
         if math.prod(sizes) >= 2**63 or max(sizes, default=0) >= 2**63:
             raise ValueError(f"{name[:200]} has {' x '.join(map(str, sizes))} values")
-        found[name] = TensorInfo(tuple(reversed(sizes)), kind, start)
-    return found
+        infos[name] = TensorInfo(tuple(reversed(sizes)), kind, start)
+    return infos
 
 
 class _Cursor:

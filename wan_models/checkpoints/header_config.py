@@ -26,10 +26,10 @@ from .reader import Checkpoint
 from .tiny_vaes import takes_raw_latents, tiny_vae_version
 
 HEAD_DIM = 128
-"""Of all released transformers; a single file does not tell the number of heads otherwise."""
+"""Head width of all released transformers; a single file tells its number of heads by nothing else."""
 
 CLIP_HEAD_DIM = 80
-"""Of CLIP ViT-H/14."""
+"""Head width of CLIP ViT-H/14."""
 
 _MOST = 2**20  # of any size; the largest is the vocabulary of UMT5, 256,384
 _MOST_LAYERS = 512
@@ -63,11 +63,11 @@ class _Header:
         return any(name.startswith(prefix) for name in self.shapes)
 
     def count(self, prefix: str, most: int = _MOST_LAYERS) -> int:
-        """How many numbered parts `prefix`0., `prefix`1. ... there are, one at least."""
-        found = {name[len(prefix) :].split(".")[0] for name in self.shapes if name.startswith(prefix)}
-        if not 0 < len(found) <= most:
-            raise self.error(f"{prefix}0 and so on are {len(found)} parts")
-        return len(found)
+        """Number of the parts `prefix`0., `prefix`1. ..., one at least."""
+        parts = {name[len(prefix) :].split(".")[0] for name in self.shapes if name.startswith(prefix)}
+        if not 0 < len(parts) <= most:
+            raise self.error(f"{prefix}0 and so on are {len(parts)} parts")
+        return len(parts)
 
     def error(self, problem: str) -> CheckpointError:
         return CheckpointError(
@@ -80,7 +80,7 @@ _Read = Callable[..., _Config]
 
 
 def _checked(read: _Read[_Config]) -> _Read[_Config]:
-    """With a look at all sizes, which a network would be built of."""
+    """Adds a check of all sizes that a network would be built of."""
 
     def checked(checkpoint: Checkpoint, *more: Any) -> _Config:
         try:
@@ -98,18 +98,18 @@ def _checked(read: _Read[_Config]) -> _Read[_Config]:
 
 
 def _sizes_of(config: Any) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
+    sizes: list[tuple[str, int]] = []
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            found += _sizes_of(value)
+            sizes += _sizes_of(value)
         parts = value if isinstance(value, tuple) else (value,)
-        found += [(field.name, part) for part in parts if isinstance(part, int)]
-    return found
+        sizes += [(field.name, part) for part in parts if isinstance(part, int)]
+    return sizes
 
 
 def channels_of(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Of a diffusion model, in and out."""
+    """Channels of a diffusion model, in and out."""
     header = _Header(checkpoint)
     _, channels, *patch = header.sizes("patch_embedding.weight", 5)
     return channels, header.sizes("head.head.weight", 2)[0] // math.prod(patch)
@@ -117,7 +117,7 @@ def channels_of(checkpoint: Checkpoint) -> tuple[int, int]:
 
 @_checked
 def dit_config(checkpoint: Checkpoint, kind: str = "auto") -> DiTConfig:
-    """Of a diffusion model of `FAMILIES`; kind: as of `animate2.driven_config`."""
+    """Config of a diffusion model of `FAMILIES`; kind: as of `animate2.driven_config`."""
     header = _Header(checkpoint)
     dim, in_dim, *patch = header.sizes("patch_embedding.weight", 5)
     config = _believed(checkpoint, header)
@@ -219,7 +219,7 @@ def _believed(checkpoint: Checkpoint, header: _Header) -> dict[str, Any]:
 
 
 def _mistyped(config: dict[str, Any]) -> str | None:
-    """What value of a config.json cannot be meant; None where all that is taken from it can."""
+    """Names a value of a config.json that cannot be meant; None where all taken from it can."""
     for key, (least, most) in _COUNTS.items():
         value = config.get(key)
         is_left_out = key not in config or (value is None and key != "text_len")
@@ -248,7 +248,7 @@ def _heads(config: dict[str, Any], dim: int) -> int:
 
 @_checked
 def t5_config(checkpoint: Checkpoint) -> T5Config:
-    """Of a UMT5 encoder."""
+    """Config of a UMT5 encoder."""
     header = _Header(checkpoint)
     buckets, heads = header.sizes("blocks.0.pos_embedding.embedding.weight", 2)
     vocab_size, dim = header.sizes("token_embedding.weight", 2)
@@ -268,7 +268,7 @@ def t5_config(checkpoint: Checkpoint) -> T5Config:
 
 @_checked
 def clip_config(checkpoint: Checkpoint) -> CLIPConfig:
-    """Of a CLIP image tower."""
+    """Config of a CLIP image tower."""
     header = _Header(checkpoint)
     dim, _, patch, _ = header.sizes("visual.patch_embedding.weight", 4)
     positions = header.shapes.get("visual.pos_embedding", ())
@@ -291,7 +291,7 @@ def clip_config(checkpoint: Checkpoint) -> CLIPConfig:
 
 @_checked
 def vae_config(checkpoint: Checkpoint) -> VAEConfig:
-    """Of a Wan video autoencoder."""
+    """Config of a Wan video autoencoder."""
     header = _Header(checkpoint)
     z_dim = header.sizes("conv2.weight", 5)[0]
     decoder = header.sizes("decoder.head.0.gamma", 4)[0]
@@ -303,16 +303,17 @@ def vae_config(checkpoint: Checkpoint) -> VAEConfig:
 
 @_checked
 def tiny_vae_config(checkpoint: Checkpoint) -> TinyVAEConfig:
-    """Of a tiny autoencoder for the latents of a Wan VAE."""
+    """Config of a tiny autoencoder for the latents of a Wan VAE."""
     header = _Header(checkpoint)
     convs = [header.sizes(f"decoder.{layer}.weight", 4) for layer in (1, 8, 14, 20)]
     encoder = header.sizes("encoder.0.weight", 4)[0] if header.has("encoder.") else 0
-    found = tiny_vae_version(checkpoint.shapes)
-    assert found is not None, "other sizes are those of other models"
+    version_and_patch = tiny_vae_version(checkpoint.shapes)
+    assert version_and_patch is not None, "other sizes are those of other models"
+    version, patch = version_and_patch
     return TinyVAEConfig(
-        version=found[0],
+        version=version,
         z_dim=convs[0][1],
-        patch=found[1],
+        patch=patch,
         enc_dim=encoder,
         dec_dims=tuple(conv[0] for conv in convs),
         raw=takes_raw_latents(checkpoint.path.name, checkpoint.dtypes["decoder.1.weight"]),

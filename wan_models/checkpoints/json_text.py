@@ -11,7 +11,7 @@ _MAX_VALUES = 4_000_000
 
 
 def parse(raw: bytes) -> Any:
-    """What a JSON text says. Raises ValueError where it is none, is nested too deep, has too many values, says the
+    """Value of a JSON text. Raises ValueError where it is none, is nested too deep, has too many values, says the
     same key twice, or holds numbers and texts that JSON does not know (NaN, halves of characters)."""
     # each value but the first follows one of these
     if sum(raw.count(sign) for sign in (b",", b":", b"[", b"{")) > _MAX_VALUES:
@@ -23,7 +23,7 @@ def parse(raw: bytes) -> Any:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """What a file's JSON object says. Raises CheckpointError where it cannot be read or is none."""
+    """JSON object of a file. Raises CheckpointError where it cannot be read or is none."""
     try:
         size = file.stat().st_size
         if size > _MAX_BYTES:
@@ -37,8 +37,8 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"{twice[:200]!r} is there twice")
@@ -46,7 +46,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for text in (key, value):
             if isinstance(text, str) and not text.isascii():
                 text.encode("utf-8")  # halves of characters cannot be written anywhere
-    return found
+    return mapping
 
 
 def _refuse(constant: str) -> Any:

@@ -14,14 +14,14 @@ from functools import cached_property
 Table = list[tuple[str, str]]
 
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.")
-"""What torch puts into names, at any place: torch.compile, FSDP, activation checkpointing, Lightning."""
+"""Parts that torch puts into names, at any place: torch.compile, FSDP, activation checkpointing, Lightning."""
 MODEL_PREFIXES = (
     "model", "module", "diffusion_model", "transformer", "transformer_2", "dit", "net", "network", "unet", "denoiser",
     "generator", "student", "pipe", "state_dict", "high_noise_model", "low_noise_model", "vae", "autoencoder",
     "first_stage_model", "text_encoder", "text_encoders", "umt5xxl", "t5", "cond_stage_model", "clip", "clip_vision",
     "image_encoder", "audio_encoder", "wav2vec2", "ema", "ema_model", "model_ema",
 )  # fmt: skip
-"""What repackaged and trained files put before every name of a model, each with a dot, several in a row."""
+"""Prefixes that repackaged and trained files put before every name, each with a dot, several in a row."""
 
 SIGNS = (
     "patch_embedding.weight", "token_embedding.weight", "shared.weight", "enc.blk.0.attn_q.weight",
@@ -230,25 +230,25 @@ SCHEMES: dict[str, Scheme] = {
 
 
 def prefix_of(names: Iterable[str]) -> str:
-    """What stands before every name of the model in a file; the first model of `SIGNS` counts.
+    """Prefix of every name of the model in a file; the first model of `SIGNS` counts.
 
     Raises ValueError where several models of that kind lie side by side."""
     names = list(names)
     for sign in SIGNS:
-        found = {name.removesuffix(sign) for name in names if name.endswith(sign)}
-        found = {prefix for prefix in found if _only_prefixes(prefix)}
+        prefixes = {name.removesuffix(sign) for name in names if name.endswith(sign)}
+        prefixes = {prefix for prefix in prefixes if _only_prefixes(prefix)}
         # averages of training lie beside the weights that they are of
-        found = {prefix for prefix in found if "ema" not in prefix} or found
-        if "" in found or not found:
-            if found:
+        prefixes = {prefix for prefix in prefixes if "ema" not in prefix} or prefixes
+        if "" in prefixes or not prefixes:
+            if prefixes:
                 return ""
             continue
-        if len(found) > 1:
+        if len(prefixes) > 1:
             raise ValueError(
-                f"holds several models ({', '.join(f'{prefix}*' for prefix in sorted(found))}): save the one that is "
-                "meant as a file of its own"
+                f"holds several models ({', '.join(f'{prefix}*' for prefix in sorted(prefixes))}): save the one "
+                "that is meant as a file of its own"
             )
-        return found.pop()
+        return prefixes.pop()
     return ""
 
 
@@ -277,10 +277,10 @@ def to_foreign(scheme: str, names: Iterable[str]) -> dict[str, str]:
     """Official name -> the name in a scheme of `SCHEMES`; ValueError on an unknown scheme or name."""
     if scheme not in SCHEMES:
         raise ValueError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
-    found = {}
+    foreign_names = {}
     for name in names:
         foreign = SCHEMES[scheme].back(name)
         if foreign is None:
             raise ValueError(f"{name} has no name in the scheme {scheme!r}")
-        found[name] = foreign
-    return found
+        foreign_names[name] = foreign
+    return foreign_names

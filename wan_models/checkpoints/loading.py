@@ -12,7 +12,7 @@ from .reader import Checkpoint
 
 
 def expect(checkpoint: Checkpoint, kind: str, taken_for: str = "auto") -> ModelInfo:
-    """What the checkpoint holds, told by `identify`. Raises UnsupportedModelError or WrongModelError where that is not
+    """Identifies the checkpoint by `identify`. Raises UnsupportedModelError or WrongModelError where it is not
     a `kind` (of `ModelInfo`), and CheckpointError where it cannot be used."""
     info = identify(checkpoint, taken_for)
     if info.variant is not None:

@@ -49,7 +49,7 @@ _FOREIGN = ("diffusers transformer", "Animate-2 release", "diffusers Animate-2")
 
 @dataclass
 class LoRAMatch:
-    """What a LoRA file does to a model.
+    """Effect of a LoRA file on a model.
 
     names: tensor in the file -> (module of the model, what it is). unmatched: tensors that fit no weight.
     unusable: tensors of changes that are incomplete or do not go together -> why, with the name of the layer.
@@ -104,33 +104,33 @@ def match(
 
     expert: "high" or "low", what the model is; of a file that holds both it takes its own part."""
     modules = _aliases(weights)
-    found = LoRAMatch()
+    result = LoRAMatch()
     readings = {name: read(name) for name in shapes}
     parts = experts_of(readings)
     stated = {part for name, part in parts.items() if part and readings[name]}
     holds_both = len(stated) == 2
     if holds_both and expert is None:
-        found.faults.append("it holds a part for the high-noise and one for the low-noise expert")
-    found.expert = next(iter(stated)) if len(stated) == 1 and set(parts.values()) == stated else None
+        result.faults.append("it holds a part for the high-noise and one for the low-noise expert")
+    result.expert = next(iter(stated)) if len(stated) == 1 and set(parts.values()) == stated else None
     taken: dict[tuple[str, str], str] = {}
     for name, reading in readings.items():
         if holds_both and expert and parts[name] not in (None, expert):
-            found.others.append(name)
+            result.others.append(name)
             continue
         place = _place(reading, modules) if reading else None
         if place is None:
-            found.unmatched.append(name)
+            result.unmatched.append(name)
             continue
         if place in taken:
-            found.faults.append(f"{taken[place]} and {name} are both for {place[0]}: keep one of the two")
+            result.faults.append(f"{taken[place]} and {name} are both for {place[0]}: keep one of the two")
             continue
         taken[place] = name
-        found.names[name] = place
+        result.names[name] = place
         if problem := _misfit(*place, shapes[name], weights):
-            found.misfits.append(f"{name} {problem}")
-    found.faults += unread(found.unmatched)
-    _check_kinds(found, shapes, weights)
-    return found
+            result.misfits.append(f"{name} {problem}")
+    result.faults += unread(result.unmatched)
+    _check_kinds(result, shapes, weights)
+    return result
 
 
 def looks_like(names: Iterable[str]) -> str:
@@ -158,15 +158,17 @@ def _aliases(weights: Collection[str]) -> dict[str, str]:
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in weights if "." in name))
     modules += [name for name in weights if name.endswith(".modulation")]
     # a foreign name may be the official name of another module (norm2), so official names go last and win
-    found = {
+    aliases = {
         foreign.replace(".", "_"): name
         for scheme in _FOREIGN
         for name in modules
         if (foreign := SCHEMES[scheme].back(name))
     }
     # former attention processors have no list around their last layer
-    found |= {name.removesuffix("_0"): module for name, module in found.items() if name.endswith("to_out_0")}
-    return found | {name.replace(".", "_"): name for name in modules}
+    aliases |= {
+        name.removesuffix("_0"): module for name, module in aliases.items() if name.endswith("to_out_0")
+    }
+    return aliases | {name.replace(".", "_"): name for name in modules}
 
 
 def _misfit(
@@ -194,45 +196,46 @@ def _misfit(
 
 
 def _check_kinds(
-    found: LoRAMatch, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]
+    result: LoRAMatch, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Adds what is wrong with the tensors of a module together: some missing, two ways at once, other sizes."""
     groups: dict[str, dict[str, str]] = {}
-    for name, (module, what) in found.names.items():
+    for name, (module, what) in result.names.items():
         groups.setdefault(module, {})[what] = name
     for module, names in groups.items():
         has = {kind: _complete(lists, names) for kind, lists in _KINDS.items() if _touches(lists, names)}
         own = {what: name for what, name in names.items() if what not in _ALONE}
         if not has:
             if own.keys() == {"alpha"}:
-                found.unmatched.append(own["alpha"])
-                del found.names[own["alpha"]]
+                result.unmatched.append(own["alpha"])
+                del result.names[own["alpha"]]
             elif own:
-                found.leave(own.values(), f"there is no change that {', '.join(own.values())} goes with")
+                result.leave(own.values(), f"there is no change that {', '.join(own.values())} goes with")
             continue
         if len(has) > 1:
-            found.faults.append(f"{module} is changed in two ways at once, by {' and '.join(has)}")
+            result.faults.append(f"{module} is changed in two ways at once, by {' and '.join(has)}")
             continue
         ((kind, complete),) = has.items()
         if not complete:
-            found.leave(
+            result.leave(
                 own.values(),
                 f"the {kind} of {module} is incomplete, the file has only {', '.join(own.values())}",
             )
             continue
         if f"{module}.weight" not in weights and kind != "difference":
-            found.misfits.append(
+            result.misfits.append(
                 f"{next(iter(names.values()))} changes a weight that the model does not have"
             )
             continue
-        weight, made = weights.get(f"{module}.weight", ()), {what: shapes[name] for what, name in own.items()}
-        if problem := lora_sizes.disagreement(kind, made, weight):
-            found.leave(own.values(), f"the {kind} of {module} cannot be used, {problem}")
-        elif not lora_sizes.fits(kind, made, weight):
+        weight = weights.get(f"{module}.weight", ())
+        parts = {what: shapes[name] for what, name in own.items()}
+        if problem := lora_sizes.disagreement(kind, parts, weight):
+            result.leave(own.values(), f"the {kind} of {module} cannot be used, {problem}")
+        elif not lora_sizes.fits(kind, parts, weight):
             sizes = ", ".join(f"{name} {list(shapes[name])}" for name in own.values())
-            found.misfits.append(f"{sizes} do not make up the model's {list(weight)}")
+            result.misfits.append(f"{sizes} do not make up the model's {list(weight)}")
         if kind == "OFT" and "rescale" in names and len(shapes[names["oft_blocks"]]) == 3:
-            found.faults.append("it is OFT with learnt scales (rescale), which cannot be read here")
+            result.faults.append("it is OFT with learnt scales (rescale), which cannot be read here")
 
 
 def _touches(lists: list[tuple[str, ...]], names: Collection[str]) -> bool:

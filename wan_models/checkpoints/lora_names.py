@@ -1,4 +1,4 @@
-"""What the name of a tensor in a LoRA file says: the module, what the tensor is to it, and for which expert.
+"""Reads the name of a tensor in a LoRA file: the module, what the tensor is to it, and for which expert.
 
 Tables of what trainers write, one line each: prefixes of modules, ends of names, and methods that are not read.
 Source: the files of musubi-tuner, diffusion-pipe, ai-toolkit, DiffSynth-Studio, VideoX-Fun, OneTrainer, SimpleTuner,
@@ -109,7 +109,7 @@ UNREAD = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What a tensor's name says. module: underscored, without prefixes; expert: "high", "low" or None."""
+    """Meaning of a tensor's name. module: underscored, without prefixes; expert: "high", "low" or None."""
 
     module: str
     what: str
@@ -121,7 +121,7 @@ class Reading:
 
 
 def read(name: str) -> Reading | None:
-    """What a name says; None where it is none of a LoRA's."""
+    """Reads a name; None where it is none of a LoRA's."""
     for pattern, what in _END:
         if split := pattern.fullmatch(name):
             module, prefixes = _bare(split["module"])
@@ -162,8 +162,8 @@ def is_lora(names: Iterable[str]) -> bool:
 
 def unread(names: list[str]) -> list[str]:
     """Methods that no adapter is there for, one sentence each."""
-    found = {}
+    lines = {}
     for pattern, method in UNREAD.items():
         if hits := [name for name in names if re.search(rf"[._](?:{pattern})", name)]:
-            found[method] = f"{len(hits)} of its keys are {method}, which cannot be read here (as {hits[0]})"
-    return list(found.values())
+            lines[method] = f"{len(hits)} of its keys are {method}, which cannot be read here (as {hits[0]})"
+    return list(lines.values())

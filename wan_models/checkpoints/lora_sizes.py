@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 Shape = tuple[int, ...]
 Parts = Mapping[str, Shape]
-"""What a tensor is (`lora_names.ENDS`) to its shape."""
+"""Part (`lora_names.ENDS`) to its tensor's shape."""
 
 
 def disagreement(kind: str, parts: Parts, weight: Shape) -> str | None:
@@ -55,7 +55,7 @@ def _lora_goes(parts: Parts) -> bool:
 
 
 def _product_goes(a: Shape, b: Shape, core: Shape | None) -> bool:
-    """Of a @ b, or of both sides of a convolution's core."""
+    """Whether a @ b fits, or both fit a convolution's core."""
     if core is None:
         return _are_matrices(a, b) and len(a) == len(b) == 2 and a[1] == b[0]
     return len(core) == 4 and len(a) == len(b) == 2 and core[:2] == (a[0], b[0])

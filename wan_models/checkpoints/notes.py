@@ -31,7 +31,7 @@ class Notes:
 
     @classmethod
     def of_metadata(cls, file: WeightsFile) -> "Notes | None":
-        """Those that ComfyUI's files may have in their metadata. Raises ValueError where they cannot be read."""
+        """Reads notes that ComfyUI's files have in the metadata. Raises ValueError where they cannot be read."""
         text = file.metadata.get(_LAYERS)
         if not text:
             return None
@@ -61,26 +61,26 @@ def to_tensor(note: Mapping[str, Any]) -> Tensor:
 
 def noted(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, dict[str, Any]]:
     """Layers to the notes on their weights; those that cannot be read say the format "unreadable"."""
-    found = {}
+    notes = {}
     for name in shapes:
         layer, _, leaf = name.rpartition(".")
         if leaf == NOTE:
             is_text = dtypes[name] == torch.uint8 and math.prod(shapes[name]) <= _MAX_BYTES
-            found[layer] = _of_text(read(name).numpy().tobytes() if is_text else b"")
-    return found
+            notes[layer] = _of_text(read(name).numpy().tobytes() if is_text else b"")
+    return notes
 
 
 def of_older_file(shapes: Shapes, dtypes: Dtypes) -> dict[str, dict[str, Any]]:
     """Notes on the layers of a file of scaled 8-bit floats from before there were any. A marker of two values in it, or
     none, says that products are to be of unpacked weights."""
     exact = {"full_precision_matrix_mult": True} if math.prod(shapes.get("scaled_fp8", (2,))) == 2 else {}
-    found = {}
+    notes = {}
     for name in shapes:
         layer, _, leaf = name.rpartition(".")
         dtype = str(dtypes.get(f"{layer}.weight")).removeprefix("torch.")
         if leaf == "scale_weight" and dtype.startswith("float8_e") and f"{layer}.{NOTE}" not in shapes:
-            found[layer] = {"format": dtype} | exact
-    return found
+            notes[layer] = {"format": dtype} | exact
+    return notes
 
 
 def option(note: Mapping[str, Any], name: str, default: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Packing(Protocol):
-    """How one weight is stored: `name` of the format, `shape` of the weight itself, `nbytes` that it takes."""
+    """Storage of one weight: `name` of the format, `shape` of the weight itself, `nbytes` that it takes."""
 
     @property
     def name(self) -> str: ...

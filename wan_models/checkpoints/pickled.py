@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 MAX_BYTES = 64 * 2**20
-"""Of a program; that of a model of a thousand tensors has 300 KB."""
+"""Limit of a program; that of a model of a thousand tensors has 300 KB."""
 _MAX_STEPS = 2_000_000
 
 
@@ -47,7 +47,7 @@ OTHER = object()
 
 
 def run(program: BytesIO) -> Any:
-    """What a program makes, from where the stream stands: dicts with texts for keys, lists, tuples, plain values,
+    """Result of a program, from where the stream stands: dicts with texts for keys, lists, tuples, plain values,
     `StoredTensor`s, and `OTHER`.
 
     Raises RefusedError where code would have to run, and other kinds of ValueError where it is damaged."""
@@ -134,7 +134,7 @@ class _StorageClass:
 
 
 def _named(name: str) -> Any:
-    """What stands for a global, "module name". Raises RefusedError on all that is not known."""
+    """Stand-in for a global, "module name". Raises RefusedError on all that is not known."""
     module, _, leaf = name.partition(" ")
     if name in _REBUILD:
         return _REBUILD[name]
@@ -191,7 +191,7 @@ class _Machine:
             raise RefusedError(name)
 
     def _items(self) -> list[Any]:
-        """What lies above the last mark, which goes too."""
+        """Pops all above the last mark, and the mark."""
         items = []
         while (top := self.stack.pop()) is not _MARK:
             items.append(top)

@@ -25,20 +25,20 @@ def packings(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
 
     Raises ValueError on weights that are quantised in another way."""
     _check_notes(shapes, dtypes, read)
-    found: dict[str, Packing] = {}
+    by_name: dict[str, Packing] = {}
     for scheme in SCHEMES:
-        found |= scheme.find(shapes, dtypes, read)
+        by_name |= scheme.find(shapes, dtypes, read)
     scales = {leaf for scheme in SCHEMES for leaf in scheme.side_tensors}
     for name, shape in shapes.items():
         module, _, leaf = name.rpartition(".")
         weight = f"{module}.weight"
-        if leaf in scales and weight in shapes and weight not in found:
+        if leaf in scales and weight in shapes and weight not in by_name:
             raise ValueError(
                 f"{weight} is stored as {str(dtypes[weight]).removeprefix('torch.')} with a scale of {list(shape)}: "
                 "of this kind only 8-bit floats with one scale per weight or row can be read. Get the fp8_scaled, "
                 "bf16 or GGUF version of the model"
             )
-    return found
+    return by_name
 
 
 def _check_notes(shapes: Shapes, dtypes: Dtypes, read: Read) -> None:

@@ -51,13 +51,13 @@ def packings_of(
     """Packings, made by `make`, of the weights whose notes name the format `kind`.
 
     Raises ValueError, with the name of the weight, where `make` does or finds tensors of other sizes."""
-    found = {}
+    packings = {}
     for name, note in noted(shapes, dtypes, read).items():
         if note["format"] != kind:
             continue
         layer = Layer(name, note, shapes, dtypes, read)
         try:
-            found[layer.weight] = make(layer)
+            packings[layer.weight] = make(layer)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{layer.weight} cannot be read as {kind}: {error}. Download it again") from None
-    return found
+    return packings

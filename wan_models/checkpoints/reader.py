@@ -80,7 +80,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._entries)
 
     def packing(self, name: str) -> Packing | None:
-        """How a tensor is packed; None where it reads as plain numbers."""
+        """Packing of a tensor; None where it reads as plain numbers."""
         return self._entries[name].packing
 
     def unpacked(self, name: str) -> Tensor:
@@ -89,11 +89,11 @@ class Checkpoint(Mapping[str, Tensor]):
         return tensor if packing is None else packing.unpack(tensor, torch.float32).view(packing.shape)
 
     def beside(self, name: str) -> dict[str, Tensor]:
-        """What lies beside a packed weight, note included, under the names that ComfyUI's newer files have."""
-        found = {leaf: entry.file.read(entry.name) for leaf, entry in self._beside.get(name, {}).items()}
-        if "scale_input" in found and float(found["scale_input"].float().max()) == 1:
-            del found["scale_input"]  # older files have one everywhere
-        return {_NEWER.get(leaf, leaf): tensor for leaf, tensor in found.items()}
+        """Tensors beside a packed weight, note included, under the names that ComfyUI's newer files have."""
+        tensors = {leaf: entry.file.read(entry.name) for leaf, entry in self._beside.get(name, {}).items()}
+        if "scale_input" in tensors and float(tensors["scale_input"].float().max()) == 1:
+            del tensors["scale_input"]  # older files have one everywhere
+        return {_NEWER.get(leaf, leaf): tensor for leaf, tensor in tensors.items()}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -195,8 +195,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
 def _noted(notes: Notes, entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
     """The notes on weights that are there."""
-    found = {_unwrapped(name): _Entry(notes, name) for name in notes.names}
-    return {name: note for name, note in found.items() if f"{name.removesuffix(NOTE)}weight" in entries}
+    candidates = {_unwrapped(name): _Entry(notes, name) for name in notes.names}
+    return {name: note for name, note in candidates.items() if f"{name.removesuffix(NOTE)}weight" in entries}
 
 
 def _unwrapped(name: str) -> str:
@@ -243,8 +243,8 @@ def _open(path: Path) -> Checkpoint:
 
 def shard_of(name: str) -> re.Match[str] | None:
     """Stem, number, count and suffix of a file name such as model-00001-of-00002.safetensors; None of others."""
-    found = _SHARD.fullmatch(name)
-    return found if found and int(found["count"]) > 1 and found["suffix"].lower() in SUFFIXES else None
+    match = _SHARD.fullmatch(name)
+    return match if match and int(match["count"]) > 1 and match["suffix"].lower() in SUFFIXES else None
 
 
 def _set_of(shard: re.Match[str]) -> tuple[str, str, str]:
@@ -257,8 +257,8 @@ def _entries(file: WeightsFile) -> dict[str, _Entry]:
 
 def _indices(folder: Path) -> list[Path]:
     """The index files of a folder, those of safetensors alone where there are any."""
-    found = [file for file in visible_files(folder) if file.name.lower().endswith(".index.json")]
-    return [file for file in found if file.name.lower().endswith(".safetensors.index.json")] or found
+    indices = [file for file in visible_files(folder) if file.name.lower().endswith(".index.json")]
+    return [file for file in indices if file.name.lower().endswith(".safetensors.index.json")] or indices
 
 
 def _open_folder(folder: Path) -> Checkpoint:

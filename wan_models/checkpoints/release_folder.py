@@ -28,7 +28,7 @@ class ReleaseFolder:
                 self._problems.append(str(error))
 
     def _candidates(self) -> list[Path]:
-        """What may be a model: the folder itself (its safetensors files), folders and other files in it."""
+        """Possible models: the folder itself (its safetensors files), folders and other files in it."""
         files = [file for file in visible_files(self.folder) if file.suffix.lower() in SUFFIXES]
         others = [file for file in files if file.suffix.lower() not in SafetensorsFile.suffixes]
         folders = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and _holds_weights(path)]
@@ -36,30 +36,30 @@ class ReleaseFolder:
 
     def find(self, kind: str) -> Path:
         """The one model of a `kind` of `ModelInfo`. Raises CheckpointError where there is none, or several."""
-        found = self._models.get(kind, [])
-        if not found:
+        models = self._models.get(kind, [])
+        if not models:
             problems = f" ({'; '.join(self._problems)})" if self._problems else ""
             raise CheckpointError(
                 f"{self.folder} does not hold {KIND_NAMES[kind]}{problems}: download the whole release"
             )
-        if len(found) > 1:
+        if len(models) > 1:
             raise CheckpointError(
-                f"{self.folder} holds {KIND_NAMES[kind]} more than once ({', '.join(path.name for path in found)}): "
+                f"{self.folder} holds {KIND_NAMES[kind]} more than once ({', '.join(path.name for path in models)}): "
                 "keep one of them"
             )
-        return found[0]
+        return models[0]
 
     def find_experts(self) -> tuple[Path, Path | None]:
         """The low-noise and the high-noise diffusion model, or the only one and None; errors as of `find`."""
-        found = self._models.get("dit", [])
-        if len(found) != 2:
+        models = self._models.get("dit", [])
+        if len(models) != 2:
             return self.find("dit"), None
         low = [
-            path for path in found if "low" in path.name or path.name.endswith("_2")
+            path for path in models if "low" in path.name or path.name.endswith("_2")
         ]  # transformer_2 of diffusers
         if len(low) != 1:
             return self.find("dit"), None
-        (high,) = (path for path in found if path not in low)
+        (high,) = (path for path in models if path not in low)
         return low[0], high
 
 
@@ -68,7 +68,7 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def official_config(config: DiTConfig) -> dict[str, Any]:
-    """What a release's config.json says of a diffusion model."""
+    """Content of config.json for a diffusion model."""
     names = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
     official: dict[str, Any] = {"_class_name": "WanModel", "model_type": config.family}
     official |= {name: getattr(config, name) for name in names}

@@ -105,7 +105,7 @@ class SafetensorsFile:
 
 
 def _checked(name: str, entry: Any) -> int:
-    """Where a tensor ends. Raises ValueError on what is no description of one, and on sizes that do not go together."""
+    """End of a tensor. Raises ValueError on what is no description of one, and on sizes that do not go together."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         raise ValueError(f"the dtype of {name[:200]} is missing")
     for field in ("shape", "data_offsets"):

@@ -48,7 +48,7 @@ def _find(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
 
 
 def _pack(weight: Tensor, kind: str) -> dict[str, Tensor]:
-    """With a scale for each row, rotated where the columns allow it."""
+    """Packs with a scale for each row, rotated where the columns allow it."""
     values, note = weight.float(), {"format": kind}
     if weight.shape[1] % _GROUP == 0:
         values = rotate(values, _GROUP)

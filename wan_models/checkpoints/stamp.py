@@ -20,7 +20,7 @@ from .errors import CheckpointError
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file was when it was opened: which (device and number), bytes, and time of the last change in ns."""
+    """State of a file when it was opened: which (device and number), bytes, and time of the last change in ns."""
 
     path: Path
     which: tuple[int, int]

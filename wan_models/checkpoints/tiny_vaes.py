@@ -29,7 +29,7 @@ def tiny_vae_version(shapes: Shapes) -> tuple[str, int] | None:
 
 
 def other_vae(shapes: Shapes, file: str) -> str | None:
-    """What VAE of another model a file of that name holds; None where it is Wan's, or none."""
+    """Describes a VAE of another model in a file of that name; None where it is Wan's, or none."""
     if is_tiny_vae(shapes):
         named = next((model for part, model in _NAMED.items() if part in file.lower()), None)
         if named is None and tiny_vae_version(shapes) is not None:

@@ -73,15 +73,15 @@ class TorchFile:
         while isinstance(data, Mapping) and id(data) not in seen:
             seen.add(id(data))  # what holds itself
             inner = {key: value for key, value in data.items() if id(value) in holding}
-            known = next((name for name in _CONTAINERS if name in inner), None)
-            if known is None and len(inner) > 1 and not _has_tensors(data):
+            container = next((name for name in _CONTAINERS if name in inner), None)
+            if container is None and len(inner) > 1 and not _has_tensors(data):
                 raise CheckpointError(
                     f"{self.path} holds several groups of weights ({_some(inner)}), none of which is called model or "
                     "state_dict: save the one that is meant as a file of its own"
                 )
-            if known is None and len(inner) != 1:
+            if container is None and len(inner) != 1:
                 break
-            data = inner[known] if known is not None else next(iter(inner.values()))
+            data = inner[container] if container is not None else next(iter(inner.values()))
         tensors = (
             {k: v for k, v in data.items() if isinstance(v, StoredTensor)}
             if isinstance(data, Mapping)
@@ -130,7 +130,7 @@ class TorchFile:
 
 
 def _read_zip(path: Path) -> tuple[Any, _Places]:
-    """What data.pkl makes, and where the storages are. Raises ValueError where records are packed, or do not lie in
+    """Result of data.pkl, and places of the storages. Raises ValueError where records are packed, or do not lie in
     the file one beside the other: then a small file could unfold to any size."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
@@ -138,10 +138,10 @@ def _read_zip(path: Path) -> tuple[Any, _Places]:
         if not records:
             raise ValueError("it is an empty zip archive")
         root = records[0].filename.split("/")[0]
-        found = {record.filename.removeprefix(f"{root}/"): record for record in records}
-        if "constants.pkl" in found:
+        by_name = {record.filename.removeprefix(f"{root}/"): record for record in records}
+        if "constants.pkl" in by_name:
             raise RefusedError("TorchScript")
-        if "data.pkl" not in found:
+        if "data.pkl" not in by_name:
             raise ValueError("it is a zip archive without data.pkl")
         if any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records):
             raise ValueError("it was packed once more: unpack it, or save it with torch.save")
@@ -149,7 +149,7 @@ def _read_zip(path: Path) -> tuple[Any, _Places]:
             raise ValueError("its records claim more than the file has")
         places = {
             name.removeprefix("data/"): (_start_of(file, record), record.file_size)
-            for name, record in found.items()
+            for name, record in by_name.items()
             if name.startswith("data/") or name in ("data.pkl", "byteorder")
         }
         if any(start + length > size for start, length in places.values()):
@@ -241,14 +241,14 @@ def _mappings_of_tensors(data: Any) -> set[int]:
         for value in mapping.values():
             if id(value) in mappings:
                 holders.setdefault(id(value), []).append(number)
-    found: set[int] = set()
+    ids: set[int] = set()
     waiting = [number for number, mapping in mappings.items() if _has_tensors(mapping)]
     while waiting:
         number = waiting.pop()
-        if number not in found:
-            found.add(number)
+        if number not in ids:
+            ids.add(number)
             waiting += holders.get(number, [])
-    return found
+    return ids
 
 
 def _some(names: Mapping[str, Any]) -> str:

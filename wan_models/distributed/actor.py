@@ -54,13 +54,13 @@ def unpack(value: Any) -> Any:
 
 
 class Outcome(TypedDict, total=False):
-    """What became of a job in one process: a result, or an error, whose kind is one of `BLAME`."""
+    """Outcome of a job in one process: a result, or an error, whose kind is one of `BLAME`."""
 
     result: Any
     error: str
     kind: str
     message: str
-    """Of the exception, without its type."""
+    """Text of the exception, without its type."""
     traceback: str
 
 

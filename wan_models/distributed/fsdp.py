@@ -29,7 +29,7 @@ def shard(model: nn.Module, units: Iterable[nn.Module], mesh: DeviceMesh, offloa
 
 
 def local_part(param: Tensor, whole: Tensor, device: torch.device) -> Tensor:
-    """What this process keeps of `whole`: all of it, or, where `param` is sharded, its part of the first dimension."""
+    """This process's part of `whole`: all of it, or, where `param` is sharded, a slice of the first dimension."""
     if not isinstance(param, DTensor):
         return whole.to(device)
     mesh = param.device_mesh

@@ -85,7 +85,7 @@ class Group:
 
     @property
     def places(self) -> list[dict[str, Any]]:
-        """Where each process is, by rank: "host", "device" and "pid"; [] where none runs."""
+        """Place of each process, by rank: "host", "device" and "pid"; [] where none runs."""
         return self._jobs.places
 
     def set_timeout(self, seconds: float) -> None:
@@ -155,13 +155,13 @@ class Group:
     def velocity(self, key: str, inputs: Mapping[str, Any], attention: str = "auto") -> Tensor:
         """One forward of a loaded DiT; inputs as of `LoadedModel.velocity`. [B, C, F, H, W] on the CPU."""
         with self._turn() as jobs:
-            step, kept = {}, {}
+            step, names = {}, {}
             for name, value in inputs.items():
                 if isinstance(value, Tensor) and name not in ("x", "timestep"):
-                    kept[name] = self._kept.keep(name, value)
+                    names[name] = self._kept.keep(name, value)
                 else:
                     step[name] = value
-            outs = jobs.run("velocity", key, jobs.put(step), kept, attention)
+            outs = jobs.run("velocity", key, jobs.put(step), names, attention)
             return torch.cat([out for out in outs if out is not None])
 
     def encode_text(self, key: str, ids: Tensor, mask: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class Group:
                 self._jobs.receive("drop", can_cancel=False)
 
     def stats(self) -> list[dict[str, Any]]:
-        """Of each process: id, device, and bytes by model. [] where none runs."""
+        """Report of each process: id, device, and bytes by model. [] where none runs."""
         return self._jobs.ask("stats") if self.is_running else []
 
     def close(self) -> None:

@@ -32,9 +32,9 @@ class Jobs:
     ) -> None:
         self.timeout, self.check_cancelled, self._on_failure = timeout, check_cancelled, on_failure
         self.actors: list[Any] = []
-        """Of the processes, by rank; [] where none run."""
+        """One per process, by rank; [] where none run."""
         self.places: list[dict[str, Any]] = []
-        """Where each process is: "host", "device", "pid"."""
+        """Place of each process: "host", "device", "pid"."""
         self._in_flight: list[Any] = []
 
     def connect(self, actors: list[Any]) -> None:
@@ -83,7 +83,7 @@ class Jobs:
         return import_ray().put(pack(value))
 
     def ask(self, method: str) -> list[Any]:
-        """What each process answers to `Actor.ask`, whatever job it runs."""
+        """Answer of each process to `Actor.ask`, whatever job it runs."""
         return self._answers([actor.ask.remote(method) for actor in self.actors])
 
     def _answers(self, refs: list[Any]) -> list[Any]:

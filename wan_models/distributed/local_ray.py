@@ -1,4 +1,4 @@
-"""What keeps others out of a Ray: one that is started here listens on the loopback interface only, has its files in a
+"""Keeps others out of a Ray: one that is started here listens on the loopback interface only, has its files in a
 folder of its own user's, and takes nothing from who does not know its token.
 
 Whoever reaches a Ray can have it run code of theirs: what it sends to its processes is unpickled there.

@@ -112,10 +112,10 @@ class RayCluster:
             # looking for garbage among thousands of new modules takes a fifth of the time, and finds none
             gc.disable()
             # in the worker this package goes by its own name, whatever folder the caller has it in
-            found = importlib.import_module("wan_models.distributed.actor")
+            actor = importlib.import_module("wan_models.distributed.actor")
             gc.freeze()
             gc.enable()
-            return found
+            return actor
 
         class WanWorker:
             def __init__(self, rank, world, timeout):  # noqa: ANN001, ANN204
@@ -152,7 +152,7 @@ class _RayThread(threading.Thread):
         super().__init__(daemon=True, name="ray")
         self._ray, self._options = ray, options | ({"_temp_dir": f"{folder}/ray"} if folder else {})
         self.folder = folder
-        """Of the files of a Ray that is started here."""
+        """Place for the files of a Ray that is started here."""
         self._is_over = threading.Event()
         self.has_started = threading.Event()
         self.failure: BaseException | None = None

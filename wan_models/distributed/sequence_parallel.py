@@ -65,7 +65,7 @@ class Shard:
         return slice(inside[0][0], inside[-1][0] + 1), lengths
 
     def frames(self, video: FrameSpan) -> FrameSpan:
-        """Of a whole video, the first of all tokens: the latent frames that this part lies in.
+        """Latent frames that this part lies in, of a whole video, the first of all tokens.
 
         Always one at least, for all processes must run the same layers where weights are shared."""
         cells = video.cells

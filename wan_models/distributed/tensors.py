@@ -18,7 +18,7 @@ class KeptTensors:
         self.entries: dict[str, list[tuple[Seen, str]]] = {}
         """By the input: tensors as they came last, each with the name that the processes keep it under."""
         self.sent = 0
-        """How many were sent so far."""
+        """Number sent so far."""
 
     def keep(self, name: str, tensor: Tensor) -> str:
         """Name under which all processes have a tensor of this content, for the input `name`; sent where they do

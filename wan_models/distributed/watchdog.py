@@ -20,7 +20,7 @@ class Watchdog:
         self._next = now + 0.5
 
     def stalled(self, working: set[int]) -> dict[int, str]:
-        """Those of the `working` ranks that hold up the others, with the reason; may be asked as often as one likes."""
+        """Ranks of the `working` that hold up the others, with the reason; may be asked as often as one likes."""
         now = time.monotonic()
         if now < self._next:
             return {}

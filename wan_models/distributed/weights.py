@@ -32,7 +32,7 @@ Heartbeat = Callable[[], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a process makes a model.
+    """Recipe of a model for a process.
 
     kind: "dit", "t5" or "vae". path: checkpoint. stored: dtype of the large weights, "" as in the file (packed ones are
     unpacked to `compute`). compute: dtype of linear layers and attention. layout: see `Layout`. files: what is another
@@ -89,23 +89,23 @@ class LoadedModel:
 
     def velocity(
         self,
-        given: Mapping[str, Any],
+        inputs: Mapping[str, Any],
         rows: slice = slice(None),
         attention: Attention | None = None,
         run_block: RunBlock | None = None,
     ) -> Tensor:
         """One forward of a transformer for some rows of a batch.
 
-        given: "x", "timestep", "image" and "rotary" as of `WanModel.forward`, what `GuidedText.plain` gives,
+        inputs: "x", "timestep", "image" and "rotary" as of `WanModel.forward`, what `GuidedText.plain` gives,
         "unconditional" as of `Conditions`, and the fields of the model's `Inputs`, tensors with one row per batch
         row."""
         network = self.network
         assert isinstance(network, WanModel)
-        batch, _, *size = given["x"].shape
-        mine = {name: x[rows] if _has_rows(x, batch) else x for name, x in given.items()}
+        batch, _, *size = inputs["x"].shape
+        mine = {name: x[rows] if _has_rows(x, batch) else x for name, x in inputs.items()}
         # told by the rows of all, for all processes must prepare a clip together where weights are shared
         conditions = self.clips.conditions(
-            _inputs_of(network, given),
+            _inputs_of(network, inputs),
             tuple(size),
             lambda: network.prepare(_inputs_of(network, mine), tuple(size)),
         )
@@ -118,7 +118,7 @@ class LoadedModel:
             image=mine.get("image"),
             conditions=conditions,
             attention=attention,
-            rotary=given.get("rotary"),
+            rotary=inputs.get("rotary"),
             run_block=run_block,
         )
 
@@ -135,7 +135,7 @@ class LoadedModel:
         return len(touched)
 
     def _keep(self, name: str, weight: Tensor) -> Tensor:
-        """What this process keeps of a tensor of the checkpoint."""
+        """This process's part of a tensor of the checkpoint."""
         self._heartbeat()
         stored = weight if self._stored is None else to_stored(self.network, name, weight, self._stored)
         patches = self.patches.get(name)
@@ -146,9 +146,9 @@ class LoadedModel:
         return stored.to(device) if param is None else local_part(param, stored, device)
 
 
-def _inputs_of(network: WanModel, given: Mapping[str, Any]) -> Inputs:
+def _inputs_of(network: WanModel, inputs: Mapping[str, Any]) -> Inputs:
     names = {field.name for field in fields(network.inputs_class)}
-    return network.inputs_class(**{name: value for name, value in given.items() if name in names})
+    return network.inputs_class(**{name: value for name, value in inputs.items() if name in names})
 
 
 def _has_rows(x: Any, batch: int) -> bool:

@@ -75,7 +75,7 @@ class FaceAdapter(nn.Module):
 
 @dataclass(frozen=True)
 class AnimateInputs(Inputs):
-    """What drives a clip.
+    """Driving inputs of a clip.
 
     pose: latents [B, C, F, H, W] of the frames after the reference. faces: pictures [B, 3, T, size, size] in -1..1 of
     the driving face; a single one is held for the whole clip. Latent frames past the end of either go without.
@@ -88,7 +88,7 @@ class AnimateInputs(Inputs):
 
 @dataclass(frozen=True)
 class AnimateClip(Conditions):
-    """What stays the same over the steps of a clip.
+    """Constants over the steps of a clip.
 
     pose: latents [B, C, F, H, W] of all but the first latent frame, None for no pose; their tokens are cheaper made
     than kept. faces: keys and values of each face block, [B, F + 1, N, C]; empty for no face."""

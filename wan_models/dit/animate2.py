@@ -30,7 +30,7 @@ _KNOWN = 4  # mask channels of the driving video: all of it is known
 
 @dataclass(frozen=True)
 class Animate2Inputs(Inputs):
-    """What drives a clip.
+    """Driving inputs of a clip.
 
     driving: latents [B, C, F, H, W] of the frames after the reference; None for a clip that nothing drives.
     driving_text: UMT5 rows [B, L, text_dim] of a prompt for the driving video. driving_image: CLIP features [B, 257,
@@ -97,9 +97,9 @@ class WanAnimate2Model(WanModel):
         what drives does not fit it."""
         if not isinstance(inputs, Animate2Inputs):
             raise InputError("conditions", "an Animate-2 model takes Animate2Inputs")
-        kept = KeptKeys(inputs.keep, self.config.num_layers, self.config.head_dim)
+        kept_keys = KeptKeys(inputs.keep, self.config.num_layers, self.config.head_dim)
         if inputs.driving is None:
-            return Animate2Clip(inputs, kept)
+            return Animate2Clip(inputs, kept_keys)
         frames, *area = inputs.driving.shape[2:]
         if (frames, *area) != (size[0] - 1, *size[1:]):
             raise InputError(
@@ -115,27 +115,27 @@ class WanAnimate2Model(WanModel):
             driving_text=_one_row(inputs.driving_text),
             driving_image=_one_row(inputs.driving_image),
         )
-        return Animate2Clip(alike, kept)
+        return Animate2Clip(alike, kept_keys)
 
     def kernels(
         self, grid: Grid, conditions: Conditions | None, attention: Attention, run_block: RunBlock
     ) -> Iterator[Attention]:
         clip = _clip(conditions)
-        inputs, kept = clip.inputs, clip.kept
+        inputs, kept_keys = clip.inputs, clip.kept
         keys = FrameKeys(grid[1] * grid[2], None, self.driven.bias, inputs.reference_strength)
         driving = None
-        if inputs.driving is not None and not kept.is_full:
-            kept.clear()
+        if inputs.driving is not None and not kept_keys.is_full:
+            kept_keys.clear()
             driving = self._drive(inputs, attention, run_block)
         for index in range(self.config.num_layers):
             if inputs.driving is None:
                 yield keys.around(attention)
                 continue
             if driving is None:
-                k, v = kept.get(index, inputs.driving.device)
+                k, v = kept_keys.get(index, inputs.driving.device)
             else:
                 k, v = next(driving)
-                kept.put(index, (k, v))
+                kept_keys.put(index, (k, v))
             if inputs.driving_strength != 1.0:
                 v = v * inputs.driving_strength
             yield replace(keys, driving=(k, v)).around(attention)
@@ -158,7 +158,7 @@ class WanAnimate2Model(WanModel):
         return rotary_at(positions, self.config.head_dim, device)
 
     def driving_runner(self, run_block: RunBlock) -> RunBlock:
-        """What runs a block for the driving video, where `run_block` does for the video."""
+        """Runner of blocks for the driving video, where `run_block` is the video's."""
         return run_block
 
     def _drive(
@@ -168,8 +168,8 @@ class WanAnimate2Model(WanModel):
         latents = inputs.driving
         assert latents is not None
         assert inputs.driving_text is not None
-        known = latents.new_ones(latents.shape[0], _KNOWN, *latents.shape[2:])
-        hidden, grid = self.patchify(torch.cat([latents, known, latents], dim=1))
+        mask = latents.new_ones(latents.shape[0], _KNOWN, *latents.shape[2:])
+        hidden, grid = self.patchify(torch.cat([latents, mask, latents], dim=1))
         frames, height, width = grid
         ranges = range(1, frames + 1), range(height), range(width, 2 * width)
         rotary = self.rotary_at(tuple(tuple(map(float, axis)) for axis in ranges), hidden.device)  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ class WanAnimate2Model(WanModel):
         length = hidden.shape[1]
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)
-        given = {
+        arguments = {
             "e": run.modulation, "context": self.text_embedding(text), "rotary": run.rotary,
             "attention": self.over_all(recorder, length), "cross_attention": attention,
             "image": self.embed_image(inputs.driving_image), "lengths": run.lengths,
@@ -189,7 +189,7 @@ class WanAnimate2Model(WanModel):
         del run
         run_block = self.driving_runner(run_block)
         for index, block in enumerate(self.blocks):
-            hidden = run_block(index, block, hidden, **given)
+            hidden = run_block(index, block, hidden, **arguments)
             yield recorder.take()
 
 

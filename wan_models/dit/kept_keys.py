@@ -13,7 +13,7 @@ from ..memory import free_bytes
 
 Place = Literal["auto", "gpu", "gpu int8", "ram", "ram int8", "off"]
 PLACES: tuple[Place, ...] = ("auto", "gpu", "gpu int8", "ram", "ram int8", "off")
-"""Where they are kept: beside the model on its device, in main memory, as they are or in 8 bits; or nowhere, and made
+"""Places to keep them: beside the model on its device, in main memory, as they are or in 8 bits; or nowhere, and made
 anew at every step. "auto" takes the device, then main memory, and neither where there is no room."""
 
 _SHARE = 0.6  # of the free memory that "auto" takes; what a step computes needs room too
@@ -85,7 +85,7 @@ class KeptKeys:
             self._kept[index] = tuple(x.to(device) for x in pair)
 
     def get(self, index: int, device: torch.device) -> KeysValues:
-        """Those of block `index`, on a device."""
+        """Keys and values of block `index`, on a device."""
         k, v = (x.to(device) for x in self._kept[index])
         return (k if isinstance(k, Tensor) else k.unpacked()), (v if isinstance(v, Tensor) else v.unpacked())
 
@@ -94,7 +94,7 @@ class KeptKeys:
         self._kept = {}
 
     def nbytes(self) -> int:
-        """What is kept, in bytes."""
+        """Bytes that are kept."""
         return sum(_bytes(x) for pair in self._kept.values() for x in pair)
 
     def _choose(self, pair: Sequence[Tensor]) -> Place:

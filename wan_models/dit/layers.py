@@ -87,7 +87,7 @@ class CrossAttention(Projections):
     def attend(
         self, x: Tensor, context: Tensor, image: Tensor | None, attention: Attention, to_image: Attention
     ) -> Tensor:
-        """What `forward` gives before its last layer; to_image: the kernel for the few tokens of the image."""
+        """Result of `forward` before its last layer; to_image: the kernel for the few tokens of the image."""
         q = self.normed(self.norm_q, self.q(x))
         if isinstance(attention, TextKernel):
             k, k_negative = attention.both(context, self.keys)
@@ -102,7 +102,7 @@ class CrossAttention(Projections):
         return out
 
     def keys(self, context: Tensor) -> Tensor:
-        """Those of a text [B, L_text, C], of that shape."""
+        """Keys of a text [B, L_text, C], of that shape."""
         return self.normed(self.norm_k, self.k(context))
 
 
@@ -276,7 +276,7 @@ class TextEmbedding(nn.Sequential):
 
 
 def _longest(rows: Tensor) -> int:
-    """How many rows [B, L, C] there are before those that are zero in all texts."""
+    """Number of rows [B, L, C] before those that are zero in all texts."""
     # the norm is by far the fastest way to look; what it takes for zero is lost in a layer's bias anyway
     used = torch.linalg.vector_norm(rows, dim=2).amax(dim=0).nonzero()
     return int(used[-1]) + 1 if len(used) else 0

@@ -1,4 +1,4 @@
-"""What blocks do to each token alone around their products and attention: a slot for three functions.
+"""Passes over single tokens around a block's products and attention: a slot for three functions.
 
 The plain ones are as many kernels as they have steps, and go over all tokens a few times. `compiled` has them made into
 one kernel each, which reads what it is given once and writes its result once. Whoever has kernels of their own hands

@@ -48,7 +48,7 @@ class NAG:
         return tuple(row for row in chosen if not torch.equal(texts[row], negative[0]))
 
     def combine(self, positive: Tensor, negative: Tensor) -> Tensor:
-        """What goes on of the attention to the prompt and to the negative text, [B, L, C] each; in inference in the
+        """Combines the attention to the prompt and to the negative text, [B, L, C] each; in inference in the
         memory of `positive`. Computed in float32."""
 
         def change(seen: Tensor, rows: slice, tokens: slice) -> Tensor:
@@ -78,11 +78,11 @@ class TextKernel:
         return self.kernel(q, k, v, heads)
 
     def both(self, context: Tensor, layer: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
-        """What a layer gives for the prompts [B, L, C], and for the negative text where there is one."""
+        """Applies a layer to the prompts [B, L, C], and to the negative text where there is one."""
         return (layer(context), None) if self.negative is None else beside(context, self.negative, layer)
 
     def guide(self, seen: Tensor, q: Tensor, k: Tensor | None, v: Tensor | None, heads: int) -> Tensor:
-        """What the queries [B, L, C] have `seen` of the prompt, guided away from a text of keys `k` and values `v`."""
+        """Guides what the queries [B, L, C] have `seen` of the prompt away from a text of keys `k` and values `v`."""
         if self.nag is None or k is None or v is None:
             return seen
         parts = list(seen.split(1))
@@ -93,7 +93,7 @@ class TextKernel:
 
 
 def beside(texts: Tensor, other: Tensor, layer: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """What a layer gives for texts [B, L, C] and another one [1, L', C], in one call: its weight may have to be brought
+    """Applies a layer to texts [B, L, C] and another one [1, L', C], in one call: its weight may have to be brought
     to the device or unpacked for each."""
     rows, length = texts.shape[:2]
     out = layer(torch.cat([texts.flatten(0, 1), other[0]]).unsqueeze(0))

@@ -50,12 +50,12 @@ class Schedule:
 
     @classmethod
     def of_plain(cls, data: tuple) -> "Schedule":
-        """That of which `plain` gave the data."""
+        """Schedule from the data of `plain`."""
         segments, *others = data
         return cls(tuple(Segment(*segment) for segment in segments), *others)
 
     def times(self, frames: int, before: int) -> tuple[int, ...]:
-        """Of each of a call's latent frames, of which the first `before` are none of the video: the one that it is.
+        """Place in the video of each latent frame of a call; the first `before` are none of it, and negative.
         Raises ValueError where the call is for a video of another length."""
         if self.shown is None and frames - before != self.frames:
             raise ValueError(
@@ -65,7 +65,7 @@ class Schedule:
         return tuple(index - before for index in (range(frames) if self.shown is None else self.shown))
 
     def penalties(self, times: Sequence[int], length: int) -> Tensor:
-        """What is taken from the logits of `length` text tokens, [len(times), length] in float32, by latent frames at
+        """Amounts taken from the logits of `length` text tokens, [len(times), length] in float32, by latent frames at
         `times` of the video; none by negative ones."""
         out = torch.zeros(len(times), length)
         at = torch.tensor(times, dtype=torch.float32)

@@ -19,12 +19,12 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a family's model is conditioned on beside text and image, constant over a clip; nothing by default."""
+    """Conditioning of a family's model beside text and image, constant over a clip; nothing by default."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a family's `prepare` makes of its `Inputs`, once per clip."""
+    """Result of a family's `prepare` from its `Inputs`, once per clip."""
 
     def with_unconditional(self, rows: Tensor) -> "Conditions":
         """These for one call, in which the rows [B] of the batch that are true are of the negative prompt."""
@@ -98,7 +98,7 @@ class Run:
 
 
 class SequenceParallel(Protocol):
-    """How several processes share a sequence: the slot of a model for `distributed.sequence_parallel`."""
+    """Sharing of a sequence by processes: the slot of a model for `distributed.sequence_parallel`."""
 
     def split(self, whole: Run) -> Run:
         """This process's part of a run of all tokens."""

@@ -17,7 +17,7 @@ class Colours(NamedTuple):
 
     @classmethod
     def of(cls, frames: Tensor) -> "Colours":
-        """Those of frames [T, H, W, 3] in 0..1, the same wherever the frames lie in memory."""
+        """Colours of frames [T, H, W, 3] in 0..1, the same wherever the frames lie in memory."""
         total = square = torch.zeros(3, dtype=torch.float64)
         for frame in frames:
             pixels = frame.to("cpu", torch.float64).contiguous()
@@ -27,8 +27,8 @@ class Colours(NamedTuple):
         return cls(mean, (square / count - mean.square()).clamp(min=0).sqrt())
 
 
-def recoloured(frames: Tensor, found: Colours, wanted: Colours) -> Tensor:
-    """Frames [T, H, W, 3] in 0..1, scaled and shifted by channel as takes the colours `found` to those `wanted`."""
-    scale = torch.where(found.deviation > _FLAT, wanted.deviation / found.deviation, 1.0)
-    shift = wanted.mean - found.mean * scale
+def recoloured(frames: Tensor, source: Colours, target: Colours) -> Tensor:
+    """Frames [T, H, W, 3] in 0..1, scaled and shifted by channel so that colours `source` become `target`."""
+    scale = torch.where(source.deviation > _FLAT, target.deviation / source.deviation, 1.0)
+    shift = target.mean - source.mean * scale
     return frames.mul(scale.to(frames)).add_(shift.to(frames)).clamp_(0, 1)

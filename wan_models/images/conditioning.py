@@ -21,13 +21,13 @@ def known_frames(
 
     Unknown frames are grey, which is zero to the VAE. Raises ValueError where they do not fit into `frames`."""
     keyframes = keyframes or {}
-    given = [part for part in (start, end, *keyframes.values()) if part is not None]
-    if sum(part.shape[0] for part in given) > frames:
+    parts = [part for part in (start, end, *keyframes.values()) if part is not None]
+    if sum(part.shape[0] for part in parts) > frames:
         raise ValueError(
-            f"{sum(part.shape[0] for part in given)} images are given for a video of {frames} frames: give fewer "
+            f"{sum(part.shape[0] for part in parts)} images are given for a video of {frames} frames: give fewer "
             "images, or make the video longer"
         )
-    video = given[0].new_full((frames, *given[0].shape[1:]), 0.5)
+    video = parts[0].new_full((frames, *parts[0].shape[1:]), 0.5)
     known = torch.zeros(frames, dtype=torch.bool)
     if start is not None:
         video[: start.shape[0]] = start
@@ -61,7 +61,7 @@ def reference_mask_channels(known: Tensor, height: int, width: int) -> Tensor:
 def replaced_frames(
     frames: int, size: tuple[int, int], carried: Tensor | None, background: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What Animate-14B knows of a clip's frames -> (video [frames, H, W, 3], known [frames, H / 8, W / 8]).
+    """Frames of an Animate-14B clip, and where known -> (video [frames, H, W, 3], known [frames, H / 8, W / 8]).
 
     size: width and height. carried: the first frames, [n, H, W, 3]. background: [frames, H, W, 3], known where mask
     [frames, H, W] is 0; without it the frames after the carried ones are grey and unknown. Source: generate of

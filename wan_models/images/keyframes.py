@@ -48,15 +48,15 @@ def _frame_at(place: str, frames: int, fps: float) -> int:
     return frame
 
 
-def snapped(wanted: Collection[int], frames: int, start: int = 0, end: int = 0) -> list[int]:
-    """The frames that keyframes stand at which are wanted at these, of a video of 4n + 1 frames.
+def snapped(positions: Collection[int], frames: int, start: int = 0, end: int = 0) -> list[int]:
+    """Frames that keyframes at `positions` move to, of a video of 4n + 1 frames.
 
     start, end: number of frames that are known at the video's beginning and end. Raises ValueError where two keyframes,
     or a keyframe and one of those frames, belong to one latent."""
     taken = dict.fromkeys(map(latent_of, range(start)), "start_image")
     taken |= dict.fromkeys(map(latent_of, range(frames - end, frames)), "end_image")
-    found = []
-    for frame in wanted:
+    keyframes = []
+    for frame in positions:
         latent = latent_of(frame)
         if latent in taken:
             first = max(0, last_frame_of(latent - 1) + 1)
@@ -65,5 +65,5 @@ def snapped(wanted: Collection[int], frames: int, start: int = 0, end: int = 0) 
                 f"{taken[latent]}: a latent takes one picture, so give another place or leave one out"
             )
         taken[latent] = f"frame {frame}"
-        found.append(last_frame_of(latent))
-    return found
+        keyframes.append(last_frame_of(latent))
+    return keyframes

@@ -132,7 +132,7 @@ def resize_linear(images: Tensor, width: int, height: int) -> Tensor:
 
 @lru_cache(maxsize=8)  # the frames of a video come one by one
 def _area_weights(size: int, target: int, grows: bool) -> Tensor:
-    """How much each of `size` old pixels counts in each of `target` new ones, [target, size]."""
+    """Weight of each of `size` old pixels in each of `target` new ones, [target, size]."""
     scale = size / target
     old, new = torch.arange(size, dtype=torch.float64), torch.arange(target, dtype=torch.float64)[:, None]
     if not grows:

@@ -173,16 +173,16 @@ def _transformers_vitpose(path: Path, device: torch.device | None) -> tuple[Call
 
     @torch.no_grad()
     def heatmaps(picture: np.ndarray) -> np.ndarray:
-        given = torch.from_numpy(picture).to(model.device)
+        pixels = torch.from_numpy(picture).to(model.device)
         chosen = {"dataset_index": torch.tensor([0], device=model.device)} if experts > 1 else {}  # 0: COCO
-        return model(given, **chosen).heatmaps.float().cpu().numpy()
+        return model(pixels, **chosen).heatmaps.float().cpu().numpy()
 
     rows, columns = model.config.backbone_config.image_size
     return heatmaps, True, (rows, columns)
 
 
 def _crop(frame: Tensor, centre: np.ndarray, size: np.ndarray, rows: int, columns: int) -> Tensor:
-    """What is in the box, [1, 3, rows, columns] in 0..1, black outside the frame.
+    """Picture in the box, [1, 3, rows, columns] in 0..1, black outside the frame.
 
     Cut out by hand: the official code's corners are whole pixels, kornia's crop_and_resize samples between them."""
     left, top = np.round(centre - size / 2).astype(int)
@@ -248,7 +248,7 @@ def track_person(
     is the person. on_progress(done, total) is called for each frame. Raises ValueError where nobody is in any frame."""
     height, width = frames.shape[1:3]
     points = np.zeros((len(frames), WHOLEBODY, 3), np.float32)
-    before, found = None, 0
+    before, count = None, 0
     for i, frame in enumerate(frames):
         box = None
         if detector is not None:
@@ -256,9 +256,9 @@ def track_person(
             before = before if box is None else box
         if detector is None or box is not None:
             points[i] = estimator(frame, box)
-            found += 1
+            count += 1
         on_progress(i + 1, len(frames))
-    if not found:
+    if not count:
         raise ValueError(_NOBODY.format(len(frames)))
     return PoseTrack.from_wholebody(points, width, height)
 
@@ -273,16 +273,16 @@ def track_people(
 
     Where somebody is not found in a frame, their skeleton is not seen. on_progress and errors as of `track_person`."""
     height, width = frames.shape[1:3]
-    found: list[list[Sighting]] = []
+    sightings: list[list[Sighting]] = []
     for i, frame in enumerate(frames):
         boxes = [box for box in detector(frame) if box[4] > _SURE and min(box[2:4] - box[:2]) >= _SMALLEST]
-        found.append([Sighting(box[:4], estimator(frame, box), float(box[4])) for box in boxes])
+        sightings.append([Sighting(box[:4], estimator(frame, box), float(box[4])) for box in boxes])
         on_progress(i + 1, len(frames))
     tracks = {}
-    for number, seen in enumerate(follow_people(found), 1):
+    for number, seen in enumerate(follow_people(sightings), 1):
         points = np.zeros((len(frames), WHOLEBODY, 3), np.float32)
         for i, index in seen.items():
-            points[i] = found[i][index].points
+            points[i] = sightings[i][index].points
         tracks[number] = PoseTrack.from_wholebody(points, width, height)
     if not tracks:
         raise ValueError(_NOBODY.format(len(frames)))

@@ -45,8 +45,8 @@ def people_from_openpose(frames: Any) -> dict[int, PoseTrack]:
 
 def _numbers(people: list[Any]) -> list[int] | None:
     """The numbers of the people of a frame; None where not each has one of their own."""
-    found = [one.get(_ID) if isinstance(one, dict) else None for one in people]
-    values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in found]
+    entries = [one.get(_ID) if isinstance(one, dict) else None for one in people]
+    values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in entries]
     ids = [value for value in values if type(value) is int and value > 0]
     return ids if len({*ids}) == len(people) else None
 
@@ -67,9 +67,9 @@ def _followed(columns: list[PoseTrack]) -> list[dict[int, int]]:
     ]
     frames, places = [], []
     for i in range(len(columns[0])):
-        found = [(place, Sighting.of_points(own[i])) for place, own in enumerate(points)]
-        frames.append([sighting for _, sighting in found if sighting is not None])
-        places.append([place for place, sighting in found if sighting is not None])
+        sightings = [(place, Sighting.of_points(own[i])) for place, own in enumerate(points)]
+        frames.append([sighting for _, sighting in sightings if sighting is not None])
+        places.append([place for place, sighting in sightings if sighting is not None])
     return [{i: places[i][index] for i, index in seen.items()} for seen in follow_people(frames)]
 
 

@@ -1,4 +1,4 @@
-"""Where the driving face is, and pictures of it.
+"""Boxes of the driving face, and pictures of it.
 
 Source: get_face_bboxes of wan/modules/animate/preprocess/utils.py of the official code.
 """

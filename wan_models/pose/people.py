@@ -22,7 +22,7 @@ _FEWEST = 3
 _SPREAD = 0.2
 """Distance, in parts of a person's size, at which a keypoint is no longer much like itself."""
 _STEP = 0.75
-"""How far somebody may have gone in one frame, in parts of their size, where nothing else is alike."""
+"""Farthest that somebody may have gone in one frame, in parts of their size, where nothing else is alike."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sighting:
 
     @classmethod
     def of_points(cls, points: np.ndarray) -> "Sighting | None":
-        """Of keypoints alone, in the box that those which are seen take up; None where none is."""
+        """Sighting by keypoints alone, in the box of those that are seen; None where none is."""
         seen = points[points[:, 2] > 0, :2]
         if not len(seen):
             return None

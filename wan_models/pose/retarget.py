@@ -26,10 +26,10 @@ def retarget(track: PoseTrack, reference: PoseTrack) -> PoseTrack:
 
     Where the first driving frame and the reference show the feet, both stand on the same ground; else their necks are
     at the same place. Points that are not seen stay so. Raises ValueError where either begins with nobody in it."""
-    for name, given in (("driving video", track), ("reference image", reference)):
-        if not (given.body[0, :, 2] > 0).any():
+    for name, pose in (("driving video", track), ("reference image", reference)):
+        if not (pose.body[0, :, 2] > 0).any():
             raise ValueError(
-                f"nobody is seen in the {'first frame of the ' if given is track else ''}{name}: retargeting measures "
+                f"nobody is seen in the {'first frame of the ' if pose is track else ''}{name}: retargeting measures "
                 "both people there. Choose another start, or another picture"
             )
     first, other = track.body[0], reference.body[0]
@@ -96,14 +96,14 @@ def retarget_people(tracks: dict[int, PoseTrack], references: dict[int, PoseTrac
 
 
 def _middle(track: PoseTrack) -> float:
-    """Where somebody is from left to right in the first frame, in pixels; past all others where they are not seen."""
+    """Horizontal place of somebody in the first frame, in pixels; past all others where they are not seen."""
     seen = track.body[0, :, 2] > 0
     return float(track.body[0, seen, 0].mean()) if seen.any() else float("inf")
 
 
 def _scale(track: PoseTrack, reference: PoseTrack) -> float:
-    """How much taller the driving person is than the reference, from the nose to the ankles, else to the hips; else
-    how much larger the picture is."""
+    """Height of the driving person relative to the reference, from the nose to the ankles, else to the hips; else
+    relative size of the picture."""
     first, other = track.body[0], reference.body[0]
     for low in ((RIGHT_ANKLE, LEFT_ANKLE), (RIGHT_HIP, LEFT_HIP)):
         seen = min(first[[NOSE, *low], 2].min(), other[[NOSE, *low], 2].min()) > _SURE
@@ -119,7 +119,7 @@ def _length(points: np.ndarray, limb: int) -> np.ndarray:
 
 
 def _ratios(first: np.ndarray, other: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """How much longer each bone of the reference is than the driving one; the shoulders' where either is not seen."""
+    """Ratio of each bone of the reference to the driving one; the shoulders' where either is not seen."""
     ratios = np.full(len(LIMBS), np.nan)
     for limb, ends in enumerate(LIMBS):
         length = _length(first[:, :2], limb)

@@ -36,7 +36,7 @@ KEYS = {
 TIMEOUT = 180.0
 RETRIES = 3
 _ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
-"""What goes with OPENAI_API_KEY, by variable."""
+"""Headers beside OPENAI_API_KEY, by variable."""
 _PASSING = (408, 409, 429)
 """Status codes that a later try may not have, beside those of the server's own faults."""
 _LONGEST_PAUSE = 60.0
@@ -46,7 +46,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask which model. The key is kept out of the representation, so that no log shows it."""
+    """Address and model to ask. The key is kept out of the representation, so that no log shows it."""
 
     base_url: str
     model: str
@@ -239,7 +239,7 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _text(reply: Any) -> str:
-    """What a chat completion says; an empty text is one too, and whoever cleans it refuses it."""
+    """Text of a chat completion; it may be empty, and whoever cleans it refuses that."""
     if not (isinstance(reply, dict) and reply.get("choices")):
         raise ValueError(f"but {reply!r:.400}")
     choice = reply["choices"][0]
@@ -297,7 +297,7 @@ def _refusal(where: Endpoint, reply: Reply) -> Exception:
 
 
 def _explanation(body: bytes) -> str:
-    """What the body of an error says, in the form that OpenAI gives it or in another."""
+    """Message in the body of an error, in the form that OpenAI gives it or in another."""
     try:
         return str(json.loads(body)["error"]["message"])
     except (LookupError, TypeError, ValueError, RecursionError):

@@ -13,14 +13,14 @@ TASKS = ("T2V", "I2V", "TI2V")
 """Video from text; from an image and text; from text and, where there is one, an image (TI2V-5B)."""
 LANGUAGES = ("auto", "zh", "en")
 MAX_CHARACTERS = 100_000
-"""Of an answer without its thoughts. Prompts have some hundreds."""
+"""Limit of an answer without its thoughts. Prompts have some hundreds."""
 MAX_PIXELS = 1280 * 28 * 28
-"""Of the image that is shown: 1280 tokens of Qwen2.5-VL."""
+"""Limit of the image shown: 1280 tokens of Qwen2.5-VL."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked: instructions, the user's words, and the start image where one is shown."""
+    """Question to a model: instructions, the user's words, and the start image where one is shown."""
 
     instructions: str
     text: str
@@ -138,7 +138,7 @@ def language_of(text: str) -> str:
 
 
 def question(task: str, prompt: str, language: str = "auto", image: Image.Image | None = None) -> Question:
-    """What to ask for a longer prompt.
+    """Question for a longer prompt.
 
     task: one of `TASKS`; language: of the answer, one of `LANGUAGES`, "auto" the prompt's own. Raises ValueError where
     task and image do not go together, or there is nothing to go by."""

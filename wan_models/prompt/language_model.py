@@ -85,7 +85,7 @@ class LanguageModel:
         before every layer and token, and may raise to end the work."""
         self.check(asked)
         inputs = self._read(asked)
-        given = inputs["input_ids"].shape[1]
+        prompt_length = inputs["input_ids"].shape[1]
         options: dict[str, Any] = {"do_sample": True, "temperature": temperature}
         if temperature <= 0:
             options = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -96,7 +96,7 @@ class LanguageModel:
         with torch.random.fork_rng(cuda), _progress_hooks(self.network, max_tokens, on_progress):
             torch.manual_seed(seed)
             out = self.network.generate(**inputs, max_new_tokens=max_tokens, **options)
-        return self.tokenizer.decode(out[0, given:], skip_special_tokens=True)
+        return self.tokenizer.decode(out[0, prompt_length:], skip_special_tokens=True)
 
     def _read(self, asked: Question) -> dict[str, torch.Tensor]:
         """The question in the model's own chat format, as tensors where and as the model computes."""

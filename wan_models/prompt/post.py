@@ -19,7 +19,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 from .address import Address, parse_address
 
 MAX_BYTES = 4 << 20
-"""Of an answer, as it comes and unpacked."""
+"""Limit of an answer, as it comes and unpacked."""
 _REDIRECTS = 5
 # RFC 9110 lets a POST stay one for these; 303 asks for a GET, which is no question any more
 _SAME_QUESTION = (301, 302, 307, 308)
@@ -150,7 +150,7 @@ def _read(reply: Any) -> bytes:
 
 
 def _next_address(url: str, asked: Address, reply: Reply) -> str:
-    """Where a redirect leads to, if that may be asked too."""
+    """Target of a redirect, if that may be asked too."""
     try:
         target = parse_address(urljoin(url, reply.headers.get("Location", "")))
     except ValueError:

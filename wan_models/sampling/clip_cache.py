@@ -1,4 +1,4 @@
-"""What a model makes of a clip once (see `WanModel.prepare`), kept beside the model over the steps of the clip.
+"""Cache of a clip's conditions (see `WanModel.prepare`), kept beside the model over the steps of the clip.
 
 A sampler hands over a clip's inputs anew at every step; whether they are those of the step before is told by where they
 came from, and by their content where nothing else tells (see `content`).
@@ -26,11 +26,11 @@ class ClipCache:
     ) -> Conditions | None:
         """prepare(), or what that gave before for inputs and a size equal to these."""
         key = (size, *(getattr(inputs, field.name) for field in fields(inputs)))
-        found = self._find(key)
-        if found is None:
+        hit = self._find(key)
+        if hit is None:
             del self._entries[self._clips - 1 :]  # what goes makes room first
-        conditions = prepare() if found is None else found[1]
-        others = [entry for entry in self._entries if entry is not found]
+        conditions = prepare() if hit is None else hit[1]
+        others = [entry for entry in self._entries if entry is not hit]
         # as they are now, in the place of how they were found
         seen = tuple(Seen.of(value) if isinstance(value, Tensor) else value for value in key)
         self._entries = [(seen, conditions), *others][: self._clips]

@@ -28,7 +28,7 @@ class Experts:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a run is sampled.
+    """Settings of a run.
 
     guidance: CFG scale of the low-noise and of the high-noise expert, in the official order. solver: a name of
     `SOLVERS`. boundary: noise level in 0..1 from which the high-noise expert runs, where there is one."""

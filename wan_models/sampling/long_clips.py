@@ -18,7 +18,7 @@ COLOUR_MATCH = ("off", "mean-std", "to clip 1")
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a clip shares with the one before. frames: how many it repeats. dropped: how many are cut off its start,
+    """Overlap of a clip with the one before. frames: how many it repeats. dropped: how many are cut off its start,
     those and what stands before them. latents: how many latent frames the clip before hands on."""
 
     frames: int
@@ -78,9 +78,9 @@ def long_clips(
     def make(index: int, past: Tensor) -> Tensor:
         nonlocal latents, first
         before = past if index and overlap.frames else None
-        made = denoise(LongSegment(index, before, latents if index else None))
-        latents = made[:, :, -overlap.latents :] if overlap.latents else None
-        frames = decode(made)
+        clip = denoise(LongSegment(index, before, latents if index else None))
+        latents = clip[:, :, -overlap.latents :] if overlap.latents else None
+        frames = decode(clip)
         new = frames[overlap.dropped :] if index else frames
         if colour_match == COLOUR_MATCH[1] and before is not None:
             repeated = frames[overlap.dropped - overlap.frames : overlap.dropped]

@@ -52,11 +52,12 @@ def timestep_of(sigma: Tensor, schedule: Tensor | None = None) -> Tensor:
     the same number comes out of float32 sigmas. For those that begin at 1, as DPM++'s, it does not where 1000 * sigma
     is whole (874.999... has become 875): such a schedule is recognised and its official timesteps are looked up."""
     plain = (sigma.float() * 1000).long()
-    known = None if schedule is None else _timesteps_from_one(tuple(schedule.tolist()))
-    if known is None:
+    official = None if schedule is None else _timesteps_from_one(tuple(schedule.tolist()))
+    if official is None:
         return plain
     exact = [
-        known.get(s, int(t)) for s, t in zip(sigma.flatten().tolist(), plain.flatten().tolist(), strict=True)
+        official.get(s, int(t))
+        for s, t in zip(sigma.flatten().tolist(), plain.flatten().tolist(), strict=True)
     ]
     return torch.tensor(exact, device=sigma.device).view(sigma.shape)
 

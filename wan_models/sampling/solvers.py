@@ -12,7 +12,7 @@ class Solver(Protocol):
     """State of one run over sigmas, which works on predictions of x0 and lives outside of the model."""
 
     first_sigma: ClassVar[float]
-    """Where the solver's official schedule begins before its shift, in 0..1."""
+    """Start of the solver's official schedule before its shift, in 0..1."""
 
     def __init__(self, sigmas: "Tensor") -> None: ...
 

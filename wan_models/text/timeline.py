@@ -47,10 +47,10 @@ def parse(lines: str, frames: int, fps: float) -> list[TimedText]:
         if not line.strip():
             continue
         try:
-            found = _parse_line(line.strip(), frames, fps)
+            entry = _parse_line(line.strip(), frames, fps)
         except ValueError as error:
             raise ValueError(f"line {number} of the schedule: {error}") from None
-        (whole if found.start is None else timed).append(found)
+        (whole if entry.start is None else timed).append(entry)
     if not whole and not timed:
         raise ValueError(
             'the schedule is empty: write lines such as "0-40: a cat sits", or a text without a range'
@@ -62,14 +62,14 @@ def parse(lines: str, frames: int, fps: float) -> list[TimedText]:
 
 
 def _parse_line(line: str, frames: int, fps: float) -> TimedText:
-    if not (found := _RANGE.fullmatch(line)):
+    if not (match := _RANGE.fullmatch(line)):
         if meant := _MEANT_AS_RANGE.match(line):
             raise ValueError(
                 f"{meant.group()[:-1].strip()!r} is no range: write 0-40 (frames), 0-2.5s or 0-50%, a colon and the "
                 "text"
             )
         return TimedText(line)
-    first, unit, last, other, text = found.groups()
+    first, unit, last, other, text = match.groups()
     if "%" in (unit, other) and float(last) > 100:
         raise ValueError(f"{last}% is more than the whole video: percents go from 0 to 100")
     start, stop = (

@@ -62,13 +62,13 @@ def find_tokenizer(file: Checkpoint, places: Iterable[Path] = ()) -> "WanTokeniz
     folder = file.path if file.path.is_dir() else file.path.parent
     # in a diffusers folder the tokenizer lies beside the encoder's own folder
     for place in (folder, folder.parent / "tokenizer", *places):
-        if found := find_folder(place):
-            return WanTokenizer.from_folder(found)
+        if tokenizer_folder := find_folder(place):
+            return WanTokenizer.from_folder(tokenizer_folder)
     raise TokenizerNotFoundError(file.path, folder)
 
 
 def _named(path: Path, make: Callable[[], "WanTokenizer"]) -> "WanTokenizer":
-    """What `make` makes of a file; its ValueErrors name the file."""
+    """Result of `make` for a file; its ValueErrors name the file."""
     try:
         return make()
     except ValueError as error:
@@ -115,13 +115,13 @@ class WanTokenizer:
 
     @classmethod
     def _tried(cls, encode: Callable[[str], list[int]], text_len: int) -> "WanTokenizer":
-        """With words and signs that few vocabularies have, which a broken one fails at. Raises ValueError where what
+        """Tries words and signs that few vocabularies have, which a broken one fails at. Raises ValueError where what
         comes out are no ids."""
-        made = cls(encode, text_len)
+        tokenizer = cls(encode, text_len)
         ids = encode("a cat 二 \U0001f600")
         if not 0 < len(ids) <= text_len or not all(0 <= number < 2**31 for number in ids):
             raise ValueError("it makes no list of tokens of a word")
-        return made
+        return tokenizer
 
     @classmethod
     def from_sentencepiece(cls, model: bytes, text_len: int = 512) -> "WanTokenizer":

@@ -70,44 +70,44 @@ def compare(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
         patches = lora_of(config, seed) if more == " + LoRA" else {}
         plain = _plain(worker, Recipe("dit", str(folder / name)), patches)
         for batch in (2, 1, 3):
-            given = inputs_of(config, seed, batch)
+            inputs = inputs_of(config, seed, batch)
             if more == " + guidance":
-                given = guidance_of(config, seed, batch) | given
+                inputs = guidance_of(config, seed, batch) | inputs
             with torch.no_grad():
-                expected = plain.velocity(_moved(given, worker.device)).cpu()
+                expected = plain.velocity(_moved(inputs, worker.device)).cpu()
             for layout in layouts_of(worker.world) if batch == 2 else layouts_of(worker.world)[1:2]:
                 title = f"{name}{more}, batch {batch}"
                 recipe = Recipe("dit", str(folder / name), layout=layout)
-                yield _one(worker, recipe, patches, given, expected, title)
+                yield _one(worker, recipe, patches, inputs, expected, title)
     yield from _text(worker, folder, seed)
     yield from _video(worker, folder, seed)
 
 
 def _one(
-    worker: Worker, recipe: Recipe, patches: Patches, given: dict[str, Any], expected: Tensor, title: str
+    worker: Worker, recipe: Recipe, patches: Patches, inputs: dict[str, Any], expected: Tensor, title: str
 ) -> Result:
     worker.load("model", recipe, {})
     if patches:
         worker.load("model", recipe, patches)  # put on afterwards, as when a strength changes
-    kept = sorted(
-        name for name, x in given.items() if isinstance(x, Tensor) and name not in ("x", "timestep")
+    names = sorted(
+        name for name, x in inputs.items() if isinstance(x, Tensor) and name not in ("x", "timestep")
     )
-    for name in kept:
-        worker.keep(name, given[name])
-    step = {name: value for name, value in given.items() if name not in kept}
-    worker.velocity("model", step, {name: name for name in kept})
+    for name in names:
+        worker.keep(name, inputs[name])
+    step = {name: value for name, value in inputs.items() if name not in names}
+    worker.velocity("model", step, {name: name for name in names})
     begun = time.monotonic()
-    out = worker.velocity("model", step, {name: name for name in kept})
+    out = worker.velocity("model", step, {name: name for name in names})
     seconds = time.monotonic() - begun
     velocity = torch.cat([rows for rows in _gather(worker, out) if rows is not None])
     share = _share(worker, "model", recipe)
     worker.drop("model")
-    worker.forget(kept)
+    worker.forget(names)
     return Result(title, str(recipe.layout), _error(velocity, expected), seconds, share)
 
 
-def _moved(given: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in given.items()}
+def _moved(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
 
 def _text(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
@@ -155,11 +155,11 @@ def speed(worker: Worker, folder: Path) -> Iterator[Result]:
         recipe = Recipe("dit", str(folder / "released"), compute="bfloat16", layout=layout)
         worker.load("model", recipe, {})
         x = torch.randn(2, 16, 21, 60, 104)
-        given = {"x": x, "timestep": torch.tensor([900.0, 900.0]), "context": torch.randn(2, 512, 4096)}
+        inputs = {"x": x, "timestep": torch.tensor([900.0, 900.0]), "context": torch.randn(2, 512, 4096)}
         for _ in range(2):
-            worker.velocity("model", given, {})
+            worker.velocity("model", inputs, {})
         begun = time.monotonic()
-        worker.velocity("model", given, {})
+        worker.velocity("model", inputs, {})
         seconds = time.monotonic() - begun
         worker.drop("model")
         yield Result("two A14B layers, 480p, batch 2", str(layout), 0.0, seconds)
@@ -245,7 +245,7 @@ def main() -> None:
 
 
 def _start_method() -> str:
-    """Of the processes: where it can be, they are forked from one that has imported all this once."""
+    """Start method of the processes: forked, where it can be, from one that has imported all this."""
     if "forkserver" not in torch.multiprocessing.get_all_start_methods():
         return "spawn"
     torch.multiprocessing.set_forkserver_preload([Worker.__module__, "torch._dynamo"])  # FSDP needs both

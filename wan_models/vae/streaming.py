@@ -1,4 +1,4 @@
-"""What all autoencoders for videos have in common: a video streams through in pieces, so that memory does not grow with
+"""Base of all autoencoders for videos: a video streams through in pieces, so that memory does not grow with
 its length; and latents are raw, with the statistics by which diffusion models have them."""
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ class Autoencoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, and of everything that is computed."""
+        """Dtype of the weights, and of all that is computed."""
         raise NotImplementedError
 
     @property

@@ -95,7 +95,7 @@ def load_tower(tower: VisionTransformer, checkpoint: Checkpoint) -> None:
 
     checkpoint: as `open_model` gives it. Raises CheckpointError where tensors are missing."""
     state = {}
-    for name, wanted in tower.state_dict().items():
+    for name, parameter in tower.state_dict().items():
         whole = f"visual.{name}"
         try:
             if whole in checkpoint:
@@ -104,7 +104,7 @@ def load_tower(tower: VisionTransformer, checkpoint: Checkpoint) -> None:
                 tensor = checkpoint["visual.projection.weight"].T
             else:
                 tensor = torch.cat([checkpoint[whole.replace("to_qkv", f"to_{x}")] for x in "qkv"])
-            state[name] = tensor.reshape(wanted.shape)
+            state[name] = tensor.reshape(parameter.shape)
         except (KeyError, RuntimeError):
             raise CheckpointError(
                 f"{checkpoint.path} looks like a CLIP image encoder, but {name} is missing or has another shape: the "
