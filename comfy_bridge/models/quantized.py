@@ -26,11 +26,12 @@ def layers(checkpoint: Checkpoint, compute: torch.dtype, device: Any = None) -> 
     compute: what they unpack to. device: where their products are to be those of the formats, as far as it has them;
     without one, as the host has it with text encoders, products are of unpacked weights.
     None where the host has no such layers, or none for a format that is in the file."""
+    packings = {name: checkpoint.packing(name) for name in checkpoint}
     formats = {
-        _format(checkpoint.beside(name)) for name in checkpoint if checkpoint.packing(name) is not None
+        _format(checkpoint.beside(name)) or one.name for name, one in packings.items() if one is not None
     }
-    if None in formats or not formats:
-        return None  # GGUF, or nothing packed
+    if checkpoint.gguf is not None or not formats:
+        return None
     if not formats <= _formats_of_host():
         logging.info(
             "[Wan2.2] %s: weights are stored as %s, for which this ComfyUI has no layers: unpacked for each use",

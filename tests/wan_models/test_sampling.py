@@ -11,11 +11,8 @@ from wan_models.sampling.solvers import SOLVERS, solver_class
 
 SHIFTS = [x / 2 for x in range(1, 31)] + [17.0, 1.1, 2.3, 7.77]
 
-OFFICIAL = ("unipc", "dpm++")
-"""The solvers that the official code has."""
-
-
 OFFICIAL = ["unipc", "dpm++"]
+"""The solvers that the official code has."""
 
 
 def official_scheduler(solver, steps, shift):
