@@ -12,7 +12,7 @@ from ...wan_models.config import MOTION_FRAMES
 from ...wan_models.dit.speech import LEAST_LATENT_SIDE
 from ...wan_models.families import RELEASES
 from ...wan_models.images.pixels import rgb
-from ...wan_models.images.resize import shortest_side_crop, shortest_side_crop_float
+from ...wan_models.images.resize import shortest_side_crop
 from ...wan_models.images.sizes import check_video_size, size_for_s2v
 from ...wan_models.sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
 from ..host_types import Audio, AudioEncoder, Latent, Model, Vae
@@ -123,7 +123,7 @@ class SpeechConditioner:
         self._vae, self._frames_per_clip = vae, frames_per_clip
         self._size = (picture.shape[2], picture.shape[1])
         self._audio = audio_steps(encoded, frames_per_clip, frames)
-        self._poses = None if poses is None else shortest_side_crop_float(rgb(poses), *self._size)
+        self._poses = poses
         self._reference = vae.encode(picture)
 
     def clip(self, prompts: Prompts, start: int, motion: Tensor | None) -> tuple[Prompts, Latent]:
@@ -131,7 +131,8 @@ class SpeechConditioner:
         frames = self._frames_per_clip
         shared: dict[str, Any] = {"reference_latents": [self._reference]}
         if self._poses is not None:
-            shared["control_video"] = self._vae.encode(pose_clip(self._poses, start, frames))[:, :, 1:]
+            pose = pose_clip(rgb(self._poses), start, frames, self._size)
+            shared["control_video"] = self._vae.encode(pose)[:, :, 1:]
         if motion is not None:
             shared["reference_motion"] = motion
         audio = self._audio[..., start : start + frames]

@@ -152,5 +152,7 @@ def test_clip_count_covers_the_audio():
 
 def test_pose_clips_are_cut_at_their_own_place():
     pose = torch.arange(13).float().view(13, 1, 1, 1).expand(-1, 2, 2, 3)
-    assert pose_clip(pose, 8, 8)[:, 0, 0, 0].tolist() == [8, 8, 9, 10, 11, 12, 0, 0, 0]
-    assert pose_clip(pose, 16, 4)[:, 0, 0, 0].tolist() == [0, 0, 0, 0, 0]
+    assert pose_clip(pose, 8, 8, (2, 2))[:, 0, 0, 0].tolist() == [8, 8, 9, 10, 11, 12, 0, 0, 0]
+    assert pose_clip(pose, 16, 4, (2, 2))[:, 0, 0, 0].tolist() == [0, 0, 0, 0, 0]
+    wide = pose_clip(pose, 12, 2, (6, 2))[:, 0]  # grey beside the frames, and none past their end
+    assert wide[..., 0].tolist() == [[0.5, 0.5, 12, 12, 0.5, 0.5]] * 2 + [[0] * 6]

@@ -29,11 +29,12 @@ class WrongModelError(CheckpointError):
 
 
 class UnsupportedModelError(CheckpointError):
-    """A Wan model that is none of the five families. info: what the file holds, with its `variant`."""
+    """A Wan model of another family. info: what the file holds, with its `variant`."""
 
     def __init__(self, path: Path, info: "ModelInfo") -> None:
         super().__init__(
-            f"{path} is {info.description}. It is none of the models that are run here (T2V, I2V, TI2V, S2V, Animate)."
+            f"{path} is {info.description}. It is none of the models that are run here (T2V, I2V, TI2V, S2V, Animate, "
+            "Animate-2)."
         )
         self.path, self.info = path, info
 

@@ -11,7 +11,7 @@ from ..audio.buckets import per_frame_of
 from ..audio.wav2vec import mono
 from ..dit.speech import SpeechInputs
 from ..images.pixels import rgb
-from ..images.resize import shortest_side_crop, shortest_side_crop_float
+from ..images.resize import shortest_side_crop
 from ..images.sizes import size_for_s2v
 from ..sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
 from ..sampling.denoise import OnProgress, denoise
@@ -83,14 +83,14 @@ class SpeechToVideo(Pipeline):
         start = frame_of(image)
         size = size_for_s2v(start.shape[2], start.shape[1], settings.width * settings.height)
         picture = shortest_side_crop(start, *size)
-        poses = None if speech.pose is None else shortest_side_crop_float(rgb(speech.pose), *size)
+        poses = None if speech.pose is None else rgb(speech.pose)
         audio = per_frame_of(speech.features, count * per_clip, per_clip, self.release.fps)
         prompts = self.encode_prompts(prompt, settings)
         reference = self.encode(picture)
 
         def make(segment: SpeechSegment) -> Tensor:
             first, last = segment.start, segment.start + per_clip
-            pose = None if poses is None else self.encode(pose_clip(poses, first, per_clip))[:, :, 1:]
+            pose = None if poses is None else self.encode(pose_clip(poses, first, per_clip, size))[:, :, 1:]
             self.place(dit)
             noise = self.noise(self.generator(settings.seed + segment.index), *size, per_clip - 3)
             positive, negative = (

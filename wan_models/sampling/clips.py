@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import MOTION_FRAMES
+from ..images.resize import shortest_side_crop_float
 
 REFERENCE_FRAMES = 4
 """As many more frames of an animated clip as its reference's latent frame stands for."""
@@ -148,9 +149,9 @@ def ping_pong(start: int, count: int, length: int) -> list[int]:
     return [min(i % period, period - i % period) if length > 1 else 0 for i in range(start, start + count)]
 
 
-def pose_clip(pose: Tensor, start: int, frames: int) -> Tensor:
-    """Pose frames [frames + 1, H, W, 3] that a clip's pose latents are encoded from: its own, with the first one twice;
-    black past the video's end."""
-    part = pose[start : start + frames]
+def pose_clip(pose: Tensor, start: int, frames: int, size: tuple[int, int]) -> Tensor:
+    """Pose frames [frames + 1, H, W, 3] that a clip's pose latents are encoded from, of poses [T, H', W', 3]: its own
+    in the video's size, width and height, with the first one twice; black past the poses' end."""
+    part = shortest_side_crop_float(pose[start : start + frames], *size)
     part = F.pad(part, (0, 0, 0, 0, 0, 0, 0, frames - part.shape[0]))
     return torch.cat([part[:1], part])
