@@ -1,5 +1,6 @@
 """A Wan diffusion transformer as the host's MODEL: the patcher around one of `host_models`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .compiled import chosen_passes
 from .families import FAMILIES
 from .foreign_patches import warn_of_unused
 from .hints import loader_hints
+from .host_models import Storage
 from .loaded_files import watch
 from .packed import ops, set_unpacked_dtype, workspace_bytes
 from .packed_patcher import packed_kind
@@ -115,18 +117,15 @@ def load_diffusion_model(
     as_in_file = keep_packed or (dtype == "default" and stored == info.dtype)
     other = comfy.model_patcher.ModelPatcher if disable_dynamic else None
     patcher = build(Path(path), info.config, stored, other, checkpoint if keep_packed else None)
-    model = patcher.model
-    model.taken_for = kind
-    network = model.diffusion_model
-    model.is_converted = not as_in_file
+    network = patcher.model.diffusion_model
 
     def convert(name: str, weight: Tensor) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()  # a large model takes half a minute
         return to_stored(network, name, weight, stored)
 
-    load_into(network, checkpoint, convert if model.is_converted else None, keep_packed)
+    load_into(network, checkpoint, None if as_in_file else convert, keep_packed)
     watch(patcher, checkpoint.stamps)
-    model.workspace_bytes = workspace_bytes(network)
+    patcher.model.storage = Storage(kind, not as_in_file, workspace_bytes(network))
     # at the end of every run, and where the host lets go of the model
     for moment in (
         comfy.patcher_extension.CallbacksMP.ON_CLEANUP,
@@ -144,9 +143,9 @@ def release_copy(patcher: Any) -> None:
     For a model that is worked on elsewhere. It stays as usable as before, its layers then convert at each use. What
     was unpacked from the file stays: layers that unpack at each use take another patcher than this one."""
     model = patcher.model
-    if not model.is_converted or patcher.loaded_size():
+    if not model.storage.is_converted or patcher.loaded_size():
         return
     checkpoint, info = open_as(model.source, "dit")
     if not info.packed:
         load_into(model.diffusion_model, checkpoint)
-        model.is_converted = False
+        model.storage = replace(model.storage, is_converted=False)

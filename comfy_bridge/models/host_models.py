@@ -1,5 +1,6 @@
 """The host's model objects around our networks: whole timesteps, true estimates of memory, where they are from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ SCHEDULE_KEY = "wan_prompt_schedule"
 """Under this key a CONDITIONING holds the schedule of its text: what `Schedule.plain` gives."""
 
 
+@dataclass(frozen=True)
+class Storage:
+    """How weights are held. taken_for: what their file was taken for, see `load_diffusion_model`. is_converted: whether
+    they are in another dtype than in the file. workspace_bytes: what unpacking them takes in a forward."""
+
+    taken_for: str = "auto"
+    is_converted: bool = False
+    workspace_bytes: int = 0
+
+
 class _Official:
     """What our models have in common beside the host's class: whole timesteps, true estimates, where they are from."""
 
@@ -33,9 +44,7 @@ class _Official:
         self.source = source
         self.checkpoint_files = files_of(source)  # as they were when they were read
         self.stamps: tuple[Stamp, ...] = ()  # of those whose bytes are mapped
-        self.taken_for = "auto"  # what the file was taken for: see `load_diffusion_model`
-        self.workspace_bytes = 0
-        self.is_converted = False  # whether the weights are in another dtype than in the file
+        self.storage = Storage()
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = kept(super().extra_conds(**kwargs))  # type: ignore[misc]
@@ -74,7 +83,7 @@ class _Official:
     def working_bytes(self, shape: Any) -> float:
         """Bytes of activations in one forward of a latent of `shape`, and of unpacking weights."""
         network = self.diffusion_model
-        return activation_bytes(network.config, shape, network.compute_dtype) + self.workspace_bytes
+        return activation_bytes(network.config, shape, network.compute_dtype) + self.storage.workspace_bytes
 
 
 class WanBase(_Official, comfy.model_base.WAN21):

@@ -166,8 +166,9 @@ def _names(patcher: Any) -> dict[int, str]:
 def _parts(patcher: Any, walk: Walk) -> dict[str, bytes | str]:
     model = patcher.model
     files = getattr(model, "checkpoint_files", None)
-    if files and (taken_for := getattr(model, "taken_for", "auto")) != "auto":
-        files = [*files, taken_for]
+    storage = getattr(model, "storage", None)  # of ours
+    if files and storage is not None and storage.taken_for != "auto":
+        files = [*files, storage.taken_for]
     modules = _modules(patcher)
     patched = dict(patcher.object_patches)
     sampling = patched.pop("model_sampling", None) or _sampling(patcher)
@@ -255,8 +256,8 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
     """Dtypes of a model's weights and of its arithmetic, in words."""
     model = patcher.model
     network = modules.get("diffusion_model", model)
-    if hasattr(model, "is_converted"):  # ours
-        stored = str(network.dtype) if model.is_converted else "as in the file"
+    if hasattr(model, "storage"):  # ours
+        stored = str(network.dtype) if model.storage.is_converted else "as in the file"
         found = f"{stored}, computed in {network.compute_dtype}"
     else:
         stored = str(getattr(network, "dtype", None))

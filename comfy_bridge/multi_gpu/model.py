@@ -123,14 +123,12 @@ def share(model: ModelPatcher, settings: Settings) -> tuple[ModelPatcher, str]:
         raise ValueError(
             "this model is shared by several GPUs already: take one of the two WanMultiGPU nodes out"
         )
-    stored = str(network.dtype).removeprefix("torch.") if source.is_converted else ""
+    stored = str(network.dtype).removeprefix("torch.") if source.storage.is_converted else ""
     patcher = diffusion.build(source.source, network.config, network.dtype, RemotePatcher)
-    patcher.model.is_converted = source.is_converted
+    patcher.model.storage = replace(source.storage, workspace_bytes=0)  # nothing is unpacked here
     remote = patcher.model.diffusion_model
-    taken_for = source.taken_for
-    recipe = Recipe(
-        "dit", str(source.source), stored, files=str(source.checkpoint_files), taken_for=taken_for
-    )
+    files, taken_for = str(source.checkpoint_files), source.storage.taken_for
+    recipe = Recipe("dit", str(source.source), stored, files=files, taken_for=taken_for)
     remote.remote = WorkersVelocity(settings, recipe)
     carry_over(model, patcher)
     diffusion.release_copy(model)

@@ -15,8 +15,8 @@ from pathlib import Path
 from devhost.host import LAUNCHER, ROOT, Host
 
 PROGRAM = Path(__file__).with_name("fork_server.py")
-OWN = ("PYTEST_", "RAY_", "WAN_")
-"""Variables that the large packages do not read."""
+OWN = ("PYTEST_", "RAY_", "WAN_", "PYTHONBREAKPOINT")
+"""Variables that the large packages do not read. Ray sets the last one when it is imported."""
 
 
 class ForkServer:

@@ -11,7 +11,7 @@ from ..dit.animate import AnimateInputs
 from ..images.conditioning import reference_mask_channels, replaced_frames
 from ..images.resize import letterbox, resize_area
 from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
-from ..sampling.denoise import OnProgress, denoise
+from ..sampling.denoise import OnProgress
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 from .driving import DrivingVideos
 
@@ -93,6 +93,6 @@ class Animate(Pipeline):
                 for context, faces in zip(prompts, (face, torch.full_like(face, -1)), strict=True)
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return denoise(self.experts, noise, positive, negative, settings, y=y, on_progress=progress)
+            return self.denoise(noise, positive, negative, settings, y=y, on_progress=progress)
 
         yield from animate_clips(make, self.decode, picture, per_clip, carried, count)

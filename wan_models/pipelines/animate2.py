@@ -12,7 +12,7 @@ from ..dit.kept_keys import Place
 from ..families import DISTILLED_MODELS
 from ..images.conditioning import reference_mask_channels, replaced_frames
 from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
-from ..sampling.denoise import OnProgress, denoise
+from ..sampling.denoise import OnProgress
 from .base import Models, Pipeline, Settings, clip_progress, grid_of
 from .raw_video import RawVideo
 
@@ -103,6 +103,6 @@ class Animate2(Pipeline):
                 },
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return denoise(self.experts, noise, *prompts, settings, y=y, on_progress=progress)
+            return self.denoise(noise, *prompts, settings, y=y, on_progress=progress)
 
         yield from animate_clips(make, self.decode, picture, per_clip, CARRIED, count)

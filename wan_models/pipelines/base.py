@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from .. import rope
 from ..audio.wav2vec import Wav2Vec
 from ..checkpoints.release_folder import ReleaseFolder
 from ..config import NEGATIVE_PROMPT
@@ -18,7 +19,7 @@ from ..dit.base import WanModel
 from ..families import FAMILIES, Release
 from ..images.pixels import rgb
 from ..models import load_audio_encoder, load_dit, load_image_encoder, load_text_encoder, load_vae
-from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity
+from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity, denoise
 from ..vae.streaming import Autoencoder
 from ..vision.clip import VisionTransformer, preprocess
 
@@ -155,13 +156,16 @@ class Pipeline:
         shape = (1, config.z_dim, (frames - 1) // time + 1, height // down, width // across)
         return torch.randn(shape, generator=generator, device=self.device)
 
-    @property
-    def experts(self) -> Experts:
-        """The diffusion models for `denoise`, which are put on the device when it is their turn."""
+    def denoise(self, noise: Tensor, *inputs: Any, **more: Any) -> Tensor:
+        """`sampling.denoise` with the diffusion models, which are put on the device when it is their turn."""
         high = self.models.dit_high
-        return Experts(
+        experts = Experts(
             self._placed_velocity(self.models.dit), None if high is None else self._placed_velocity(high)
         )
+        try:
+            return denoise(experts, noise, *inputs, **more)
+        finally:
+            rope.clear()
 
     def _placed_velocity(self, model: WanModel) -> Velocity:
         def velocity(x: Tensor, t: Tensor, **inputs: Any) -> Tensor:

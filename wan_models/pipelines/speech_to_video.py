@@ -14,7 +14,7 @@ from ..images.pixels import rgb
 from ..images.resize import shortest_side_crop
 from ..images.sizes import size_for_s2v
 from ..sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
-from ..sampling.denoise import OnProgress, denoise
+from ..sampling.denoise import OnProgress
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 
 
@@ -106,6 +106,6 @@ class SpeechToVideo(Pipeline):
                 )
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return denoise(self.experts, noise, positive, negative, settings, on_progress=progress)
+            return self.denoise(noise, positive, negative, settings, on_progress=progress)
 
         yield from speech_clips(make, self.encode, self.decode, picture, per_clip, count, from_image, done)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..images.resize import resize_crop
 from ..images.sizes import check_video_size, size_for_ti2v
-from ..sampling.denoise import OnProgress, denoise
+from ..sampling.denoise import OnProgress
 from .base import Picture, Pipeline, Settings, frame_of
 
 
@@ -41,4 +41,4 @@ class TextImageToVideo(Pipeline):
             known = self.encode(resize_crop(start, *size))  # kept as the first latent frame
         noise = self.noise(self.generator(settings.seed), *size, settings.frames)
         prompts = {"context": positive}, {"context": negative}
-        return denoise(self.experts, noise, *prompts, settings, known=known, on_progress=on_progress)
+        return self.denoise(noise, *prompts, settings, known=known, on_progress=on_progress)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..images.sizes import check_video_size
-from ..sampling.denoise import OnProgress, denoise
+from ..sampling.denoise import OnProgress
 from .base import Pipeline, Settings
 
 
@@ -27,4 +27,4 @@ class TextToVideo(Pipeline):
         positive, negative = self.encode_prompts(prompt, settings)
         noise = self.noise(self.generator(settings.seed), settings.width, settings.height, settings.frames)
         prompts = {"context": positive}, {"context": negative}
-        return denoise(self.experts, noise, *prompts, settings, on_progress=on_progress)
+        return self.denoise(noise, *prompts, settings, on_progress=on_progress)
