@@ -64,7 +64,7 @@ class _MayBePacked:
     def on_device(self, like: Tensor) -> tuple[Tensor, Tensor | None, Any]:
         """The packed weight, and the bias in the dtype of `like`, on its device; and what the host's
         uncast_bias_weight takes once they were worked with."""
-        kept = self.weight_function, self.weight_lowvram_function
+        functions = self.weight_function, self.weight_lowvram_function
         # which are of the unpacked weight
         self.weight_function, self.weight_lowvram_function = [], None
         try:
@@ -72,7 +72,7 @@ class _MayBePacked:
                 self, dtype=self.weight.dtype, device=like.device, bias_dtype=like.dtype, offloadable=True
             )
         finally:
-            self.weight_function, self.weight_lowvram_function = kept
+            self.weight_function, self.weight_lowvram_function = functions
         if (loras := self.weight_lowvram_function) is not None:
             self._bring(loras, like.device)
         return weight, bias, lent

@@ -42,10 +42,10 @@ def layers(checkpoint: Checkpoint, compute: torch.dtype, device: Any = None) -> 
     if device is None:
         return _namespace(comfy.ops.mixed_precision_ops(config, compute, full_precision_mm=True))
     # the host says in its log which of its formats the device computes in
-    made = comfy.ops.pick_operations(
+    operations = comfy.ops.pick_operations(
         compute, compute, load_device=device, model_config=SimpleNamespace(quant_config=config)
     )
-    return _namespace(made)
+    return _namespace(operations)
 
 
 def products(stored: torch.dtype, compute: torch.dtype, device: Any) -> Any:
