@@ -76,7 +76,7 @@ class Counter(TorchDispatchMode):
         return run
 
     def _call(self, func, name, args, kwargs, before):
-        """What an operation gives. Operations come again and again, and torch takes long to find the shapes of what
+        """Result of an operation. Operations come again and again, and torch takes long to find the shapes of what
         they give: results that are new tensors are made from those of the first time."""
         if name in _ATTENTION:  # whose kernels give their result in the layout of the queries
             return torch.empty_like(args[0])
@@ -139,7 +139,7 @@ def _storage_id(tensor):
 
 
 def _bytes(tensor):
-    """Of the values of a tensor, those that are repeated by a stride of zero counted once."""
+    """Bytes of a tensor's values, those that are repeated by a stride of zero counted once."""
     sizes = (n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
     return math.prod(sizes) * tensor.element_size() if tensor.numel() else 0
 
@@ -150,7 +150,7 @@ def _as_convolutions_take(x):
 
 
 def flops_of(name, args, out):
-    """Of the operation of that name, without "aten::", where it is a product, a convolution or attention; else 0."""
+    """FLOPs of the operation of that name, without "aten::", if it is a product, a convolution or attention; else 0."""
     if name in _ATTENTION:
         q, k, v = args[:3]
         return 2 * math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])

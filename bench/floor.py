@@ -1,4 +1,4 @@
-"""What the products of a computation take alone: the same matrix products, convolutions and attention calls, and
+"""Time of the products of a computation alone: the same matrix products, convolutions and attention calls, and
 nothing in between. What is left beside them is all that could be won without another way to compute them."""
 
 import torch

@@ -270,7 +270,7 @@ def _check_target(file: Path) -> None:
 
 
 def target(args: argparse.Namespace, prompt: str) -> Path:
-    """Where the video goes: `save_file`, or the official name of task, size, GPUs, prompt and time."""
+    """Path of the video: `save_file`, or the official name of task, size, GPUs, prompt and time."""
     if args.save_file is not None:
         return Path(args.save_file)
     size = args.size

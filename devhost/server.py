@@ -128,7 +128,7 @@ class Server:
         return prompt_id
 
     def position(self, prompt_id: str) -> int | None:
-        """How many runs are before this one; 0 while it runs, None where it is not in the queue."""
+        """Number of runs before this one; 0 while it runs, None where it is not in the queue."""
         queue = self.get("/queue")
         if any(item[1] == prompt_id for item in queue["queue_running"]):
             return 0

@@ -194,7 +194,7 @@ class WanLongVideo(WanNode):
 
 
 def _tags(hidden: Any) -> dict[str, Any]:
-    """What the host keeps in the films that it saves: the workflow."""
+    """Metadata of the films that the host saves: the workflow."""
     prompt = getattr(hidden, "prompt", None)
     return {
         **(getattr(hidden, "extra_pnginfo", None) or {}),

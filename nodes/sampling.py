@@ -126,7 +126,7 @@ class WanSolver(WanNode):
 
 
 def phase_inputs() -> list:
-    """What one phase of a run may have of its own: the low-noise expert's prompt, and a base model before both."""
+    """Inputs of single phases of a run: the low-noise expert's prompt, and a base model before both."""
     return [
         io.Conditioning.Input(
             "positive_low",

@@ -1,4 +1,4 @@
-"""What Animate-14B learns from: a character that moves as somebody else does, in its own picture or in theirs."""
+"""Training data of Animate-14B: a character that moves as somebody else does, in its own picture or in theirs."""
 
 import random
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What Animate-2-14B learns from: a character that moves as somebody else does in a raw video."""
+"""Training data of Animate-2-14B: a character that moves as somebody else does in a raw video."""
 
 import random
 from collections.abc import Sequence

@@ -49,7 +49,7 @@ class NoiseRange:
 
     @classmethod
     def of_experts(cls, release: Release) -> tuple["NoiseRange", "NoiseRange"]:
-        """Of the high-noise and of the low-noise expert."""
+        """Ranges of the high-noise and of the low-noise expert."""
         boundary = release.boundary
         assert boundary is not None
         return cls(boundary, 1.0, release.shift), cls(0.0, boundary, release.shift)

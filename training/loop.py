@@ -24,7 +24,7 @@ _OUTER = re.compile(r"embedding|^head\.|time_projection")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """Length and rates of a training.
 
     rate: of AdamW at its height; matrix_rate: of Muon, which turns the matrices of hidden layers (0: AdamW for all).
     average: decay per step of the averaged weights. The rates rise over the first steps, and fall to zero over the last
@@ -38,7 +38,7 @@ class Schedule:
     seed: int = 0
 
     def factor(self, step: int) -> float:
-        """Of both rates at a step."""
+        """Factor of both rates at a step."""
         left = (self.steps - step) / max(1.0, self.cooldown * self.steps)
         return min(1.0, (step + 1) / _WARM_UP, max(0.0, left))
 

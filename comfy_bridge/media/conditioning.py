@@ -98,7 +98,7 @@ NO_KEYFRAMES = Keyframes()
 
 
 class ConditionedVideo(NamedTuple):
-    """What a model is told of its video. positive_low: the positive of the low-noise expert, the same one where both
+    """Conditioning and latent of a video. positive_low: the positive of the low-noise expert, the same one where both
     experts are told the same. report: where keyframes stand."""
 
     prompts: Prompts

@@ -85,7 +85,7 @@ def _parse_numbers(text: str) -> list[int]:
 
 
 def _chosen(tracks: dict[int, PoseTrack], numbers: list[int]) -> dict[int, PoseTrack]:
-    """Those of these numbers; ValueError where there is no such person."""
+    """The tracks of these numbers; ValueError where there is no such person."""
     if missing := [number for number in numbers if number not in tracks]:
         choices = ", ".join(map(str, tracks))
         raise ValueError(f"there is no person {missing[0]}: those that were found have the numbers {choices}")

@@ -49,7 +49,7 @@ def _exists(name: str) -> bool:
 
 
 def _path(name: str) -> str:
-    """Where a file of that name lies; ValueError where it is outside of the host's folders."""
+    """Path of a file of that name; ValueError where it is outside of the host's folders."""
     bare, root = folder_paths.annotated_filepath(name)
     if Path(bare).is_absolute() or ".." in Path(bare).parts:
         raise ValueError(f"{name!r} is no name of a file in the input folder")

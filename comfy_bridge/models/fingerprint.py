@@ -32,7 +32,7 @@ _CHUNK = 2**26
 _NO_PIXEL = (
     torch.device, uuid.UUID, logging.Logger, type(Lock()), type(RLock()), comfy.utils.ProgressBar,
 )  # fmt: skip
-"""Where things are, what they are called in this process, how progress is shown."""
+"""Places, names within this process, displays of progress."""
 _NO_PIXEL_NAMES = {"server.PromptServer", "tqdm.std.tqdm", "tqdm.asyncio.tqdm_asyncio"}
 
 # what the host writes while it samples or moves weights, by class; "" for all modules

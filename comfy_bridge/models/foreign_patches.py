@@ -1,4 +1,4 @@
-"""What other nodes and packs have put on a MODEL: named, and refused where it could not be honoured."""
+"""Patches of other nodes and packs on a MODEL: named, and refused where they could not be honoured."""
 
 import logging
 import sys

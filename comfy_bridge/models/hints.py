@@ -1,4 +1,4 @@
-"""What to do where a loader refuses a file, in the names of this pack's nodes and the host's folders."""
+"""Advice where a loader refuses a file, in the names of this pack's nodes and the host's folders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -226,7 +226,7 @@ def _patches(options: dict, kind: str) -> list[Callable]:
 
 
 def _output_patched(layer: Any, out: Tensor, options: dict, kind: str) -> Tensor:
-    """What the patches of that kind make of an attention's result before its last layer, [B, L, C]."""
+    """Applies the patches of that kind to an attention's result before its last layer, [B, L, C]."""
     for patch in _patches(options, kind):
         out = patch(out, {**options, "n_heads": layer.num_heads, "dim_head": layer.head_dim})
     return out

@@ -1,4 +1,4 @@
-"""What a run depends on, part by part: by it a later run, of any process, tells whether finished clips are its own.
+"""Identity of a run, part by part: by it a later run, of any process, tells whether finished clips are its own.
 
 Each part is named as a user would, so that a refusal can say what differs. A part whose objects keep notes of their own
 while they sample (a running average in a guidance patch) is known again after the run: see `settle`.
@@ -79,7 +79,7 @@ def of_vae(vae: Any) -> Parts:
 
 
 def of_host() -> Parts:
-    """What the host was started with that reaches the numbers of every model."""
+    """Options of the host that reach the numbers of every model."""
     fast = sorted(str(feature) for feature in getattr(comfy.cli_args.args, "fast", None) or ())
     return {
         "the host's attention (--use-...-attention)": attention.optimized_attention.__name__,

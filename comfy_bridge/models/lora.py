@@ -84,7 +84,7 @@ def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(layer: nn.Module, leaf: str, weight: Tensor) -> tuple[int, ...]:
-    """That of the weight itself, by whatever its loader notes: GGUF's on the tensor, that of 4-bit floats on their
+    """Shape of the weight itself, by whatever its loader notes: GGUF's on the tensor, that of 4-bit floats on their
     state, and in any other case the layer knows what it takes and gives."""
     noted = (
         getattr(getattr(layer, "packing", None), "shape", None) if leaf == "weight" else None,
@@ -181,5 +181,5 @@ def loras_of(model: Any) -> tuple[str, ...]:
 
 
 def stamps_of(model: Any) -> tuple[Stamp, ...]:
-    """Of those files."""
+    """Stamps of those files."""
     return tuple(stamp for _, stamps in _applied(model) for stamp in stamps)

@@ -1,4 +1,4 @@
-"""What a model file is and what it needs, from its header alone."""
+"""Kind and needs of a model file, from its header alone."""
 
 from collections.abc import Callable
 from pathlib import Path

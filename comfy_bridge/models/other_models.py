@@ -1,4 +1,4 @@
-"""What to do with Wan models that this pack does not run itself: the host's loader and nodes, where it knows them."""
+"""Advice on Wan models that this pack does not run itself: the host's loader and nodes, where it knows them."""
 
 import comfy.supported_models
 

@@ -48,7 +48,7 @@ class _MayBePacked:
         super()._load_from_state_dict(*args)  # type: ignore[misc]
 
     def changes(self) -> list[Callable[[Tensor], Tensor]]:
-        """What is done to the unpacked weight: LoRAs of the model, other nodes' functions, LoRAs of the prompt."""
+        """Changes of the unpacked weight: LoRAs of the model, other nodes' functions, LoRAs of the prompt."""
         functions = list(self.weight_function)  # of the host, with the LoRAs where the layer is offloaded
         if self.weight_lowvram_function is not None:
             functions.insert(0, self.weight_lowvram_function)

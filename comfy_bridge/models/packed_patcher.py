@@ -94,7 +94,7 @@ class _Packed(_Host):
         )
 
     def model_state_dict_for_saving(self, model: Any = None, prefix: str = "") -> dict[str, Any]:
-        """Of newer hosts, which merge while they save."""
+        """Called by newer hosts, which merge while they save."""
         state = super().model_state_dict_for_saving(model, prefix)
         for name in state:
             if (layer := self._packed_layer(prefix + name)) is not None:

@@ -63,7 +63,7 @@ def products(stored: torch.dtype, compute: torch.dtype, device: Any) -> Any:
 
 
 def _format(beside: dict[str, Tensor]) -> str | None:
-    """What a note calls the format, and whether each row has a scale where the host knows one per weight only."""
+    """Name of the format in its note, and whether each row has a scale where the host knows one per weight only."""
     if NOTE not in beside:
         return None
     noted = json.loads(beside[NOTE].numpy().tobytes())["format"]

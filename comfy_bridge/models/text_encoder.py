@@ -46,7 +46,7 @@ class HostTokenizer:
 
 
 class RemoteEncoder(Protocol):
-    """What computes a network's features somewhere else."""
+    """Computes a network's features somewhere else."""
 
     def __call__(self, network: "HostUMT5", ids: Tensor, mask: Tensor) -> Tensor:
         """As `UMT5Encoder.encode`."""

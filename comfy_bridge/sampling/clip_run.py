@@ -47,7 +47,7 @@ class ClipPlan:
 
     @property
     def summary(self) -> str:
-        """ "13 frames in 2 clips of 9"."""
+        """Such as "13 frames in 2 clips of 9"."""
         return f"{self.frames} frames in {_counted(self.clips)} of {self.frames_per_clip}"
 
 
@@ -67,7 +67,7 @@ class ClipSampling:
 
 @dataclass(frozen=True)
 class Output:
-    """Where frames go as they are made: into a film, if there is one, and into memory."""
+    """Destination of frames as they are made: a film, if there is one, and memory."""
 
     film: Film | None = None
     frames: bool = True
@@ -79,14 +79,14 @@ OUTPUTS = ("film and frames", "film", "frames")
 
 @dataclass(frozen=True)
 class OutputChoice:
-    """What a user wants of a video: output is one of OUTPUTS, filename_prefix and tags as in `Film`."""
+    """A user's choice of output: one of OUTPUTS; filename_prefix and tags as in `Film`."""
 
     output: str
     filename_prefix: str
     tags: Mapping[str, Any]
 
     def open(self, size: tuple[int, int], fps: float) -> Output:
-        """Where the frames of a video of that width, height and rate go."""
+        """The output of a video of that width, height and rate."""
         film = None if self.output == "frames" else Film(self.filename_prefix, size, fps, self.tags)
         return Output(film, self.output != "film")
 
@@ -142,7 +142,7 @@ class ClipRun:
         return [identity.of_prompts(*self.prompts(index)) for index in range(self._prompts.clips)]
 
     def _parts_of_clip(self, index: int) -> identity.Parts:
-        """What a clip, and each of those it goes on from, was made of; short where that is the same for all."""
+        """Identity of a clip and of each that it goes on from; short where that is the same for all."""
         last = len(self._texts) - 1
         *before, own = (
             identity.settled(self._texts[min(clip, last)]) | self._of_clip(clip) for clip in range(index + 1)

@@ -80,7 +80,7 @@ class ClipStore:
         return self.folder / f"clip_{index:04}.safetensors"
 
     def _parts(self, index: int) -> dict[str, str]:
-        """What a clip's frames depend on."""
+        """Identity of a clip's frames."""
         return {**self._run, **self._of_clip(index)}
 
     def _refusal(self) -> str | None:
@@ -106,7 +106,7 @@ class ClipStore:
         )
 
     def _note(self) -> dict[str, str] | None:
-        """What the note says of the run whose folder this is; None where there is none that can be read."""
+        """Parts in the note of the run whose folder this is; None where there is none that can be read."""
         try:
             return parts_in((self.folder / NOTE).read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -35,7 +35,7 @@ from .experts import Experts, check_pair
 FPS = RELEASES["I2V-A14B"].fps
 RATE = Fraction(FPS)
 MODES = FRAMES, SVI = "last frames", "SVI 2.0 Pro"
-"""What a clip is given of the clip before: its last frames, encoded again, or its last latents, as the SVI 2.0 Pro
+"""Input from the clip before: its last frames, encoded again, or its last latents, as the SVI 2.0 Pro
 LoRAs are trained."""
 MOST_OVERLAP = 4
 _LATENTS = "latents"
@@ -86,7 +86,7 @@ class LongVideoInputs:
 
     @property
     def overlap(self) -> Overlap:
-        """What a clip shares with the one before."""
+        """Overlap of a clip with the one before."""
         kind = Overlap.of_latents if self.mode == SVI else Overlap.of_frames
         return kind(self.overlap_latents)
 

@@ -19,7 +19,7 @@ from ...wan_models.vae.tiny import TinyVAE
 from .. import compat, folders
 
 SHARE = 0.05
-"""Of the steps' time that may go into these previews."""
+"""Share of the steps' time that may go into these previews."""
 
 
 def file_for(latent_format: Any) -> Path | None:
@@ -38,7 +38,7 @@ def file_for(latent_format: Any) -> Path | None:
 
 
 def version_of(latent_format: Any) -> str | None:
-    """Of the Wan VAE that has this latent format; None of other models'."""
+    """Version of the Wan VAE that has this latent format; None of other models'."""
     if isinstance(latent_format, comfy.latent_formats.Wan22):
         return "2.2"
     return "2.1" if isinstance(latent_format, comfy.latent_formats.Wan21) else None
@@ -61,7 +61,7 @@ class Budget:
         self._since = self._clock()
 
     def spend(self, work: Callable[[], Any]) -> tuple[Any, float]:
-        """What the work returns, and the seconds it took, which are spent."""
+        """Result of the work, and the seconds it took, which are spent."""
         start = self._clock()
         try:
             out = work()
