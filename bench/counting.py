@@ -47,8 +47,8 @@ class Counter(TorchDispatchMode):
         read = _tensors((args, kwargs))
         before = {_storage_id(t) for t in read}
         out = self._call(func, name, args, kwargs, before)
-        made = _tensors(out)
-        fresh = [t for t in made if _storage_id(t) not in before]
+        results = _tensors(out)
+        fresh = [t for t in results if _storage_id(t) not in before]
         for tensor in fresh:
             self._track(tensor)
         if func._schema.is_mutable:
@@ -128,9 +128,9 @@ def _described(value):
 
 def _written(func, args, kwargs):
     """The tensors among the arguments that the operation changes."""
-    given = zip(func._schema.arguments, args, strict=False)
+    positional = zip(func._schema.arguments, args, strict=False)
     named = {a.name: a for a in func._schema.arguments}
-    pairs = [*given, *((named[name], value) for name, value in kwargs.items())]
+    pairs = [*positional, *((named[name], value) for name, value in kwargs.items())]
     return [t for a, t in pairs if a.alias_info and a.alias_info.is_write and isinstance(t, Tensor)]
 
 

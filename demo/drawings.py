@@ -108,8 +108,8 @@ def _group_columns(
     """COLUMNS; input beside prompts, where its wires would else go back to them from its second column."""
     group = {node["id"]: stage_of(node["type"]) for node in nodes}
     feeds = any((group[source], group[target]) == (INPUT, PROMPT) for _, source, _, target, *_ in links)
-    given = [node for node in nodes if group[node["id"]] == INPUT]
-    if feeds and len(_columns(given, depths)) > 1:
+    inputs = [node for node in nodes if group[node["id"]] == INPUT]
+    if feeds and len(_columns(inputs, depths)) > 1:
         return tuple((stage,) for column in COLUMNS for stage in column)
     return COLUMNS
 
@@ -140,8 +140,8 @@ def _describe(node: dict) -> dict:
         return {**node, "bgcolor": NOTE_GROUND}
     if kind.endswith((*_STAGES[MODELS], "PoseDetect")):
         width = max(width, FILE_WIDTH)
-    known = pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
-    properties = {"Node name for S&R": kind, **node["properties"], **known}
+    origin = pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
+    properties = {"Node name for S&R": kind, **node["properties"], **origin}
     values = [value for value in node.get("widgets_values", []) if isinstance(value, str)]
     if models := [model for value in values if (model := published(kind, value))]:
         properties["models"] = models

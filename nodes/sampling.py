@@ -178,10 +178,10 @@ class WanMoEGuider(WanNode):
 
 
 def _warned(experts: Experts, preset: str = "") -> list[str]:
-    found = preflight.warnings(experts, PRESETS.get(preset))
-    for warning in found:
+    warnings = preflight.warnings(experts, PRESETS.get(preset))
+    for warning in warnings:
         logging.warning("[Wan2.2] %s", warning)
-    return found
+    return warnings
 
 
 def sampler_inputs() -> list:

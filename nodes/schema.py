@@ -39,9 +39,9 @@ def _checked(node: type[WanNode], execute: Callable[..., Any]) -> Callable[..., 
 
     @wraps(execute)
     def checked(cls: type[WanNode], *values: Any, **inputs: Any) -> Any:
-        given = dict(zip(names, values, strict=False)) | inputs
+        arguments = dict(zip(names, values, strict=False)) | inputs
         for entry in node.define_schema().inputs:
-            _check(entry, given.get(entry.id))
+            _check(entry, arguments.get(entry.id))
         return execute(cls, *values, **inputs)
 
     return checked

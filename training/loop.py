@@ -127,15 +127,15 @@ def _optimizers(module: nn.Module, schedule: Schedule) -> list[torch.optim.Optim
         if parameter.requires_grad:
             is_matrix = parameter.dim() > 1 and name.endswith("weight") and not _OUTER.search(name)
             (matrices if schedule.matrix_rate and is_matrix else others).append(parameter)
-    made: list[torch.optim.Optimizer] = [
+    optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     ]
     if matrices:
-        made.append(Muon(matrices, schedule.matrix_rate))
-    for optimizer in made:
+        optimizers.append(Muon(matrices, schedule.matrix_rate))
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["height"] = group["lr"]
-    return made
+    return optimizers
 
 
 def _write_record(folder: Path, name: str, record: list[list[float]]) -> None:

@@ -84,12 +84,12 @@ def offsets(frame: Tensor, expected: Tensor, points: Tensor, reach: int = 20, pa
     """Distances from where parts of a picture [H, W, 3] are to where another one has them, in pixels [N].
 
     points: x and y of their middles [N, 2]; reach: how far off is looked; part: half their width."""
-    found = F.pad(frame.permute(2, 0, 1)[None], [reach + part] * 4, mode="replicate")[0]
-    wanted = F.pad(expected.permute(2, 0, 1)[None], [part] * 4, mode="replicate")[0]
+    image = F.pad(frame.permute(2, 0, 1)[None], [reach + part] * 4, mode="replicate")[0]
+    template = F.pad(expected.permute(2, 0, 1)[None], [part] * 4, mode="replicate")[0]
     out = []
     for x, y in points.round().long().tolist():
-        patch = wanted[:, y : y + 2 * part + 1, x : x + 2 * part + 1]
-        near = found[:, y : y + 2 * (reach + part) + 1, x : x + 2 * (reach + part) + 1]
+        patch = template[:, y : y + 2 * part + 1, x : x + 2 * part + 1]
+        near = image[:, y : y + 2 * (reach + part) + 1, x : x + 2 * (reach + part) + 1]
         windows = near.unfold(1, patch.shape[1], 1).unfold(2, patch.shape[2], 1)  # 3, dy, dx, patch
         error = (windows - patch[:, None, None]).pow(2).mean(dim=(0, 3, 4))
         down, across = divmod(int(error.argmin()), error.shape[1])
