@@ -1,4 +1,4 @@
-"""What networks cost at real sizes, counted without running them: FLOPs, bytes moved, most memory beside the weights.
+"""Costs of networks at real sizes, counted without running them: FLOPs, bytes moved, most memory beside the weights.
 
 Prints a table, ours beside the host's and diffusers'. `--write` puts it into docs/performance.md, and keeps our numbers
 where tests/bench/test_accounting.py holds later ones against them.
@@ -80,7 +80,7 @@ def cases() -> list[Case]:
 
 
 def count(run) -> Cost:
-    """What a call costs."""
+    """Cost of a call."""
     rope.clear()  # tables that a forward makes belong to it
     with torch.inference_mode(), Counter() as counter:
         run()
@@ -89,7 +89,7 @@ def count(run) -> Cost:
 
 
 def ours(case: Case) -> Cost:
-    """What our network costs."""
+    """Cost of our network."""
     if case.network in MODELS:
         return transformer(case.network, case.latent, is_fused=case.is_fused)[case.task]
     if case.network in VAES:
@@ -107,7 +107,7 @@ def transformer(
     is_fused: bool = False,
     processes: dist.ProcessGroup | None = None,
 ) -> dict[str, Cost]:
-    """Of a whole forward and of its first block; the memory is that of the forward. is_fused: with passes that are one
+    """Costs of a forward and of its first block; the memory is that of the forward. is_fused: with passes that are one
     kernel each. processes: that share the tokens, of which this is one."""
     config = MODELS[name]
     network = build_network(config, dtype=dtype)
@@ -139,7 +139,7 @@ def transformer(
 
 
 def _conditions(config, network, latent):
-    """What a clip with all inputs of the family is conditioned on, made as before its first step, and CLIP features."""
+    """Conditions of a clip with all inputs of the family, made as before its first step, and CLIP features."""
     frames = latent[0]
     if config.speech:
         speech = config.speech

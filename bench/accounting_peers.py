@@ -20,7 +20,7 @@ def has_host() -> bool:
 
 
 def peers(case: Case) -> list[Cost | None]:
-    """What the host's and diffusers' networks cost; None where one has no such network, or it is not counted."""
+    """Costs of the host's and diffusers' networks; None where one has no such network, or it is not counted."""
     if case.task in ("block", IN_BANDS) or not has_host():
         return [None, None]
     if case.network in VAES:

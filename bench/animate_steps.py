@@ -57,10 +57,10 @@ def main(rounds=1):
     print(
         f"Animate, fp32, {STEPS} steps of {tokens} tokens, {frames} faces ({torch.get_num_threads()} threads)"
     )
-    found = interleaved(contestants, rounds)
-    for name, seconds in found.items():
+    timings = interleaved(contestants, rounds)
+    for name, seconds in timings.items():
         print(
-            f"  {name:10} {seconds * 1000:8.0f} ms {found['official'] / seconds:6.2f} x as fast  "
+            f"  {name:10} {seconds * 1000:8.0f} ms {timings['official'] / seconds:6.2f} x as fast  "
             f"rel. L2 {rel_l2(last[name], last['official']):.1e}"
         )
 

@@ -47,8 +47,8 @@ class Counter(TorchDispatchMode):
         read = _tensors((args, kwargs))
         before = {_storage_id(t) for t in read}
         out = self._call(func, name, args, kwargs, before)
-        made = _tensors(out)
-        fresh = [t for t in made if _storage_id(t) not in before]
+        results = _tensors(out)
+        fresh = [t for t in results if _storage_id(t) not in before]
         for tensor in fresh:
             self._track(tensor)
         if func._schema.is_mutable:
@@ -76,7 +76,7 @@ class Counter(TorchDispatchMode):
         return run
 
     def _call(self, func, name, args, kwargs, before):
-        """What an operation gives. Operations come again and again, and torch takes long to find the shapes of what
+        """Result of an operation. Operations come again and again, and torch takes long to find the shapes of what
         they give: results that are new tensors are made from those of the first time."""
         if name in _ATTENTION:  # whose kernels give their result in the layout of the queries
             return torch.empty_like(args[0])
@@ -128,9 +128,9 @@ def _described(value):
 
 def _written(func, args, kwargs):
     """The tensors among the arguments that the operation changes."""
-    given = zip(func._schema.arguments, args, strict=False)
+    positional = zip(func._schema.arguments, args, strict=False)
     named = {a.name: a for a in func._schema.arguments}
-    pairs = [*given, *((named[name], value) for name, value in kwargs.items())]
+    pairs = [*positional, *((named[name], value) for name, value in kwargs.items())]
     return [t for a, t in pairs if a.alias_info and a.alias_info.is_write and isinstance(t, Tensor)]
 
 
@@ -139,7 +139,7 @@ def _storage_id(tensor):
 
 
 def _bytes(tensor):
-    """Of the values of a tensor, those that are repeated by a stride of zero counted once."""
+    """Bytes of a tensor's values, those that are repeated by a stride of zero counted once."""
     sizes = (n for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
     return math.prod(sizes) * tensor.element_size() if tensor.numel() else 0
 
@@ -150,7 +150,7 @@ def _as_convolutions_take(x):
 
 
 def flops_of(name, args, out):
-    """Of the operation of that name, without "aten::", where it is a product, a convolution or attention; else 0."""
+    """FLOPs of the operation of that name, without "aten::", if it is a product, a convolution or attention; else 0."""
     if name in _ATTENTION:
         q, k, v = args[:3]
         return 2 * math.prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])

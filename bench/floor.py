@@ -1,4 +1,4 @@
-"""What the products of a computation take alone: the same matrix products, convolutions and attention calls, and
+"""Time of the products of a computation alone: the same matrix products, convolutions and attention calls, and
 nothing in between. What is left beside them is all that could be won without another way to compute them."""
 
 import torch
@@ -33,15 +33,15 @@ def products(run):
     """(what computes the products of `run` alone, their FLOPs); to be used in inference mode."""
     with _Recorder() as seen:
         run()
-    made = {}
+    tensors = {}
 
     def values(like):
         key = like.shape, like.stride(), like.dtype
-        if key not in made:
-            made[key] = torch.empty_like(like, device="cpu").uniform_(-1, 1)
-        return made[key]
+        if key not in tensors:
+            tensors[key] = torch.empty_like(like, device="cpu").uniform_(-1, 1)
+        return tensors[key]
 
-    calls = [(func, tree_map_only(torch.Tensor, values, given)) for func, given in seen.calls]
+    calls = [(func, tree_map_only(torch.Tensor, values, arguments)) for func, arguments in seen.calls]
 
     def alone():
         for func, (args, kwargs) in calls:

@@ -48,7 +48,7 @@ def jobs(chosen: argparse.Namespace, folder: str) -> Iterator[Job]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """What a process of its own measures: {"sizes": {size: {"seconds", "flops", "peak"}}}, or {"error"}."""
+    """Measurements of a process of its own: {"sizes": {size: {"seconds", "flops", "peak"}}}, or {"error"}."""
     code = "from bench.gpu_job import main; main()"
     command = [sys.executable, "-c", code, json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -134,8 +134,8 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=16, help="of each kind")
     count = parser.parse_args().videos
     rng = random.Random(2024)
-    wanted = [held_out(rng) for _ in range(count)]
-    captions = [caption(facts, rng, "zh" if i % 3 == 2 else "en") for i, facts in enumerate(wanted)]
+    scenes = [held_out(rng) for _ in range(count)]
+    captions = [caption(facts, rng, "zh" if i % 3 == 2 else "en") for i, facts in enumerate(scenes)]
     print(
         "| shortcut | captions obeyed | with the shape right | PSNR to the same without, dB |\n"
         "| --- | ---: | ---: | ---: |"
@@ -153,7 +153,7 @@ def main() -> None:
                     change(graph)
                     videos.append(frames_of(host, graph))
                 plain = plain or videos
-                seen = [(look(video), facts) for video, facts in zip(videos, wanted, strict=True)]
+                seen = [(look(video), facts) for video, facts in zip(videos, scenes, strict=True)]
                 told, whole = (
                     100 * sum(obeyed(shown, facts, aspects) for shown, facts in seen) / count
                     for aspects in (ASPECTS, (*ASPECTS, "kind"))

@@ -42,19 +42,19 @@ def main(rounds=4):
         return [ours(x, t, text, conditions=clip) for t in times][-1]
 
     def run_official():
-        given = (list(text), None, list(image), list(motion), list(pose), audio)
+        arguments = (list(text), None, list(image), list(motion), list(pose), audio)
         lengths = [MOTION_FRAMES, MOTION_LATENTS]
-        return [official(list(x), t, *given, motion_frames=lengths)[0][None] for t in times][-1]
+        return [official(list(x), t, *arguments, motion_frames=lengths)[0][None] for t in times][-1]
 
     contestants = {"ours": run_ours, "official": run_official}
     reference = run_official()
     tokens = LATENT[1] * LATENT[2] * LATENT[3] // 4
     print(f"S2V, fp32, {STEPS} steps of {tokens} tokens ({torch.get_num_threads()} threads)")
     alone, flops = products(run_ours)
-    found = interleaved({"products": alone} | contestants, rounds)
-    print(f"  {rates(flops, found.pop('products'), found['ours'])}")
-    for name, seconds in found.items():
+    timings = interleaved({"products": alone} | contestants, rounds)
+    print(f"  {rates(flops, timings.pop('products'), timings['ours'])}")
+    for name, seconds in timings.items():
         print(
-            f"  {name:10} {seconds * 1000:8.0f} ms {found['official'] / seconds:6.2f} x as fast  "
+            f"  {name:10} {seconds * 1000:8.0f} ms {timings['official'] / seconds:6.2f} x as fast  "
             f"rel. L2 {rel_l2(contestants[name](), reference):.1e}"
         )

@@ -215,10 +215,10 @@ def _check_size(args: argparse.Namespace, release: Release) -> None:
     multiple = 32 if release.vae == "2.2" else 16
     if args.size is None:
         args.size = "1280*704" if release.vae == "2.2" else "1280*720"
-    found = re.fullmatch(r"(\d+)[*x](\d+)", args.size)
-    if not found:
+    match = re.fullmatch(r"(\d+)[*x](\d+)", args.size)
+    if not match:
         _wrong(f"--size {args.size} is not WIDTH*HEIGHT, as 832*480")
-    args.width, args.height = map(int, found.groups())
+    args.width, args.height = map(int, match.groups())
     if args.width < multiple or args.height < multiple or args.width % multiple or args.height % multiple:
         _wrong(f"--size {args.size}: width and height are multiples of {multiple} in {args.task}")
 
@@ -270,7 +270,7 @@ def _check_target(file: Path) -> None:
 
 
 def target(args: argparse.Namespace, prompt: str) -> Path:
-    """Where the video goes: `save_file`, or the official name of task, size, GPUs, prompt and time."""
+    """Path of the video: `save_file`, or the official name of task, size, GPUs, prompt and time."""
     if args.save_file is not None:
         return Path(args.save_file)
     size = args.size

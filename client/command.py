@@ -116,9 +116,9 @@ def find_models(graph: Graph, server: Server, folder: str) -> None:
         for name, value in content["inputs"].items():
             if not (isinstance(value, str) and value.startswith(f"wan/{folder}") and name in choices):
                 continue
-            wanted = value.removeprefix("wan")
-            found = [option for option in choices[name] if option == value or str(option).endswith(wanted)]
-            if not found:
+            ending = value.removeprefix("wan")
+            matches = [option for option in choices[name] if option == value or str(option).endswith(ending)]
+            if not matches:
                 there = sorted({str(o).split("/")[1] for o in choices[name] if str(o).startswith("wan/")})
                 listed = f"the releases there: {', '.join(there)}" if there else "there is no release"
                 raise ClientError(
@@ -126,7 +126,7 @@ def find_models(graph: Graph, server: Server, folder: str) -> None:
                     f"the server {server.url} has no {value} among its models: put the release folder into its "
                     f"models/wan, or name one that is there by --ckpt_dir ({listed})",
                 )
-            content["inputs"][name] = found[0]
+            content["inputs"][name] = matches[0]
 
 
 def _upload(graph: Graph, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong, as exit codes of the command line."""
+"""Errors, as exit codes of the command line."""
 
 from devhost.errors import HostError, NodeError, RefusedError, StoppedError
 

@@ -76,5 +76,5 @@ def own_server(comfyui: Path, release: Path) -> Iterator[Any]:
 
 
 def last_line(log: str) -> str:
-    """Of a server that ended: mostly why it did."""
+    """Last line of a server that ended: mostly why it did."""
     return next((line for line in reversed(log.splitlines()) if line.strip()), "it has said nothing")

@@ -8,7 +8,7 @@ NODE = "extended prompt"
 TASKS = {"t2v-A14B": "T2V", "i2v-A14B": "I2V", "ti2v-5B": "TI2V"}
 """The node's name of each task that has a system prompt, here as officially."""
 ENDPOINT = "OpenAI-compatible endpoint"
-"""What the node calls a server, in the place of a local model; DashScope is its default."""
+"""The node's name for a server, in the place of a local model; DashScope is its default."""
 # official short names, without and with an image: folders of models/LLM, named as they are downloaded
 _LOCAL = {
     "Qwen2.5_3B": "Qwen2.5-3B-Instruct",

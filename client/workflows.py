@@ -114,11 +114,11 @@ def _animate(args: argparse.Namespace) -> Graph:
     work = graph.only("WanPoseAnimate")
     for name in ("background_video", "mask"):
         work.pop(name, None)
-    given = {"pose_video": video("pose"), "face_video": video("face")}
+    wires = {"pose_video": video("pose"), "face_video": video("face")}
     if args.replace_flag:
-        given["background_video"] = video("bg")
-        given["mask"] = (graph.add("subject mask", "ImageToMask", image=video("mask"), channel="red"), 0)
-    work.update({name: list(wire) for name, wire in given.items()})
+        wires["background_video"] = video("bg")
+        wires["mask"] = (graph.add("subject mask", "ImageToMask", image=video("mask"), channel="red"), 0)
+    work.update({name: list(wire) for name, wire in wires.items()})
     work.update(frames_per_clip=args.frame_num, carried_frames=str(args.refert_num))
     graph.only("CreateVideo")["fps"] = args.release.fps
     graph.only("CreateVideo").pop("audio", None)
@@ -172,8 +172,8 @@ def _set_sampling(graph: Graph, args: argparse.Namespace) -> None:
     ((kind, models),) = [item for item in SAMPLERS.items() if graph.of(item[0])]
     work = graph.only(kind)
     work.update(seed=args.base_seed, noise_source="gpu")
-    given = (args.sample_steps, args.sample_shift, args.sample_guide_scale)
-    if given == (None, None, None) and args.sample_solver == release.solver:
+    overrides = (args.sample_steps, args.sample_shift, args.sample_guide_scale)
+    if overrides == (None, None, None) and args.sample_solver == release.solver:
         work["preset"] = release.name
         return
     low, high = release.guidance if args.sample_guide_scale is None else (args.sample_guide_scale,) * 2

@@ -96,7 +96,7 @@ def cuts_conditioning() -> bool:
 
 
 def preview_method() -> str:
-    """How the user wants the host to make previews (--preview-method): none, auto, latent2rgb or taesd."""
+    """The user's choice of previews (--preview-method): none, auto, latent2rgb or taesd."""
     method = getattr(getattr(latent_preview, "args", None), "preview_method", None)
     return getattr(method, "value", method) or "none"
 
@@ -126,5 +126,5 @@ def progress_text(node_id: str | None) -> Callable[[str], None]:
 
 
 def nothing(reason: str) -> Any:
-    """What a node hands out where it has nothing: a node that would take it is not run, and the page says why."""
+    """Output of a node that has nothing to give: a node that would take it is not run, and the page says why."""
     return graph_utils.ExecutionBlocker(reason)

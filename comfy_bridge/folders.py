@@ -112,13 +112,13 @@ def _folders(category: str, is_one: Callable[[Path], bool]) -> dict[str, Path]:
     """The model folders in one of the host's folders, by name."""
     is_one = or_else(bool)(is_one)
     roots = [Path(root) for root in folder_paths.get_folder_paths(category) if Path(root).is_dir()]
-    found = [
+    folders = [
         folder
         for root in roots
         for folder in sorted(root.iterdir())
         if not is_hidden(folder.name) and folder.is_dir() and is_one(folder)
     ]
-    return {folder.name: folder for folder in reversed(found)}
+    return {folder.name: folder for folder in reversed(folders)}
 
 
 def voices() -> dict[str, Path]:
@@ -139,11 +139,11 @@ def segmenters() -> dict[str, Path]:
 @or_else(dict)
 def detectors() -> dict[str, Path]:
     """ONNX files and ViTPose folders of models/detection, and the ONNX files of the release folders."""
-    found = {name: path for name, path in _release_entries().items() if path.suffix.lower() == ".onnx"}
+    files = {name: path for name, path in _release_entries().items() if path.suffix.lower() == ".onnx"}
     for root in map(Path, folder_paths.get_folder_paths(DETECTION)):
         for file in walk_files(root, endings=[".onnx"]):
-            found.setdefault(file.relative_to(root).as_posix(), file)
-    return found | _folders(DETECTION, lambda folder: (folder / "config.json").is_file())
+            files.setdefault(file.relative_to(root).as_posix(), file)
+    return files | _folders(DETECTION, lambda folder: (folder / "config.json").is_file())
 
 
 def tiny_vaes() -> list[str]:
@@ -157,10 +157,10 @@ def options(category: str, named: str = "") -> list[str]:
     released = [
         name for name in _release_entries() if named in name.lower() and not name.lower().endswith(".onnx")
     ]
-    found = [*released, *_listed(category)]
+    names = [*released, *_listed(category)]
     if category in _ALL_FILES:
-        found += _listed(_ALL_FILES[category])
-    return list(dict.fromkeys(found))
+        names += _listed(_ALL_FILES[category])
+    return list(dict.fromkeys(names))
 
 
 def resolve(name: str, *categories: str) -> Path:
@@ -170,9 +170,9 @@ def resolve(name: str, *categories: str) -> Path:
         return entry
     for category in categories:
         for listed in (category, _ALL_FILES.get(category)):
-            found = folder_paths.get_full_path(listed, name) if listed else None
-            if found is not None:
-                return Path(found)
+            path = folder_paths.get_full_path(listed, name) if listed else None
+            if path is not None:
+                return Path(path)
     raise ValueError(
         f"{name!r} is neither in models/{categories[0]} nor in models/{CATEGORY}. Put the file there and press R to "
         "refresh the lists, or choose another one."

@@ -107,7 +107,7 @@ def _id(name: str) -> str:
 def _widgets(blueprint: Blueprint, graph: _Subgraph) -> list[tuple[str, int, str]]:
     """Name, node and widget of each input; both experts are inputs where there are two."""
     loaders = [node for node in graph.nodes if node["type"] == "WanDiTLoader"]
-    found = [
+    widgets = [
         (name, node["id"], widget)
         for name, (kind, widget) in blueprint.widgets.items()
         for node in graph.nodes
@@ -115,8 +115,8 @@ def _widgets(blueprint: Blueprint, graph: _Subgraph) -> list[tuple[str, int, str
     ]
     if len(loaders) == 2:
         experts = zip(("model_high", "model_low"), loaders, strict=True)
-        found += [(name, node["id"], "model_name") for name, node in experts]
-    return found
+        widgets += [(name, node["id"], "model_name") for name, node in experts]
+    return widgets
 
 
 def make(blueprint: Blueprint) -> dict[str, Any]:

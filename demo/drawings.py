@@ -35,7 +35,7 @@ _STAGES = {
     PROMPT: ("Encode", "Condition", "Latent", "PromptExtend", "PromptSchedule", "Prompts", "ImageBatch"),
     VIDEO: ("VAEDecode", "CreateVideo", "SaveVideo", "PreviewImage", "PreviewAny"),
 }  # fmt: skip
-"""How the type of a node ends, by the group it belongs to; all others sample."""
+"""Endings of node types, by the group they belong to; all others sample."""
 
 TITLE = 30  # a node's title bar stands above its place
 GAP, BETWEEN = 50, 60  # inside a group and between groups
@@ -64,7 +64,7 @@ SPARE = {
 model that is missing."""
 
 SHOWING = ("LoadImage", "LoadVideo", "WanLoadVideo")
-"""What shows a picture or film that is given."""
+"""Nodes that show a picture or film."""
 
 
 def stage_of(kind: str) -> str:
@@ -72,7 +72,7 @@ def stage_of(kind: str) -> str:
 
 
 def _depths(nodes: list[dict], links: list[list]) -> dict[int, int]:
-    """How many nodes of the same group a node stands behind."""
+    """Number of nodes of its group that a node stands behind."""
     group = {node["id"]: stage_of(node["type"]) for node in nodes}
     is_single = sum(node["type"] == "SaveVideo" for node in nodes) <= 1
     before: dict[int, list[int]] = {node["id"]: [] for node in nodes}
@@ -108,8 +108,8 @@ def _group_columns(
     """COLUMNS; input beside prompts, where its wires would else go back to them from its second column."""
     group = {node["id"]: stage_of(node["type"]) for node in nodes}
     feeds = any((group[source], group[target]) == (INPUT, PROMPT) for _, source, _, target, *_ in links)
-    given = [node for node in nodes if group[node["id"]] == INPUT]
-    if feeds and len(_columns(given, depths)) > 1:
+    inputs = [node for node in nodes if group[node["id"]] == INPUT]
+    if feeds and len(_columns(inputs, depths)) > 1:
         return tuple((stage,) for column in COLUMNS for stage in column)
     return COLUMNS
 
@@ -140,8 +140,8 @@ def _describe(node: dict) -> dict:
         return {**node, "bgcolor": NOTE_GROUND}
     if kind.endswith((*_STAGES[MODELS], "PoseDetect")):
         width = max(width, FILE_WIDTH)
-    known = pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
-    properties = {"Node name for S&R": kind, **node["properties"], **known}
+    origin = pack() if kind.startswith("Wan") else {"cnr_id": "comfy-core", "ver": OLDEST_HOST}
+    properties = {"Node name for S&R": kind, **node["properties"], **origin}
     values = [value for value in node.get("widgets_values", []) if isinstance(value, str)]
     if models := [model for value in values if (model := published(kind, value))]:
         properties["models"] = models
@@ -175,7 +175,7 @@ def arrange(drawing: dict[str, Any]) -> dict[str, Any]:
 
 
 def _view(nodes: list[dict], groups: list[dict]) -> dict[str, Any]:
-    """What the page shows at first: all of it. A page that has to find that out by itself may move nodes meanwhile."""
+    """First view of the page: all of it. A page that has to find that out by itself may move nodes meanwhile."""
     right, bottom = (
         max([node["pos"][i] + node["size"][i] for node in nodes] + [sum(g["bounding"][i::2]) for g in groups])
         for i in (0, 1)

@@ -1,4 +1,4 @@
-"""What the demos take in beside a prompt, drawn and spoken by the small world: files as a user would have them."""
+"""Inputs of the demos beside a prompt, drawn and spoken by the small world: files as a user would have them."""
 
 import random
 import wave

@@ -49,8 +49,8 @@ class Task:
 
 def _with_drawn_poses(graph: Graph) -> None:
     """Poses and faces come from files: the detectors of the release, which know people, would see nothing here."""
-    found = ("WanPoseDetect", "WanPoseRetarget", "WanFaceCrop", "WanDrawPose")
-    for name in [name for name, node in graph.items() if node["class_type"] in found]:
+    detectors = ("WanPoseDetect", "WanPoseRetarget", "WanFaceCrop", "WanDrawPose")
+    for name in [name for name, node in graph.items() if node["class_type"] in detectors]:
         del graph[name]
     (loader,) = _nodes(graph, "WanLoadVideo")
     for video in ("pose", "face"):
@@ -140,10 +140,10 @@ def prompt_of(task: Task, prompt: str) -> Graph:
 
 def frames_of(host: Host, graph: Mapping[str, Any]) -> Tensor:
     """The frames [T, H, W, 3] in 0..1 that an API prompt makes, before they are encoded as a video."""
-    kept = {
+    nodes = {
         name: node for name, node in graph.items() if node["class_type"] not in ("CreateVideo", "SaveVideo")
     }
     (images,) = (node["inputs"]["images"] for node in graph.values() if node["class_type"] == "CreateVideo")
-    kept["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "frames"}}
-    files = host.outputs(host.run(kept))
+    nodes["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "frames"}}
+    files = host.outputs(host.run(nodes))
     return torch.stack([torch.from_numpy(np.array(Image.open(file))) for file in files]).float() / 255

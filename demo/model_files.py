@@ -1,4 +1,4 @@
-"""Where the files are published that the example workflows load; the page offers to download those that are missing."""
+"""Addresses of the files that the example workflows load; the page offers to download those that are missing."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a ComfyUI; each message is what a user would read."""
+"""Errors of a ComfyUI; each message is what a user would read."""
 
 
 class HostError(RuntimeError):

@@ -1,4 +1,4 @@
-"""What the official code is given in the place of kernels that need a GPU."""
+"""Stand-ins for the official code's kernels that need a GPU."""
 
 from typing import Any
 

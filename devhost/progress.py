@@ -57,7 +57,7 @@ class Progress:
             self._show()
 
     def _share(self, node: str, value: int, total: int) -> float:
-        """How much of a node's work is done when its bar of this length is at `value`."""
+        """Share of a node's work done when its bar of this length is at `value`."""
         parts = self._parts[node]
         which, length = self._bar_of.get(node, (-1, 0))
         if total != length:

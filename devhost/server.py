@@ -49,8 +49,8 @@ class Server:
             answer.raise_for_status()
             return answer.json()
         except (requests.HTTPError, ValueError) as error:
-            given = f"{answer.status_code} {answer.headers.get('content-type', '')}".strip()
-            raise UnreachableError(f"{self.url} is no ComfyUI: it answers {given} to {path}") from error
+            status = f"{answer.status_code} {answer.headers.get('content-type', '')}".strip()
+            raise UnreachableError(f"{self.url} is no ComfyUI: it answers {status} to {path}") from error
 
     def post(self, path: str, data: dict | None = None) -> requests.Response:
         """The answer, of any status, to JSON sent to a path."""
@@ -73,14 +73,14 @@ class Server:
                 else "a newer ComfyUI"
             )
             raise RefusedError(f"the server {self.url} has no node {class_type}: it needs {missing}")
-        found = {}
+        lists = {}
         for group in ("required", "optional"):
             for name, (kind, *rest) in info["input"].get(group, {}).items():
                 # older nodes give the list in the place of the type
                 options = kind if isinstance(kind, list) else rest[0].get("options") if rest else None
                 if isinstance(options, list):
-                    found[name] = options
-        return found
+                    lists[name] = options
+        return lists
 
     def upload(self, file: Path, folder: str) -> str:
         """Puts a file into a folder of the server's input folder and returns its name there; the same file is stored
@@ -128,7 +128,7 @@ class Server:
         return prompt_id
 
     def position(self, prompt_id: str) -> int | None:
-        """How many runs are before this one; 0 while it runs, None where it is not in the queue."""
+        """Number of runs before this one; 0 while it runs, None where it is not in the queue."""
         queue = self.get("/queue")
         if any(item[1] == prompt_id for item in queue["queue_running"]):
             return 0

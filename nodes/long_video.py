@@ -181,7 +181,7 @@ class WanLongVideo(WanNode):
         preset = inputs["preset"]
         sampling, inputs = take_clip_sampling(inputs, _OFFICIAL, _GUIDANCE)
         choice, inputs = split(inputs, ("output", "filename_prefix"))
-        made = long_video.long_video(
+        video = long_video.long_video(
             long_video.LongModels(experts, vae),
             Prompts(positive, negative),
             long_video.LongVideoInputs(**inputs),
@@ -189,12 +189,12 @@ class WanLongVideo(WanNode):
             on_progress=compat.progress_text(getattr(cls.hidden, "unique_id", None)),
             choice=OutputChoice(**choice, tags=_tags(cls.hidden)),
         )
-        report = "\n".join([*preflight.warnings(experts, PRESETS.get(preset)), made.report])
-        return _given(made, report)
+        report = "\n".join([*preflight.warnings(experts, PRESETS.get(preset)), video.report])
+        return _node_output(video, report)
 
 
 def _tags(hidden: Any) -> dict[str, Any]:
-    """What the host keeps in the films that it saves: the workflow."""
+    """Metadata of the films that the host saves: the workflow."""
     prompt = getattr(hidden, "prompt", None)
     return {
         **(getattr(hidden, "extra_pnginfo", None) or {}),
@@ -202,15 +202,15 @@ def _tags(hidden: Any) -> dict[str, Any]:
     }
 
 
-def _given(made: long_video.LongVideo, report: str) -> io.NodeOutput:
+def _node_output(video: long_video.LongVideo, report: str) -> io.NodeOutput:
     """IMAGE and VIDEO of what was made, the film on the node, and the report."""
     shown: dict[str, Any] = ui.PreviewText(report).as_dict()
-    frames: Any = made.frames
+    frames: Any = video.frames
     if frames is None:
         frames = compat.nothing("Wan Long Video made a film alone: set output to 'film and frames' for IMAGE")
-    if made.film is None:
-        parts = Types.VideoComponents(images=made.frames, audio=None, frame_rate=long_video.RATE)
+    if video.film is None:
+        parts = Types.VideoComponents(images=video.frames, audio=None, frame_rate=long_video.RATE)
         return io.NodeOutput(frames, InputImpl.VideoFromComponents(parts), ui=shown)
-    saved = ui.SavedResult(made.film.path.name, made.film.subfolder, io.FolderType.output)
+    saved = ui.SavedResult(video.film.path.name, video.film.subfolder, io.FolderType.output)
     shown |= ui.PreviewVideo([saved]).as_dict()
-    return io.NodeOutput(frames, InputImpl.VideoFromFile(str(made.film.path)), ui=shown)
+    return io.NodeOutput(frames, InputImpl.VideoFromFile(str(video.film.path)), ui=shown)

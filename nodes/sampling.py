@@ -126,7 +126,7 @@ class WanSolver(WanNode):
 
 
 def phase_inputs() -> list:
-    """What one phase of a run may have of its own: the low-noise expert's prompt, and a base model before both."""
+    """Inputs of single phases of a run: the low-noise expert's prompt, and a base model before both."""
     return [
         io.Conditioning.Input(
             "positive_low",
@@ -178,10 +178,10 @@ class WanMoEGuider(WanNode):
 
 
 def _warned(experts: Experts, preset: str = "") -> list[str]:
-    found = preflight.warnings(experts, PRESETS.get(preset))
-    for warning in found:
+    warnings = preflight.warnings(experts, PRESETS.get(preset))
+    for warning in warnings:
         logging.warning("[Wan2.2] %s", warning)
-    return found
+    return warnings
 
 
 def sampler_inputs() -> list:

@@ -39,9 +39,9 @@ def _checked(node: type[WanNode], execute: Callable[..., Any]) -> Callable[..., 
 
     @wraps(execute)
     def checked(cls: type[WanNode], *values: Any, **inputs: Any) -> Any:
-        given = dict(zip(names, values, strict=False)) | inputs
+        arguments = dict(zip(names, values, strict=False)) | inputs
         for entry in node.define_schema().inputs:
-            _check(entry, given.get(entry.id))
+            _check(entry, arguments.get(entry.id))
         return execute(cls, *values, **inputs)
 
     return checked
@@ -83,14 +83,14 @@ def size_inputs(
 
 
 def fit_input(tooltip: str) -> io.Combo.Input:
-    """How width and height go with the picture that is given."""
+    """Input for how width and height go with the picture."""
     return io.Combo.Input("fit", options=FIT, default=FIT[0], optional=True, tooltip=tooltip)
 
 
 def frame_offset_input(
     tooltip: str = "Frames of the video so far; the clip before gives it.",
 ) -> io.Int.Input:
-    """Where a clip begins in its video."""
+    """First frame of a clip in its video."""
     return io.Int.Input("frame_offset", default=0, min=0, max=1_000_000, tooltip=tooltip)
 
 

@@ -178,8 +178,8 @@ def take_clip_sampling(
     boundary among them, as in `Settings`, or cfg, which is that of both experts."""
     custom, others = split(inputs, ("steps", "shift", "sampler", "scheduler", *guidance))
     noise, others = split(others, ("seed", "noise_source"))
-    given, others = split(others, ("preset", "checkpoint_folder"))
+    options, others = split(others, ("preset", "checkpoint_folder"))
     if "cfg" in custom:
         custom["cfg_high"] = custom["cfg_low"] = custom.pop("cfg")
-    settings = Settings.of_preset(given["preset"], replace(official, **custom))
-    return ClipSampling(settings, Noise(**noise), given.get("checkpoint_folder", "").strip()), others
+    settings = Settings.of_preset(options["preset"], replace(official, **custom))
+    return ClipSampling(settings, Noise(**noise), options.get("checkpoint_folder", "").strip()), others

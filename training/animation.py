@@ -1,4 +1,4 @@
-"""What Animate-14B learns from: a character that moves as somebody else does, in its own picture or in theirs."""
+"""Training data of Animate-14B: a character that moves as somebody else does, in its own picture or in theirs."""
 
 import random
 from collections.abc import Sequence
@@ -79,15 +79,15 @@ def make_moves(vae_file: Path, tower_file: Path, numbers: range) -> Moves:
 
     drawn = [_draw(random.Random(number)) for number in numbers]
     references = latents([scene.reference for scene in drawn])
-    known = torch.stack([
+    masks = torch.stack([
         reference_mask_channels(scene.known, HEIGHT // 8, WIDTH // 8) for scene in drawn
     ])  # fmt: skip
-    given = torch.cat([references, latents([scene.given for scene in drawn])], dim=2)
+    conditions = torch.cat([references, latents([scene.given for scene in drawn])], dim=2)
     pictures = torch.cat([scene.reference for scene in drawn])
     features = tower(preprocess(pictures, IMAGE_ENCODER.image_size))[0]
     return Moves(
         latents=torch.cat([references, latents([scene.video for scene in drawn])], dim=2).half(),
-        y=torch.cat([known, given], dim=1).half(),
+        y=torch.cat([masks, conditions], dim=1).half(),
         pose=latents([scene.pose for scene in drawn]).half(),
         image=features.half(),
         faces=torch.stack([to_bytes(scene.faces) for scene in drawn]),

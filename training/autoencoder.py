@@ -136,9 +136,9 @@ def standardize(vae: VideoVAE, videos: Tensor) -> VideoVAE:
         factors = torch.tensor(PREVIEW[vae.config.version]).T
         colours = _colours(videos, vae.config)
         centred, tones = (x - x.mean(dim=1, keepdim=True) for x in (z, colours))
-        wanted = torch.linalg.lstsq(centred.T, tones.T).solution.T  # colours of latents, [3, C]
+        tints = torch.linalg.lstsq(centred.T, tones.T).solution.T  # colours of latents, [3, C]
         # what has colour goes where the factors see it, the rest where they do not
-        matrix = torch.linalg.pinv(factors) @ wanted + _unseen(factors).T @ _unseen(wanted)
+        matrix = torch.linalg.pinv(factors) @ tints + _unseen(factors).T @ _unseen(tints)
     return _change_latents(vae, matrix, (matrix @ z).mean(dim=1))
 
 

@@ -1,4 +1,4 @@
-"""What diffusion models learn from: videos of the world as latents, with what is true of them."""
+"""Training data of diffusion models: videos of the world as latents, with what is true of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .videos import objects, rendered, spread
 from .world.words import Facts
 
 _WITH_END = 3
-"""Of ten image-to-video clips, those that end with an image too."""
+"""Number of ten image-to-video clips that end with an image too."""
 
 
 @dataclass(frozen=True)

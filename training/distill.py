@@ -66,7 +66,7 @@ def write_lora(added: dict[str, LowRank], file: Path) -> None:
 
 @torch.no_grad()
 def journeys(experts: tuple[WanModel, WanModel], encoder: TextEncoder, captions: Sequence[str]) -> Tensor:
-    """Where the guided experts (high, low) stand at each noise level of the four steps: [N, 5, C, F, h, w], from noise
+    """Latents of the guided experts (high, low) at each noise level of the four steps: [N, 5, C, F, h, w], from noise
     to the end."""
     release, levels = RELEASES["T2V-A14B"], _levels()
     for expert in experts:

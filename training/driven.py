@@ -1,4 +1,4 @@
-"""What Animate-2-14B learns from: a character that moves as somebody else does in a raw video."""
+"""Training data of Animate-2-14B: a character that moves as somebody else does in a raw video."""
 
 import random
 from collections.abc import Sequence
@@ -94,13 +94,13 @@ def make_driven(vae_file: Path, tower_file: Path, numbers: range) -> Driven:
 
     drawn = [_draw(random.Random(number)) for number in numbers]
     references = latents([scene.reference for scene in drawn])
-    known = torch.stack([
+    masks = torch.stack([
         reference_mask_channels(scene.known, HEIGHT // 8, WIDTH // 8).half() for scene in drawn
     ])  # fmt: skip
-    given = torch.cat([references, latents([scene.given for scene in drawn])], dim=2)
+    conditions = torch.cat([references, latents([scene.given for scene in drawn])], dim=2)
     return Driven(
         latents=torch.cat([references, latents([scene.video for scene in drawn])], dim=2),
-        y=torch.cat([known, given], dim=1),
+        y=torch.cat([masks, conditions], dim=1),
         driving=latents([scene.driving for scene in drawn]),
         image=features([scene.reference for scene in drawn]),
         driving_image=features([scene.driving[:1] for scene in drawn]),

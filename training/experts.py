@@ -49,7 +49,7 @@ class NoiseRange:
 
     @classmethod
     def of_experts(cls, release: Release) -> tuple["NoiseRange", "NoiseRange"]:
-        """Of the high-noise and of the low-noise expert."""
+        """Ranges of the high-noise and of the low-noise expert."""
         boundary = release.boundary
         assert boundary is not None
         return cls(boundary, 1.0, release.shift), cls(0.0, boundary, release.shift)
@@ -196,14 +196,14 @@ def fresh(config: DiTConfig, seed: int) -> WanModel:
 def begun_as(model: WanModel, config: DiTConfig, seed: int) -> WanModel:
     """A model that begins with the weights of another one, where both have them; channels that only it takes in beside
     the latents count for nothing at first."""
-    made = fresh(config, seed)
-    state, known = made.state_dict(), model.state_dict()
-    for name, weight in known.items():
+    target = fresh(config, seed)
+    state, source = target.state_dict(), model.state_dict()
+    for name, weight in source.items():
         if name in state and state[name].shape == weight.shape:
             state[name] = weight
     if config.out_dim == model.config.out_dim and config.in_dim > model.config.in_dim:
         wide = torch.zeros_like(state["patch_embedding.weight"])
-        wide[:, : model.config.in_dim] = known["patch_embedding.weight"]
+        wide[:, : model.config.in_dim] = source["patch_embedding.weight"]
         state["patch_embedding.weight"] = wide
-    made.load_state_dict(state)
-    return made
+    target.load_state_dict(state)
+    return target

@@ -41,10 +41,10 @@ def make_listener(schedule: Schedule, work: Path, folder: Path) -> None:
         hidden = network(sounds).last_hidden_state
         times = (np.arange(hidden.shape[1]) + 0.5) / FEATURE_RATE
         middles = (np.arange(_FRAMES) + 0.5) / FPS
-        wanted = torch.from_numpy(
+        targets = torch.from_numpy(
             np.stack([np.interp(times, middles, opening) for opening in openings])
         ).float()
-        return F.mse_loss(listener.ears(hidden).squeeze(2), wanted)
+        return F.mse_loss(listener.ears(hidden).squeeze(2), targets)
 
     train("listener", listener, loss, schedule, work)
     network.half().save_pretrained(folder)

@@ -24,7 +24,7 @@ _OUTER = re.compile(r"embedding|^head\.|time_projection")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """Length and rates of a training.
 
     rate: of AdamW at its height; matrix_rate: of Muon, which turns the matrices of hidden layers (0: AdamW for all).
     average: decay per step of the averaged weights. The rates rise over the first steps, and fall to zero over the last
@@ -38,7 +38,7 @@ class Schedule:
     seed: int = 0
 
     def factor(self, step: int) -> float:
-        """Of both rates at a step."""
+        """Factor of both rates at a step."""
         left = (self.steps - step) / max(1.0, self.cooldown * self.steps)
         return min(1.0, (step + 1) / _WARM_UP, max(0.0, left))
 
@@ -127,15 +127,15 @@ def _optimizers(module: nn.Module, schedule: Schedule) -> list[torch.optim.Optim
         if parameter.requires_grad:
             is_matrix = parameter.dim() > 1 and name.endswith("weight") and not _OUTER.search(name)
             (matrices if schedule.matrix_rate and is_matrix else others).append(parameter)
-    made: list[torch.optim.Optimizer] = [
+    optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     ]
     if matrices:
-        made.append(Muon(matrices, schedule.matrix_rate))
-    for optimizer in made:
+        optimizers.append(Muon(matrices, schedule.matrix_rate))
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["height"] = group["lr"]
-    return made
+    return optimizers
 
 
 def _write_record(folder: Path, name: str, record: list[list[float]]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the polynomial that brings singular values towards 1."""
+"""The polynomial that brings singular values towards 1."""
 
 
 def orthogonalized(matrix: Tensor, rounds: int = 5) -> Tensor:

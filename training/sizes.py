@@ -22,7 +22,7 @@ def side(vae: VAEConfig | config.TinyVAEConfig) -> int:
 
 
 def text_encoder(vocabulary: int) -> T5Config:
-    """Of this many tokens."""
+    """Config for this many tokens."""
     return T5Config(
         vocab_size=vocabulary, dim=TEXT_DIM, dim_attn=TEXT_DIM, dim_ffn=256, num_heads=4, num_layers=2
     )

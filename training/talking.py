@@ -1,4 +1,4 @@
-"""What S2V-14B learns from: faces that speak, in pieces of a longer video, with the voice and the frames before."""
+"""Training data of S2V-14B: faces that speak, in pieces of a longer video, with the voice and the frames before."""
 
 import random
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from .world.faces import Face, voice
 from .world.words import Facts
 
 FRAMES = 105
-"""Of each video."""
+"""Frames in each video."""
 CLIP_LATENTS = 4
 _SILENT = 0.1
 """Share of the clips without their voice, as the negative prompt goes without."""

@@ -29,7 +29,7 @@ def objects(number: int, frames: int, width: int, height: int) -> tuple[Tensor, 
 
 
 def anything(number: int, frames: int, width: int, height: int) -> tuple[Tensor, Facts]:
-    """Of all that there is, drawn skeletons, masked and unknown frames too: what an autoencoder must know."""
+    """Video of anything there is, drawn skeletons, masked and unknown frames too: what an autoencoder must know."""
     rng = random.Random(number)
     kind = rng.choices(["objects", "face", "figure", "pose", "mask", "begins"], [6, 3, 4, 2, 1, 1])[0]
     if kind in ("objects", "begins"):
@@ -66,13 +66,13 @@ def rendered(draw: Draw, numbers: Sequence[int]) -> tuple[Tensor, list[Facts]]:
 
 
 def spread(work: Callable[[range], T], numbers: range) -> list[T]:
-    """What `work` makes of pieces of a range, in its order; one process for each core. work can be pickled."""
+    """Results of `work` on pieces of a range, in its order; one process for each core. work can be pickled."""
     pieces = [numbers[start : start + _PIECE] for start in range(0, len(numbers), _PIECE)]
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_begin) as pool:
         return list(pool.map(work, pieces))
 
 
 def _begin() -> None:
-    """Of each process."""
+    """Prepares each process."""
     torch.set_num_threads(1)
     repair_torchvision()  # transformers imports it

@@ -52,8 +52,8 @@ class WanAudioEncoder:
 def check_sound(audio: Any) -> tuple[torch.Tensor, int]:
     """AUDIO -> its one sound [1, channels, N], float32, and the rate. ValueError where it cannot be used."""
     if not isinstance(audio, Mapping) or not {"waveform", "sample_rate"} <= set(audio):
-        found = "none is connected" if audio is None else f"there is a {type(audio).__name__}"
-        raise ValueError(f"this node needs audio, and {found}: connect Load Audio, or the audio of a video")
+        problem = "none is connected" if audio is None else f"there is a {type(audio).__name__}"
+        raise ValueError(f"this node needs audio, and {problem}: connect Load Audio, or the audio of a video")
     waveform, rate = audio["waveform"], audio["sample_rate"]
     if not isinstance(waveform, torch.Tensor) or not waveform.is_floating_point():
         kind = getattr(waveform, "dtype", type(waveform).__name__)
@@ -108,9 +108,9 @@ def speak(text: str, voice: str, seed: int, *, sample: Audio | None, sample_text
             f"there is no text-to-speech model {voice!r} in models/{folders.VOICES}. Put a folder there: one of "
             "transformers, such as facebook/mms-tts-eng, or CosyVoice2-0.5B where CosyVoice is installed"
         )
-    given = None if sample is None else (sample["waveform"], sample["sample_rate"])
+    voice_sample = None if sample is None else (sample["waveform"], sample["sample_rate"])
     device = comfy.model_management.get_torch_device()
-    waveform, rate = speech_synthesis.speak(folder, text, seed, device, given, sample_text)
+    waveform, rate = speech_synthesis.speak(folder, text, seed, device, voice_sample, sample_text)
     return {"waveform": waveform, "sample_rate": rate}
 
 

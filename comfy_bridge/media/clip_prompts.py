@@ -18,12 +18,12 @@ CLIP_PROMPTS = "wan_clip_prompts"
 
 def split(text: str) -> list[str]:
     """The prompts in a text, which blank lines or | part. ValueError where there is none."""
-    found = [part.strip() for part in re.split(r"\||\n\s*\n", text) if part.strip()]
-    if not found:
+    prompts = [part.strip() for part in re.split(r"\||\n\s*\n", text) if part.strip()]
+    if not prompts:
         raise ValueError(
             "prompts holds no text: write one prompt for each clip, with blank lines between them"
         )
-    return found
+    return prompts
 
 
 def in_turn(prompts: Sequence[Conditioning]) -> Conditioning:

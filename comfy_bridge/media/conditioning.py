@@ -66,8 +66,8 @@ class VideoShape:
 def check_vae(vae: Vae | None, channels: int, other: str) -> None:
     """Raises ValueError that ends in `other` where the VAE's latents have not that many channels."""
     if vae is None or vae.latent_channels != channels:
-        found = "none is connected" if vae is None else f"the connected one has {vae.latent_channels}"
-        raise ValueError(f"this node needs a VAE of {channels} latent channels, and {found}. {other}")
+        problem = "none is connected" if vae is None else f"the connected one has {vae.latent_channels}"
+        raise ValueError(f"this node needs a VAE of {channels} latent channels, and {problem}. {other}")
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,20 @@ class Keyframes:
     def places(self, frames: int) -> list[int]:
         """The frames that the positions name. ValueError where there are not as many as pictures."""
         images = 0 if self.keyframes is None else len(rgb(self.keyframes))
-        wanted = frames_at(self.positions, frames, FAMILIES["i2v"].release.fps)
-        if len(wanted) != images:
-            found = f"{images} images" if images else "nothing connected"
+        places = frames_at(self.positions, frames, FAMILIES["i2v"].release.fps)
+        if len(places) != images:
+            pictures = f"{images} images" if images else "nothing connected"
             raise ValueError(
-                f"keyframes has {found}, and positions names {len(wanted)} places: give one place for each image"
+                f"keyframes has {pictures}, and positions names {len(places)} places: give one place for each image"
             )
-        return wanted
+        return places
 
 
 NO_KEYFRAMES = Keyframes()
 
 
 class ConditionedVideo(NamedTuple):
-    """What a model is told of its video. positive_low: the positive of the low-noise expert, the same one where both
+    """Conditioning and latent of a video. positive_low: the positive of the low-noise expert, the same one where both
     experts are told the same. report: where keyframes stand."""
 
     prompts: Prompts
@@ -124,8 +124,8 @@ def image_to_video(
     only the Wan2.1 models look at. motion_amplitude: see `amplify_motion`. Raises ValueError where images, places, size
     and VAE do not fit."""
     check_vae(vae, 16, "Load the 2.1 VAE for the 14B models; TI2V-5B takes its image through WanTI2VLatent")
-    given = [None if x is None else rgb(x) for x in (start, keyframes.keyframes, end)]
-    if (first := next((x for x in given if x is not None), None)) is None:
+    images = [None if x is None else rgb(x) for x in (start, keyframes.keyframes, end)]
+    if (first := next((x for x in images if x is not None), None)) is None:
         raise ValueError(
             "no start_image is connected, and no keyframes or end_image: for video from text alone use a text-to-video "
             "model"
@@ -135,10 +135,10 @@ def image_to_video(
         size = size_for_i2v(first.shape[2], first.shape[1], shape.width * shape.height)
     check_video_size(*size, shape.frames, 16)
     fit = resize_crop if shape.fit == "exact" else resize  # exact: nothing is stretched, too much is cut off
-    start, middle, end = (None if x is None else fit(_like(x, first), *size) for x in given)
+    start, middle, end = (None if x is None else fit(_like(x, first), *size) for x in images)
 
-    wanted = keyframes.places(shape.frames)
-    places = snapped(wanted, shape.frames, *(0 if x is None else len(x) for x in (start, end)))
+    positions = keyframes.places(shape.frames)
+    places = snapped(positions, shape.frames, *(0 if x is None else len(x) for x in (start, end)))
     stand = {} if middle is None else dict(zip(places, middle.split(1), strict=True))
 
     @cache
@@ -163,7 +163,7 @@ def image_to_video(
     if stand and keyframes.strength_low != keyframes.strength_high:
         low = prompts.with_values(told(keyframes.strength_low) | {_FOR_NEGATIVE: True}).positive
     latent = latents.empty(*size, shape.frames, shape.batch_size, vae)
-    return ConditionedVideo(conditioned, latent, low, "\n".join(map(_standing, wanted, places)))
+    return ConditionedVideo(conditioned, latent, low, "\n".join(map(_standing, positions, places)))
 
 
 def _like(images: Tensor, first: Tensor) -> Tensor:
@@ -172,10 +172,10 @@ def _like(images: Tensor, first: Tensor) -> Tensor:
     return images if images.shape[1:3] == first.shape[1:3] else resize_crop(images, columns, rows)
 
 
-def _standing(wanted: int, place: int) -> str:
+def _standing(position: int, place: int) -> str:
     latent = latent_of(place)
     text = f"Keyframe at frame {place}, the place of latent {latent}"
-    return text if wanted == place else f"{text}, to which frame {wanted} belongs"
+    return text if position == place else f"{text}, to which frame {position} belongs"
 
 
 def negative_beside(positive: Conditioning, negative: Conditioning) -> Conditioning:

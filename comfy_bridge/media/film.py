@@ -37,7 +37,7 @@ class Film:
     def __init__(self, prefix: str, size: tuple[int, int], fps: float, tags: Mapping[str, Any]) -> None:
         width, height = size
         try:
-            found = folder_paths.get_save_image_path(
+            location = folder_paths.get_save_image_path(
                 prefix, folder_paths.get_output_directory(), width, height
             )
         except Exception as error:  # the host has no class of its own for it
@@ -45,7 +45,7 @@ class Film:
                 f"filename_prefix {prefix!r} is no name in the output folder ({str(error).strip()}): give a name such "
                 "as video/long"
             ) from None
-        folder, name, number, self.subfolder, _ = found
+        folder, name, number, self.subfolder, _ = location
         self.path = Path(folder) / f"{name}_{number:05}_.mp4"
         self._unfinished = self.path.with_suffix(".part")
         self._size, self._fps = size, fps

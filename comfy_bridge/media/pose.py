@@ -29,10 +29,10 @@ ALL = "all"
 PEOPLE = [*detection.PEOPLE, ALL]
 
 
-def _model(name: str, known: dict[str, Path], where: str) -> Path:
-    if name not in known:
+def _model(name: str, models: dict[str, Path], where: str) -> Path:
+    if name not in models:
         raise ValueError(f"there is no {name!r} in models/{where}: put it there, or choose another")
-    return known[name]
+    return models[name]
 
 
 def _bytes(path: Path) -> int:
@@ -47,9 +47,9 @@ def detect(
 
     numbers: of those of `ALL` that stay, such as "1, 3"; all where it is empty. Raises ValueError where nobody is
     found, and ImportError with what to install."""
-    known, device = folders.detectors(), comfy.model_management.get_torch_device()
+    models, device = folders.detectors(), comfy.model_management.get_torch_device()
     paths = [
-        None if name == WHOLE_FRAME else _model(name, known, folders.DETECTION)
+        None if name == WHOLE_FRAME else _model(name, models, folders.DETECTION)
         for name in (detector, pose_model)
     ]
     # onnxruntime takes its memory beside the host's management
@@ -63,11 +63,11 @@ def detect(
         return track.to_openpose(), f"seen in {_frames_of(track)} of {len(track)} frames"
     if find is None:
         raise ValueError(f"a detector finds people: choose one, or another person than {ALL!r}")
-    wanted = _parse_numbers(numbers)
+    selection = _parse_numbers(numbers)
     tracks = detection.track_people(frames, find, estimate, progress())
     report = ", ".join(f"{number} in {_frames_of(track)}" for number, track in tracks.items())
     report = f"people by number, with the frames that each is seen in, of {len(frames)}: {report}"
-    return people_to_openpose(_chosen(tracks, wanted) if wanted else tracks), report
+    return people_to_openpose(_chosen(tracks, selection) if selection else tracks), report
 
 
 def _frames_of(track: PoseTrack) -> int:
@@ -85,10 +85,10 @@ def _parse_numbers(text: str) -> list[int]:
 
 
 def _chosen(tracks: dict[int, PoseTrack], numbers: list[int]) -> dict[int, PoseTrack]:
-    """Those of these numbers; ValueError where there is no such person."""
+    """The tracks of these numbers; ValueError where there is no such person."""
     if missing := [number for number in numbers if number not in tracks]:
-        known = ", ".join(map(str, tracks))
-        raise ValueError(f"there is no person {missing[0]}: those that were found have the numbers {known}")
+        choices = ", ".join(map(str, tracks))
+        raise ValueError(f"there is no person {missing[0]}: those that were found have the numbers {choices}")
     return {number: tracks[number] for number in numbers}
 
 
@@ -162,7 +162,7 @@ def _placed(track: PoseTrack, frames: Tensor) -> PoseTrack:
 def subject_mask(
     frames: Tensor,
     keypoints: Keypoints | None,
-    given: Tensor | None,
+    own_mask: Tensor | None,
     *,
     sam2_model: str,
     grow: int,
@@ -175,10 +175,10 @@ def subject_mask(
     grow, grow_times: see `mask.dilate`; blocks_wide, blocks_high: see `mask.augment_blocks`, 0 for none. Raises
     ValueError where there is nothing to make a mask from."""
     height, width = frames.shape[1:3]
-    if given is not None:
-        if given.shape[0] not in (1, len(frames)):
-            raise ValueError(f"mask has {given.shape[0]} frames and the video {len(frames)}")
-        masks = (resize_masks(given, width, height) > 0.5).float().expand(len(frames), -1, -1)
+    if own_mask is not None:
+        if own_mask.shape[0] not in (1, len(frames)):
+            raise ValueError(f"mask has {own_mask.shape[0]} frames and the video {len(frames)}")
+        masks = (resize_masks(own_mask, width, height) > 0.5).float().expand(len(frames), -1, -1)
     elif keypoints is not None and sam2_model != NO_MODEL:
         people = _people_of(frames, keypoints)
         device = comfy.model_management.get_torch_device()

@@ -27,12 +27,12 @@ FIT = [*conditioning.FIT, "original"]
 def files() -> list[str]:
     """The videos of the input folder, sub-folders included; links are followed where the host follows them."""
     root = folder_paths.get_input_directory()
-    found = []
+    paths = []
     for folder, folders, names in os.walk(root, followlinks=True):
         above = {os.path.realpath(root), *map(os.path.realpath, _above(Path(folder), Path(root)))}
         folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in above]
-        found += [os.path.relpath(os.path.join(folder, name), root) for name in names]
-    return sorted(name for name in folder_paths.filter_files_content_types(found, ["video"]) if _exists(name))
+        paths += [os.path.relpath(os.path.join(folder, name), root) for name in names]
+    return sorted(name for name in folder_paths.filter_files_content_types(paths, ["video"]) if _exists(name))
 
 
 def _above(folder: Path, root: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def _exists(name: str) -> bool:
 
 
 def _path(name: str) -> str:
-    """Where a file of that name lies; ValueError where it is outside of the host's folders."""
+    """Path of a file of that name; ValueError where it is outside of the host's folders."""
     bare, root = folder_paths.annotated_filepath(name)
     if Path(bare).is_absolute() or ".." in Path(bare).parts:
         raise ValueError(f"{name!r} is no name of a file in the input folder")

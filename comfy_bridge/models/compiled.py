@@ -43,7 +43,7 @@ def block_by_block(model: Any) -> Iterator[None]:
 
 
 def chosen_passes(device: torch.device) -> Passes:
-    """Those that the environment asks for. Raises ValueError where they cannot be had on a device."""
+    """Passes that the environment asks for. Raises ValueError where they cannot be had on a device."""
     if os.environ.get(SETTING, "0") in ("", "0"):
         return PLAIN
     if device.type == "cpu":

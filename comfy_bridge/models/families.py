@@ -1,4 +1,4 @@
-"""What the host knows each family of models as: one line per family."""
+"""The host's classes for each family of models: one line per family."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -32,7 +32,7 @@ _CHUNK = 2**26
 _NO_PIXEL = (
     torch.device, uuid.UUID, logging.Logger, type(Lock()), type(RLock()), comfy.utils.ProgressBar,
 )  # fmt: skip
-"""Where things are, what they are called in this process, how progress is shown."""
+"""Places, names within this process, displays of progress."""
 _NO_PIXEL_NAMES = {"server.PromptServer", "tqdm.std.tqdm", "tqdm.asyncio.tqdm_asyncio"}
 
 # what the host writes while it samples or moves weights, by class; "" for all modules
@@ -77,31 +77,31 @@ def name_of(kind: Any) -> str:
 
 def hash_of(*parts: bytes | str) -> bytes:
     """Digest of parts, kept apart."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        found.update(len(data).to_bytes(8, "little"))
-        found.update(data)
-    return found.digest()
+        hasher.update(len(data).to_bytes(8, "little"))
+        hasher.update(data)
+    return hasher.digest()
 
 
 class Walk:
     """One walk through values; every part is digested once.
 
-    known: modules that are named and not looked into. of_patcher(patcher, walk, where): digest of a MODEL met on
-    the way. `sampled`: bytes above which a tensor is looked at in places only, as is enough for weights."""
+    module_names: modules that are named and not looked into, by id. of_patcher(patcher, walk, where): digest of a
+    MODEL met on the way. `sampled`: bytes above which a tensor is looked at in places only, enough for weights."""
 
     def __init__(
         self,
-        known: Mapping[int, str] | None = None,
+        module_names: Mapping[int, str] | None = None,
         of_patcher: Callable[[Any, "Walk", str], bytes] | None = None,
     ) -> None:
-        self.known = dict(known or {})
+        self.module_names = dict(module_names or {})
         self.sampled: float = math.inf
         self._of_patcher = of_patcher
         self._open: list[int] = []
-        self._found: dict[int, bytes] = {}
-        self._kept: list[Any] = []  # so that no id is used twice
+        self._digests: dict[int, bytes] = {}
+        self._alive: list[Any] = []  # so that no id is used twice
 
     def of(self, value: Any, where: str) -> bytes:
         """Digest of a value, found under this name. Raises Unknown."""
@@ -111,30 +111,30 @@ class Walk:
         if isinstance(value, type) and "<locals>" not in value.__qualname__:
             return hash_of("class", name_of(value))
         key = id(value)
-        if key in self.known:
-            return hash_of("module", self.known[key])
-        if key in self._found:
-            return self._found[key]
+        if key in self.module_names:
+            return hash_of("module", self.module_names[key])
+        if key in self._digests:
+            return self._digests[key]
         if key in self._open:
             return hash_of("again", str(len(self._open) - self._open.index(key)))
         self._open.append(key)
         try:
-            found = self._look(value, where)
+            digest = self._look(value, where)
         except RecursionError:
             raise Unknown(value, where) from None
         finally:
             self._open.pop()
-        self._found[key] = found
-        self._kept.append(value)
-        return found
+        self._digests[key] = digest
+        self._alive.append(value)
+        return digest
 
     def keep(self, value: Any, names: Mapping[int, str]) -> None:
-        """Adds names of modules, which live as long as `value`, to the known ones."""
-        self._kept.append(value)
-        self.known = {**names, **self.known}
+        """Adds names of modules, which live as long as `value`, to `module_names`."""
+        self._alive.append(value)
+        self.module_names = {**names, **self.module_names}
 
     def look_into(self, value: Any, where: str) -> bytes:
-        """Digest of a module by what is in it, though it be `known`."""
+        """Digest of a module by what is in it, though it be among `module_names`."""
         return self._module(value, where) if isinstance(value, nn.Module) else self.of(value, where)
 
     def each(self, kind: str, values: Iterable[tuple[str, Any]]) -> bytes:
@@ -274,21 +274,21 @@ class Walk:
             skipped = _state_of(value)
             state = [(key, state[key]) for key in sorted(state, key=str) if key not in skipped]
             state = ("state", self._mapping(state, where))
-        given = [make, arguments, state, list(items or ()), list(pairs or ())]
-        return hash_of("object", name_of(type(value)), self.each("", [(where, part) for part in given]))
+        contents = [make, arguments, state, list(items or ()), list(pairs or ())]
+        return hash_of("object", name_of(type(value)), self.each("", [(where, part) for part in contents]))
 
 
 def _bytes(flat: Tensor, sampled: float) -> bytes:
     """A digest of bytes [n], or of those at evenly spaced places where there are more than `sampled`."""
-    found, size = hashlib.sha256(), flat.numel()
+    hasher, size = hashlib.sha256(), flat.numel()
     if size > sampled:
         step = (size - _PIECE) // (_PIECES - 1)
         parts = [flat[i * step : i * step + _PIECE] for i in range(_PIECES)]
     else:
         parts = list(flat.split(_CHUNK)) if size else []
     for part in parts:
-        found.update(part.cpu().numpy().data)
-    return found.digest()
+        hasher.update(part.cpu().numpy().data)
+    return hasher.digest()
 
 
 def _bare(value: Any) -> Any:

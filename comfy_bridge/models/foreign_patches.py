@@ -1,4 +1,4 @@
-"""What other nodes and packs have put on a MODEL: named, and refused where it could not be honoured."""
+"""Patches of other nodes and packs on a MODEL: named, and refused where they could not be honoured."""
 
 import logging
 import sys
@@ -33,12 +33,12 @@ def name_of(patch: Any) -> str:
 def warn_of_unused(patcher: Any) -> None:
     """Logs the patches on a MODEL that belong to other kinds of models, and do nothing on a Wan model."""
     options = patcher.model_options.get("transformer_options", {})
-    unused = {kind: found for kind, found in options.get("patches", {}).items() if kind not in PATCHES}
+    unused = {kind: patches for kind, patches in options.get("patches", {}).items() if kind not in PATCHES}
     for kind, replaced in options.get("patches_replace", {}).items():
         strange = [p for place, p in replaced.items() if kind != "dit" or place[0] != "double_block"]
         unused |= {kind: strange} if strange else {}
-    for kind, found in unused.items():
-        makers = ", ".join(sorted({name_of(p) for p in found}))
+    for kind, patches in unused.items():
+        makers = ", ".join(sorted({name_of(p) for p in patches}))
         logging.warning("[Wan2.2] %s does nothing here: Wan models have no place for its %s", makers, kind)
 
 

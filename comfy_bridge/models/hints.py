@@ -1,4 +1,4 @@
-"""What to do where a loader refuses a file, in the names of this pack's nodes and the host's folders."""
+"""Advice where a loader refuses a file, in the names of this pack's nodes and the host's folders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from ...wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
 from ...wan_models.text.tokenizer import TokenizerNotFoundError
 from .. import folders
-from .other_models import road
+from .other_models import advice
 
 # by kind of `ModelInfo`
 _LOADERS = {
@@ -30,7 +30,7 @@ def loader_hints() -> Iterator[None]:
             raise
         raise CheckpointError(f"{error} Load it with {loader}.") from None
     except UnsupportedModelError as error:
-        raise CheckpointError(f"{error} {road(error.info)}") from None
+        raise CheckpointError(f"{error} {advice(error.info)}") from None
     except TokenizerNotFoundError as error:
         raise ValueError(
             f"{error} Or drop the whole release folder into models/{folders.CATEGORY}."

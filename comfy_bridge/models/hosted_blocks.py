@@ -162,14 +162,14 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
             _refuse_replaced(block.cross_attn)
             options[_TEXT_KERNEL] = inputs["cross_attention"]
 
-        def call(img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, given: dict) -> Tensor:
+        def call(img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, block_options: dict) -> Tensor:
             return block(
                 img,
                 e=vec,
                 freqs=pe,
                 context=txt,
                 context_img_len=shared["img_len"],
-                transformer_options=given,
+                transformer_options=block_options,
             )
 
         args = {
@@ -185,14 +185,14 @@ def block_runner(options: dict, total: int, latents: Tensor, vec: Callable[[], T
         else:
 
             def original(args: dict) -> dict:
-                given = args.get("transformer_options", options)
+                block_options = args.get("transformer_options", options)
                 # our blocks work in place, and a patch may compare what came out with what went in
-                return {"img": call(_own(args["img"]), args["txt"], args["vec"], args["pe"], given)}
+                return {"img": call(_own(args["img"]), args["txt"], args["vec"], args["pe"], block_options)}
 
             x = replacement(args, {"original_block": original})["img"]
         for patch in after_block:
-            known = {"img": x, "x": latents, "vec": vec(), "block_index": index, "img_offset": 0}
-            x = patch({**known, "transformer_options": options})["img"]
+            arguments = {"img": x, "x": latents, "vec": vec(), "block_index": index, "img_offset": 0}
+            x = patch({**arguments, "transformer_options": options})["img"]
         return x if replacement is None and not after_block else _own(x)
 
     return run
@@ -226,7 +226,7 @@ def _patches(options: dict, kind: str) -> list[Callable]:
 
 
 def _output_patched(layer: Any, out: Tensor, options: dict, kind: str) -> Tensor:
-    """What the patches of that kind make of an attention's result before its last layer, [B, L, C]."""
+    """Applies the patches of that kind to an attention's result before its last layer, [B, L, C]."""
     for patch in _patches(options, kind):
         out = patch(out, {**options, "n_heads": layer.num_heads, "dim_head": layer.head_dim})
     return out

@@ -1,4 +1,4 @@
-"""What a run depends on, part by part: by it a later run, of any process, tells whether finished clips are its own.
+"""Identity of a run, part by part: by it a later run, of any process, tells whether finished clips are its own.
 
 Each part is named as a user would, so that a refusal can say what differs. A part whose objects keep notes of their own
 while they sample (a running average in a guidance patch) is known again after the run: see `settle`.
@@ -61,8 +61,8 @@ def of_prompts(positive: Any, negative: Any) -> Parts:
 def of_loaded(thing: Any, name: str) -> str:
     """Digest of a VAE, CLIP vision model or audio encoder: weights, their precision, settings, what was put on it."""
     patcher = getattr(thing, "patcher", None)
-    known = _names(patcher) if isinstance(patcher, comfy.model_patcher.ModelPatcher) else {}
-    return Walk(known, _of_patcher).of(thing, name).hex()
+    names = _names(patcher) if isinstance(patcher, comfy.model_patcher.ModelPatcher) else {}
+    return Walk(names, _of_patcher).of(thing, name).hex()
 
 
 def of_settings(settings: Any) -> Parts:
@@ -79,7 +79,7 @@ def of_vae(vae: Any) -> Parts:
 
 
 def of_host() -> Parts:
-    """What the host was started with that reaches the numbers of every model."""
+    """Options of the host that reach the numbers of every model."""
     fast = sorted(str(feature) for feature in getattr(comfy.cli_args.args, "fast", None) or ())
     return {
         "the host's attention (--use-...-attention)": attention.optimized_attention.__name__,
@@ -90,9 +90,7 @@ def of_host() -> Parts:
 def of_model(model: Any) -> Parts:
     """The parts of a MODEL. Raises `fingerprint.Unknown`."""
     walk = Walk(_names(model), _of_patcher)
-    return {
-        name: found if isinstance(found, str) else found.hex() for name, found in _parts(model, walk).items()
-    }
+    return {name: part if isinstance(part, str) else part.hex() for name, part in _parts(model, walk).items()}
 
 
 def settle(before: Mapping[str, str], after: Mapping[str, str]) -> None:
@@ -115,18 +113,18 @@ def settled(parts: Mapping[str, str]) -> Parts:
 def files_of(path: str | Path) -> list[tuple[str, int, int]]:
     """(path, bytes, time of the last change in ns) of a checkpoint's files: one, or a folder's shards and notes."""
     path = Path(path).resolve()
-    found = {path}
+    files = {path}
     if shard := shard_of(path.name):  # which stands for its whole set
         beside = {file: shard_of(file.name) for file in path.parent.iterdir()}
-        found = {file for file, other in beside.items() if other and other["stem"] == shard["stem"]}
+        files = {file for file, other in beside.items() if other and other["stem"] == shard["stem"]}
     if path.is_dir():
-        found = {file for file in path.iterdir() if file.suffix.lower() in SUFFIXES}
+        files = {file for file in path.iterdir() if file.suffix.lower() in SUFFIXES}
         notes = list(path.glob("*.safetensors.index.json"))
         for note in notes:  # other models may lie beside the shards that an index names
             with suppress(ValueError):
-                found = {path / shard for shard in read_weight_map(note).values()}
-        found |= {*notes, path / "config.json"}
-    stats = [(file, file.stat()) for file in sorted(found) if file.exists()]
+                files = {path / shard for shard in read_weight_map(note).values()}
+        files |= {*notes, path / "config.json"}
+    stats = [(file, file.stat()) for file in sorted(files) if file.exists()]
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
@@ -212,43 +210,45 @@ def _options(patcher: Any, walk: Walk) -> list[bytes]:
     options = {key: value for key, value in patcher.model_options.items() if key not in _COPIES}
     # empty lists come and go as the host asks for them
     calls = {
-        kind: {key: found for key, found in by_key.items() if found}
+        kind: {key: functions for key, functions in by_key.items() if functions}
         for kind, by_key in getattr(patcher, "callbacks", {}).items()
         if kind not in _NO_PIXEL_CALLS
     }
     wrappers = {
-        kind: {key: found for key, found in by_key.items() if found and key != LOOKS_AT_FILES}
+        kind: {key: functions for key, functions in by_key.items() if functions and key != LOOKS_AT_FILES}
         for kind, by_key in getattr(patcher, "wrappers", {}).items()
     }
-    wrappers = {kind: found for kind, found in wrappers.items() if found}
+    wrappers = {kind: functions for kind, functions in wrappers.items() if functions}
     attached = {key: value for key, value in getattr(patcher, "attachments", {}).items() if key != ATTACHMENT}
-    given = (
+    groups = (
         ("the options of the model: ", options),
-        ("a callback of the model: ", {kind: found for kind, found in calls.items() if found}),
-        ("a wrapper of the model: ", {kind: found for kind, found in wrappers.items() if found}),
+        ("a callback of the model: ", {kind: functions for kind, functions in calls.items() if functions}),
+        ("a wrapper of the model: ", {kind: functions for kind, functions in wrappers.items() if functions}),
         ("an attachment of the model: ", attached),
         ("an injection of the model: ", getattr(patcher, "injections", {})),
         ("another model beside the model: ", getattr(patcher, "additional_models", {})),
         ("the hooks of the model: ", getattr(patcher, "forced_hooks", None)),
     )
-    return [walk.of(value, where) for where, value in given]
+    return [walk.of(value, where) for where, value in groups]
 
 
 def _overrides(patcher: Any, modules: dict[str, nn.Module], walk: Walk) -> list[bytes]:
     """Digests of methods that were replaced on the model itself, by nothing that the patcher knows of."""
     out = []
-    known = getattr(patcher, "object_patches_backup", {})
+    patches = getattr(patcher, "object_patches_backup", {})
     for path, module in modules.items():
         name = f"{path}." if path else ""
         for method in _METHODS & vars(module).keys():
-            found = vars(module)[method]
+            override = vars(module)[method]
             # what a patch was taken back from stays behind as the method of the class
-            is_own = hasattr(found, "__func__") and found.__func__ is getattr(type(module), method, None)
-            if name + method not in known and not is_own:
-                out.append(walk.of([name, method, found], f"{name}{method} of the model"))
+            is_own = hasattr(override, "__func__") and override.__func__ is getattr(
+                type(module), method, None
+            )
+            if name + method not in patches and not is_own:
+                out.append(walk.of([name, method, override], f"{name}{method} of the model"))
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):
-            if given := list(getattr(module, hooks).values()):
-                out.append(walk.of([name, hooks, given], f"a hook on {path} of the model"))
+            if functions := list(getattr(module, hooks).values()):
+                out.append(walk.of([name, hooks, functions], f"a hook on {path} of the model"))
     return sorted(out)
 
 
@@ -258,16 +258,16 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
     network = modules.get("diffusion_model", model)
     if hasattr(model, "storage"):  # ours
         stored = str(network.dtype) if model.storage.is_converted else "as in the file"
-        found = f"{stored}, computed in {network.compute_dtype}"
+        dtypes = f"{stored}, computed in {network.compute_dtype}"
     else:
         stored = str(getattr(network, "dtype", None))
         replaced = getattr(
             patcher, "object_patches_backup", {}
         )  # while another clone's patch is in its place
         cast = replaced.get("manual_cast_dtype", getattr(model, "manual_cast_dtype", None))
-        found = f"{stored}, computed in {cast}"
+        dtypes = f"{stored}, computed in {cast}"
     if "manual_cast_dtype" in patcher.object_patches:
-        found += f", set to {patcher.object_patches['manual_cast_dtype']}"
+        dtypes += f", set to {patcher.object_patches['manual_cast_dtype']}"
     # packs keep such settings on their layers, or the classes of them
     holders = [
         *modules.values(),
@@ -279,22 +279,22 @@ def _precision(patcher: Any, modules: dict[str, nn.Module]) -> str:
         for name, value in vars(holder).items()
         if isinstance(value, torch.dtype) and name not in _DTYPES_OF_NETWORKS and not name.endswith(_ARCHIVED)
     }
-    return " ".join([found, *sorted(layers)])
+    return " ".join([dtypes, *sorted(layers)])
 
 
 def _weights(patcher: Any, modules: dict[str, nn.Module], walk: Walk) -> bytes:
     """Digest of the weights of a model that does not say what file it is from: each as it is without patches."""
     model = patcher.model
     if model not in _WEIGHTS:
-        found = [hash_of(*sorted({name_of(type(module)) for module in modules.values()}))]
+        digests = [hash_of(*sorted({name_of(type(module)) for module in modules.values()}))]
         for path, module in modules.items():
             if path.split(".")[0] == "model_sampling":
                 continue
             for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
                 name = f"{path}.{leaf}" if path else leaf
                 tensor = _original(patcher, name, tensor)
-                found.append(hash_of(name, _large(walk, "weights", tensor, f"the weight {name}")))
-        _WEIGHTS[model] = hash_of(*found)
+                digests.append(hash_of(name, _large(walk, "weights", tensor, f"the weight {name}")))
+        _WEIGHTS[model] = hash_of(*digests)
     return _WEIGHTS[model]
 
 

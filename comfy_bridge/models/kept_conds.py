@@ -32,7 +32,7 @@ class KeptCond(comfy.conds.CONDRegular):
 
 
 def kept(conds: dict[str, Any]) -> dict[str, Any]:
-    """What a model's extra_conds gives, with its plain tensors as `KeptCond`."""
+    """Result of a model's extra_conds, with its plain tensors as `KeptCond`."""
     out = dict(conds)
     for name, cond in conds.items():
         if type(cond) is comfy.conds.CONDRegular and isinstance(cond.cond, Tensor):

@@ -12,7 +12,7 @@ from .lora import stamps_of
 
 
 def fingerprint(name: str, *categories: str) -> str:
-    """What changes where the files behind an entry of a loader's list do (see `folders.options`): by it the host knows
+    """Text that changes with the files behind an entry of a loader's list (see `folders.options`): by it the host knows
     that it has to load again."""
     return repr(files_of(folders.resolve(name, *categories)))
 

@@ -61,9 +61,9 @@ def apply_lora(models: dict[str, tuple[Any, float]], path: str | Path) -> tuple[
         if model is None or strength == 0:
             out.append(model)
             continue
-        found = _matched(file, model, name.removesuffix("-noise"))
-        out.append(_patched(file, found, model, strength))
-        lines.append(f"{file.path.name} on the {name} model at {strength:g}: {found.report}")
+        lora = _matched(file, model, name.removesuffix("-noise"))
+        out.append(_patched(file, lora, model, strength))
+        lines.append(f"{file.path.name} on the {name} model at {strength:g}: {lora.report}")
         logging.info("[Wan2.2] %s", lines[-1])
     return out, "\n".join(lines) or "no LoRA applied: the strengths are 0"
 
@@ -84,7 +84,7 @@ def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(layer: nn.Module, leaf: str, weight: Tensor) -> tuple[int, ...]:
-    """That of the weight itself, by whatever its loader notes: GGUF's on the tensor, that of 4-bit floats on their
+    """Shape of the weight itself, by whatever its loader notes: GGUF's on the tensor, that of 4-bit floats on their
     state, and in any other case the layer knows what it takes and gives."""
     noted = (
         getattr(getattr(layer, "packing", None), "shape", None) if leaf == "weight" else None,
@@ -100,40 +100,40 @@ def _shape(layer: nn.Module, leaf: str, weight: Tensor) -> tuple[int, ...]:
 
 def _matched(file: Checkpoint, model: Any, expert: str) -> LoRAMatch:
     weights = weight_shapes(model)
-    found = match(file.shapes, weights, expert)
-    if found.faults:
-        more = f" (and {len(found.faults) - 3} more)" if len(found.faults) > 3 else ""
-        raise CheckpointError(f"{file.path.name} cannot be used: {'; '.join(found.faults[:3])}{more}")
+    lora = match(file.shapes, weights, expert)
+    if lora.faults:
+        more = f" (and {len(lora.faults) - 3} more)" if len(lora.faults) > 3 else ""
+        raise CheckpointError(f"{file.path.name} cannot be used: {'; '.join(lora.faults[:3])}{more}")
     source = getattr(model.model, "source", None)
     this = f"this model ({source.name})" if source else "this model"
-    if not found.names and found.unusable:
-        raise CheckpointError(f"{file.path.name} cannot be used: {found.reasons}. Download it again")
-    if not found.names:
+    if not lora.names and lora.unusable:
+        raise CheckpointError(f"{file.path.name} cannot be used: {lora.reasons}. Download it again")
+    if not lora.names:
         raise CheckpointError(
             f"{file.path.name} fits no weight of {this}; it looks like a LoRA for {looks_like(file)}. Its first keys: "
             f"{', '.join(list(file)[:3])}"
         )
-    if found.misfits:
+    if lora.misfits:
         raise CheckpointError(
-            f"{file.path.name} was made for another model than {this}, {len(found.misfits)} of its {len(file)} keys "
-            f"have other sizes: {'; '.join(found.misfits[:3])}. {_widths(found, file)}"
+            f"{file.path.name} was made for another model than {this}, {len(lora.misfits)} of its {len(file)} keys "
+            f"have other sizes: {'; '.join(lora.misfits[:3])}. {_widths(lora, file)}"
         )
-    return found
+    return lora
 
 
-def _widths(found: LoRAMatch, file: Checkpoint) -> str:
+def _widths(lora: LoRAMatch, file: Checkpoint) -> str:
     """Which of the released models a LoRA's own sizes belong to."""
     released = {1536: "T2V-1.3B", 3072: "TI2V-5B", 5120: "the 14B models"}
-    for name, (module, what) in found.names.items():
+    for name, (module, what) in lora.names.items():
         if module.endswith("attn.q") and what == "lora_up.weight":
             width = file.shapes[name][0]
             return f"It is {width} wide, as {released.get(width, 'none of the released models')}."
     return ""
 
 
-def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) -> Any:
+def _patched(file: Checkpoint, lora: LoRAMatch, model: Any, strength: float) -> Any:
     tensors = {}
-    for name, (module, what) in found.names.items():
+    for name, (module, what) in lora.names.items():
         tensor = file[name]
         # one length per row, written as a list of them by peft
         tensors[f"{module}.{what}"] = (
@@ -143,11 +143,11 @@ def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) ->
             tensors.setdefault(
                 f"{module}.alpha", torch.tensor(0.0)
             )  # the host's BOFT fails where there is none
-    targets = {module: f"{_PREFIX}{module}.weight" for module, _ in found.names.values()}
+    targets = {module: f"{_PREFIX}{module}.weight" for module, _ in lora.names.values()}
     patches = comfy.lora.load_lora(tensors, targets, log_missing=False)
     leaves = {"diff_b": "bias", "diff_m": None}
     keys = {
-        f"{module}.{leaf}" for module, what in found.names.values() if (leaf := leaves.get(what, "weight"))
+        f"{module}.{leaf}" for module, what in lora.names.values() if (leaf := leaves.get(what, "weight"))
     }
     if left := sorted(key for key in keys if _PREFIX + key not in patches):
         raise CheckpointError(
@@ -159,7 +159,7 @@ def _patched(file: Checkpoint, found: LoRAMatch, model: Any, strength: float) ->
 
     patcher = model.clone()
     patcher.add_patches(in_one_pass(patches, model.model), strength)
-    for name, (module, what) in found.names.items():
+    for name, (module, what) in lora.names.items():
         if what == "diff_m":  # the host's patches never reach bare parameters of a block
             key = f"{_PREFIX}{module}.modulation"
             # loaders of quantised models have tensors of their own class here too
@@ -181,5 +181,5 @@ def loras_of(model: Any) -> tuple[str, ...]:
 
 
 def stamps_of(model: Any) -> tuple[Stamp, ...]:
-    """Of those files."""
+    """Stamps of those files."""
     return tuple(stamp for _, stamps in _applied(model) for stamp in stamps)

@@ -1,4 +1,4 @@
-"""What a model file is and what it needs, from its header alone."""
+"""Kind and needs of a model file, from its header alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from ...wan_models.config import TinyVAEConfig
 from ...wan_models.dit.kept_keys import Place, kept_bytes
 from ...wan_models.memory import activation_bytes, tokens_of
 from .diffusion import INFERENCE_DTYPES
-from .other_models import road
+from .other_models import advice
 
 _GIB = 1 << 30
 _KEPT: tuple[Place, ...] = ("ram", "ram int8")
@@ -43,12 +43,12 @@ def _dit(info: ModelInfo, width: int, height: int, frames: int) -> list[str]:
         f"activations about {activations / _GIB:.2f} GiB at {width}x{height}, {frames} frames",
     ]
     if config.driven:
-        kept = ", ".join(
+        caches = ", ".join(
             f"{place} {kept_bytes(config, tokens_of(config, shape), 2, place) / _GIB:.2f} GiB"
             for place in _KEPT
         )
         version = "distilled: CFG 1, 10 steps" if config.driven.bias else "base: CFG 3, 40 steps"
-        lines += [f"Animate-2, {version}; for Wan Animate 2", f"driving cache of such a clip: {kept}"]
+        lines += [f"Animate-2, {version}; for Wan Animate 2", f"driving cache of such a clip: {caches}"]
     elif config.family == "i2v" and config.image_dim:
         lines.append("Animate-2 has the same weights: if it is that, choose its kind in WanDiTLoader")
     if config.image_dim:
@@ -57,7 +57,7 @@ def _dit(info: ModelInfo, width: int, height: int, frames: int) -> list[str]:
 
 
 def _variant(info: ModelInfo, *_: int) -> list[str]:
-    return ["none of the models that this pack runs itself", road(info)]
+    return ["none of the models that this pack runs itself", advice(info)]
 
 
 def _vae(info: ModelInfo, *_: int) -> list[str]:

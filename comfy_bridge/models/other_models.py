@@ -1,4 +1,4 @@
-"""What to do with Wan models that this pack does not run itself: the host's loader and nodes, where it knows them."""
+"""Advice on Wan models that this pack does not run itself: the host's loader and nodes, where it knows them."""
 
 import comfy.supported_models
 
@@ -12,7 +12,7 @@ _MADE_BY = "; its conditioning is made by ComfyUI's {}"
 _LAID_ON = "It is laid onto a MODEL: load it with ComfyUI's Load Model Patch and apply it with {}."
 _NONE = "ComfyUI itself does not load it either: it needs the pack that it was made for."
 # by variant: the host's class for it (None where it needs none of its own), and what to do
-_ROADS: dict[str, tuple[str | None, str]] = {
+_ADVICE: dict[str, tuple[str | None, str]] = {
     "vace": ("WAN21_Vace", _WHOLE.format(_MADE_BY.format("WanVaceToVideo"))),
     "camera": ("WAN21_Camera", _WHOLE.format(_MADE_BY.format("WanCameraImageToVideo"))),
     "control": (
@@ -31,10 +31,10 @@ _ROADS: dict[str, tuple[str | None, str]] = {
 }
 
 
-def road(info: ModelInfo) -> str:
+def advice(info: ModelInfo) -> str:
     """A sentence on what works today with a file that holds a variant."""
     assert info.variant is not None
-    needed, sentence = _ROADS.get(info.variant.key, (None, _NONE))
+    needed, sentence = _ADVICE.get(info.variant.key, (None, _NONE))
     if needed and not hasattr(comfy.supported_models, needed):
         return "This ComfyUI does not know it yet: update ComfyUI, and run it with ComfyUI's own loader and nodes."
     return sentence

@@ -48,7 +48,7 @@ class _MayBePacked:
         super()._load_from_state_dict(*args)  # type: ignore[misc]
 
     def changes(self) -> list[Callable[[Tensor], Tensor]]:
-        """What is done to the unpacked weight: LoRAs of the model, other nodes' functions, LoRAs of the prompt."""
+        """Changes of the unpacked weight: LoRAs of the model, other nodes' functions, LoRAs of the prompt."""
         functions = list(self.weight_function)  # of the host, with the LoRAs where the layer is offloaded
         if self.weight_lowvram_function is not None:
             functions.insert(0, self.weight_lowvram_function)
@@ -64,7 +64,7 @@ class _MayBePacked:
     def on_device(self, like: Tensor) -> tuple[Tensor, Tensor | None, Any]:
         """The packed weight, and the bias in the dtype of `like`, on its device; and what the host's
         uncast_bias_weight takes once they were worked with."""
-        kept = self.weight_function, self.weight_lowvram_function
+        functions = self.weight_function, self.weight_lowvram_function
         # which are of the unpacked weight
         self.weight_function, self.weight_lowvram_function = [], None
         try:
@@ -72,7 +72,7 @@ class _MayBePacked:
                 self, dtype=self.weight.dtype, device=like.device, bias_dtype=like.dtype, offloadable=True
             )
         finally:
-            self.weight_function, self.weight_lowvram_function = kept
+            self.weight_function, self.weight_lowvram_function = functions
         if (loras := self.weight_lowvram_function) is not None:
             self._bring(loras, like.device)
         return weight, bias, lent

@@ -81,11 +81,11 @@ class _Packed(_Host):
     # readers
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list]:
-        found = super().get_key_patches(filter_prefix)
-        for key, patches in found.items():
+        by_key = super().get_key_patches(filter_prefix)
+        for key, patches in by_key.items():
             if (layer := self._packed_layer(key)) is not None:
                 patches[0] = (layer.unpacked(), *patches[0][1:])
-        return found
+        return by_key
 
     def get_model_object(self, name: str) -> Any:
         layer = self._packed_layer(name)
@@ -94,12 +94,12 @@ class _Packed(_Host):
         )
 
     def model_state_dict_for_saving(self, model: Any = None, prefix: str = "") -> dict[str, Any]:
-        """Of newer hosts, which merge while they save."""
-        found = super().model_state_dict_for_saving(model, prefix)
-        for name in found:
+        """Called by newer hosts, which merge while they save."""
+        state = super().model_state_dict_for_saving(model, prefix)
+        for name in state:
             if (layer := self._packed_layer(prefix + name)) is not None:
-                found[name] = layer.unpacked(*self._lora(prefix + name))
-        return found
+                state[name] = layer.unpacked(*self._lora(prefix + name))
+        return state
 
     def _lora(self, key: str) -> list[Callable[[Tensor], Tensor]]:
         return [comfy.model_patcher.LowVramPatch(key, self.patches)] if key in self.patches else []

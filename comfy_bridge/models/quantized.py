@@ -43,10 +43,10 @@ def layers(checkpoint: Checkpoint, compute: torch.dtype, device: Any = None) -> 
     if device is None:
         return _namespace(comfy.ops.mixed_precision_ops(config, compute, full_precision_mm=True))
     # the host says in its log which of its formats the device computes in
-    made = comfy.ops.pick_operations(
+    operations = comfy.ops.pick_operations(
         compute, compute, load_device=device, model_config=SimpleNamespace(quant_config=config)
     )
-    return _namespace(made)
+    return _namespace(operations)
 
 
 def products(stored: torch.dtype, compute: torch.dtype, device: Any) -> Any:
@@ -64,7 +64,7 @@ def products(stored: torch.dtype, compute: torch.dtype, device: Any) -> Any:
 
 
 def _format(beside: dict[str, Tensor]) -> str | None:
-    """What a note calls the format, and whether each row has a scale where the host knows one per weight only."""
+    """Name of the format in its note, and whether each row has a scale where the host knows one per weight only."""
     if NOTE not in beside:
         return None
     noted = json.loads(beside[NOTE].numpy().tobytes())["format"]

@@ -46,7 +46,7 @@ class HostTokenizer:
 
 
 class RemoteEncoder(Protocol):
-    """What computes a network's features somewhere else."""
+    """Computes a network's features somewhere else."""
 
     def __call__(self, network: "HostUMT5", ids: Tensor, mask: Tensor) -> Tensor:
         """As `UMT5Encoder.encode`."""
@@ -116,9 +116,9 @@ def build(
 
     def network(device: Any, dtype: torch.dtype, model_options: dict) -> HostUMT5:  # noqa: ARG001  the host calls it so
         layers = quantized.layers(checkpoint, dtype) if keep_packed else None
-        made = build_network(info.config, layers or ops, dtype, HostUMT5)
-        set_unpacked_dtype(made, dtype)
-        return made
+        encoder = build_network(info.config, layers or ops, dtype, HostUMT5)
+        set_unpacked_dtype(encoder, dtype)
+        return encoder
 
     cpu = torch.device("cpu")
     # on CPU the host would "load" at once, which must wait until the weights are there

@@ -59,8 +59,8 @@ class Unpacked(torch.Tensor):
         if func is _DETACH:
             return cls(args[0].raw, args[0].packing, args[0].dtype, args[0].changes)
         if func is _EMPTY_LIKE:
-            wanted = {name: kwargs.get(name) or getattr(args[0], name) for name in ("dtype", "device")}
-            return torch.empty(args[0].shape, **wanted)
+            options = {name: kwargs.get(name) or getattr(args[0], name) for name in ("dtype", "device")}
+            return torch.empty(args[0].shape, **options)
         if func is _TO:
             return args[0].plain(kwargs.get("dtype"), kwargs.get("device"))
         if func is _COPY and args[1].shape == args[0].shape:

@@ -36,11 +36,11 @@ class WanClipVision:
         pictures = rgb(image).to(self.patcher.load_device).float()
         pictures = preprocess(centre_square(pictures) if crop else pictures, self.image_size)
         features, last = self.tower(pictures.to(self.tower.cls_embedding.dtype))
-        kept = comfy.model_management.intermediate_device()
+        device = comfy.model_management.intermediate_device()
         out = comfy.clip_vision.Output()
-        out["last_hidden_state"] = last.float().to(kept)
-        out["image_embeds"] = self.tower.embed(last).to(kept)
-        out["penultimate_hidden_states"] = features.float().to(kept)
+        out["last_hidden_state"] = last.float().to(device)
+        out["image_embeds"] = self.tower.embed(last).to(device)
+        out["penultimate_hidden_states"] = features.float().to(device)
         out["mm_projected"] = None
         return out
 

@@ -13,7 +13,7 @@ from torch import Tensor
 NOTE = "run.json"
 """Name of a run's note, and of the entry with a clip's own note."""
 OLDER = {"": "an older format"}
-"""What is said of a note of an older version of these nodes."""
+"""Stands for a note of an older version of these nodes."""
 _FORMAT = 2
 
 
@@ -37,7 +37,7 @@ class FinishedClips(Sequence[Tensor]):
         return [length_of(file) or 0 for file in self._files]
 
     def beside(self, name: str) -> Tensor | None:
-        """What was kept under that name with the last clip; None where there is none."""
+        """Tensor kept under that name with the last clip; None where there is none."""
         return _read(self._files[-1], name) if self._files else None
 
 
@@ -75,7 +75,7 @@ def parts_in(text: str) -> dict[str, str]:
 
 
 def noted(file: Path) -> dict[str, str] | None:
-    """What a clip says of its run; None where it says nothing, or cannot be read."""
+    """Parts in a clip's note of its run; None where it has none, or cannot be read."""
     try:
         with safe_open(file, "pt") as clip:
             return parts_in((clip.metadata() or {}).get(NOTE, ""))

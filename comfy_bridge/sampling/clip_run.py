@@ -47,7 +47,7 @@ class ClipPlan:
 
     @property
     def summary(self) -> str:
-        """ "13 frames in 2 clips of 9"."""
+        """Such as "13 frames in 2 clips of 9"."""
         return f"{self.frames} frames in {_counted(self.clips)} of {self.frames_per_clip}"
 
 
@@ -67,7 +67,7 @@ class ClipSampling:
 
 @dataclass(frozen=True)
 class Output:
-    """Where frames go as they are made: into a film, if there is one, and into memory."""
+    """Destination of frames as they are made: a film, if there is one, and memory."""
 
     film: Film | None = None
     frames: bool = True
@@ -79,14 +79,14 @@ OUTPUTS = ("film and frames", "film", "frames")
 
 @dataclass(frozen=True)
 class OutputChoice:
-    """What a user wants of a video: output is one of OUTPUTS, filename_prefix and tags as in `Film`."""
+    """A user's choice of output: one of OUTPUTS; filename_prefix and tags as in `Film`."""
 
     output: str
     filename_prefix: str
     tags: Mapping[str, Any]
 
     def open(self, size: tuple[int, int], fps: float) -> Output:
-        """Where the frames of a video of that width, height and rate go."""
+        """The output of a video of that width, height and rate."""
         film = None if self.output == "frames" else Film(self.filename_prefix, size, fps, self.tags)
         return Output(film, self.output != "film")
 
@@ -142,7 +142,7 @@ class ClipRun:
         return [identity.of_prompts(*self.prompts(index)) for index in range(self._prompts.clips)]
 
     def _parts_of_clip(self, index: int) -> identity.Parts:
-        """What a clip, and each of those it goes on from, was made of; short where that is the same for all."""
+        """Identity of a clip and of each that it goes on from; short where that is the same for all."""
         last = len(self._texts) - 1
         *before, own = (
             identity.settled(self._texts[min(clip, last)]) | self._of_clip(clip) for clip in range(index + 1)
@@ -169,13 +169,13 @@ class ClipRun:
 
     def _of_models(self) -> identity.Parts:
         high, low = self._experts.high, self._experts.low
-        found = identity.of_model(high)
+        parts = identity.of_model(high)
         if low is not high:
-            found |= {f"{name}, low-noise": part for name, part in identity.of_model(low).items()}
+            parts |= {f"{name}, low-noise": part for name, part in identity.of_model(low).items()}
         if base := self._experts.base:
-            found |= {f"{name}, base": part for name, part in identity.of_model(base.model).items()}
-            found |= identity.of_values({"base_steps": base.steps, "base_cfg": base.cfg})
-        return found
+            parts |= {f"{name}, base": part for name, part in identity.of_model(base.model).items()}
+            parts |= identity.of_values({"base_steps": base.steps, "base_cfg": base.cfg})
+        return parts
 
     def _check_room(self) -> None:
         frames, pixels = self._plan.frames, self._plan.width * self._plan.height
@@ -202,8 +202,8 @@ class ClipRun:
         """Reports which clip is next, and the time left; ends the run where Cancel was pressed."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         text = f"clip {index + 1} of {self._plan.clips}"
-        if made := index - len(self.done):
-            left = (time.monotonic() - self._started) / made * (self._plan.clips - index)
+        if count := index - len(self.done):
+            left = (time.monotonic() - self._started) / count * (self._plan.clips - index)
             text += f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
         logging.info("[Wan2.2] %s", text)
         self._on_progress(text)
@@ -219,26 +219,26 @@ class ClipRun:
         latents, _ = sample_with_experts(self._experts, prompts, latent, settings, noise, callback=show)
         return latents["samples"]
 
-    def collect(self, made: Iterator[Tensor]) -> Tensor:
+    def collect(self, clips: Iterator[Tensor]) -> Tensor:
         """Frames [T, H, W, 3] of the video: those of `done`, then those of each clip as it is made; none of them where
         they go into a film alone."""
         video: Tensor | None = None
         filled = 0
         try:
             with without_progress(), self._output.film or nullcontext() as film:
-                for index, part in enumerate(_all(self.done, made)):
+                for index, part in enumerate(_all(self.done, clips)):
                     if self._store and index >= len(self.done):
                         self._store.save(index, part, self.beside)
-                    kept = part[: self._plan.frames - filled]
-                    filled += len(kept)
+                    frames = part[: self._plan.frames - filled]
+                    filled += len(frames)
                     if film:
-                        film.write(kept)
+                        film.write(frames)
                     if video is None:  # once and whole: memory may not hold a second copy
                         video = part.new_empty(
                             self._plan.frames if self._output.frames else 0, *part.shape[1:]
                         )
                     if self._output.frames:
-                        video[filled - len(kept) : filled] = kept
+                        video[filled - len(frames) : filled] = frames
         finally:
             if self._store:
                 self._settle()
@@ -270,6 +270,6 @@ class ClipRun:
         return text
 
 
-def _all(done: Sequence[Tensor], made: Iterator[Tensor]) -> Iterator[Tensor]:
+def _all(done: Sequence[Tensor], clips: Iterator[Tensor]) -> Iterator[Tensor]:
     yield from done
-    yield from made
+    yield from clips

@@ -80,26 +80,24 @@ class ClipStore:
         return self.folder / f"clip_{index:04}.safetensors"
 
     def _parts(self, index: int) -> dict[str, str]:
-        """What a clip's frames depend on."""
+        """Identity of a clip's frames."""
         return {**self._run, **self._of_clip(index)}
 
     def _refusal(self) -> str | None:
         """Reason why the clips in the folder are not this run's, and what to do; None where they are."""
-        known = self._note()
-        if known is None:
+        note = self._note()
+        if note is None:
             notes = (noted(file) for file in sorted(self.folder.glob("clip_*.safetensors")))
-            known = next((parts for parts in notes if parts is not None), None)
-        if known is None:
+            note = next((parts for parts in notes if parts is not None), None)
+        if note is None:
             return f"holds clips and no {NOTE} that says of which run they are: put that file back"
-        if known == OLDER:
+        if note == OLDER:
             return (
                 "holds the clips of an older version of these nodes, which did not note all that a run depends on: "
                 "finish that run with the older version"
             )
         mine = self._parts(0)
-        differ = [
-            _change(name, known, mine) for name in {**known, **mine} if known.get(name) != mine.get(name)
-        ]
+        differ = [_change(name, note, mine) for name in {**note, **mine} if note.get(name) != mine.get(name)]
         if not differ:
             return None
         return (
@@ -108,7 +106,7 @@ class ClipStore:
         )
 
     def _note(self) -> dict[str, str] | None:
-        """What the note says of the run whose folder this is; None where there is none that can be read."""
+        """Parts in the note of the run whose folder this is; None where there is none that can be read."""
         try:
             return parts_in((self.folder / NOTE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -220,7 +218,7 @@ def _free(folder: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    known = {
+    reasons = {
         errno.ENOSPC: "its disk is full",
         errno.EDQUOT: "its disk quota is used up",
         errno.EFBIG: "the system lets no file there become as large",
@@ -231,7 +229,7 @@ def _reason(error: Exception) -> str:
         errno.EPERM: "ComfyUI may not write there",
         errno.EROFS: "its disk is read-only",
     }
-    return known.get(_code(error), f"the system says: {getattr(error, 'strerror', None) or error}")
+    return reasons.get(_code(error), f"the system says: {getattr(error, 'strerror', None) or error}")
 
 
 def _change(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -163,14 +163,14 @@ class OtherExpert(comfy.samplers.CFGGuider):
         )
         self._options = capture.extra_args["model_options"]
 
-    def options_like(self, given: dict, base: dict) -> dict:
+    def options_like(self, sampler_options: dict, base: dict) -> dict:
         """This expert's options, with what the sampler itself has added to the `base` expert's (CFG++ samplers)."""
         options = comfy.model_patcher.create_model_options_clone(self._options)
         hook = "sampler_post_cfg_function"
-        added = [f for f in given.get(hook, []) if f not in base.get(hook, [])]
+        added = [f for f in sampler_options.get(hook, []) if f not in base.get(hook, [])]
         if added:
             options[hook] = [*options.get(hook, []), *added]
-        if given.get("disable_cfg1_optimization"):
+        if sampler_options.get("disable_cfg1_optimization"):
             options["disable_cfg1_optimization"] = True
         return options
 
@@ -221,11 +221,11 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
         # the run is this guider's own, as the expert that it starts with
         self.model_patcher, self.cfg = self._experts[starts]
         self.model_options = self.model_patcher.model_options
-        given = self.original_conds
+        conds = self.original_conds
         others: dict[str, OtherExpert] = {}
 
         def conds_of(name: str) -> dict[str, Any]:
-            return given | self._low_conds if name == LOW else given
+            return conds | self._low_conds if name == LOW else conds
 
         def own() -> Tensor:
             self.original_conds = conds_of(starts)
@@ -237,7 +237,7 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
                 )
             finally:
                 self._run = None
-                self.original_conds = given
+                self.original_conds = conds
 
         def enter(name: str, inside: Callable[[], Tensor]) -> Tensor:
             """The run inside of the set-up of an expert."""

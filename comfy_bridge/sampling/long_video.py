@@ -35,7 +35,7 @@ from .experts import Experts, check_pair
 FPS = RELEASES["I2V-A14B"].fps
 RATE = Fraction(FPS)
 MODES = FRAMES, SVI = "last frames", "SVI 2.0 Pro"
-"""What a clip is given of the clip before: its last frames, encoded again, or its last latents, as the SVI 2.0 Pro
+"""Input from the clip before: its last frames, encoded again, or its last latents, as the SVI 2.0 Pro
 LoRAs are trained."""
 MOST_OVERLAP = 4
 _LATENTS = "latents"
@@ -52,10 +52,10 @@ class LongModels:
         """Raises ValueError where one is missing, or made for something else."""
         for model in (self.experts.high, self.experts.low):
             if (kind := preflight.family(model)) not in ("i2v", "t2v"):
-                found = f"a {FAMILIES[kind].description} model" if kind else "none of those"
+                description = f"a {FAMILIES[kind].description} model" if kind else "none of those"
                 raise ValueError(
                     "this is a node for I2V-A14B, or T2V-A14B for video from text alone; the connected model is "
-                    f"{found}: load wan/I2V-A14B"
+                    f"{description}: load wan/I2V-A14B"
                 )
         check_pair(self.experts)
         check_vae(self.vae, 16, "The 14B models work with the 2.1 VAE")
@@ -86,7 +86,7 @@ class LongVideoInputs:
 
     @property
     def overlap(self) -> Overlap:
-        """What a clip shares with the one before."""
+        """Overlap of a clip with the one before."""
         kind = Overlap.of_latents if self.mode == SVI else Overlap.of_frames
         return kind(self.overlap_latents)
 
@@ -186,8 +186,8 @@ class LatentsConditioner:
         latent = latents.empty(*plan.size, plan.frames_per_clip, 1, self._vae)
         end = self._end if segment.index == plan.clips - 1 else None
         video, known = known_frames(self._picture, end, plan.frames_per_clip)
-        given = [self._reference] if segment.latents is None else [self._reference, segment.latents]
-        begin = torch.cat([part.to(self._reference) for part in given], dim=2)
+        parts = [self._reference] if segment.latents is None else [self._reference, segment.latents]
+        begin = torch.cat([part.to(self._reference) for part in parts], dim=2)
         # what the host normalises to zero
         encoded = wan21.denormalize(torch.zeros_like(latent["samples"], device=begin.device))
         encoded[:, :, : begin.shape[2]] = begin
@@ -211,12 +211,12 @@ class TextConditioner:
     def clip(self, prompts: Prompts, segment: LongSegment) -> tuple[Prompts, Latent]:
         """The prompts as they are, and the LATENT of a clip."""
         latent = latents.empty(*self._plan.size, self._plan.frames_per_clip, 1, self._vae)
-        known = self._first if segment.past is None else segment.past
-        if known is None:
+        start = self._first if segment.past is None else segment.past
+        if start is None:
             return prompts, latent
         # what the host normalises to zero
         unknown = wan21.denormalize(torch.zeros_like(latent["samples"]))
-        return prompts, begun_with(self._vae.encode(known), unknown)
+        return prompts, begun_with(self._vae.encode(start), unknown)
 
 
 class LongVideo(NamedTuple):
@@ -259,12 +259,12 @@ def long_video(
         conditions, latent = conditioner.clip(run.prompts(segment.index), segment)
         noise = replace(sampling.noise, seed=sampling.noise.seed + segment.index)
         again = (overlap.dropped + 3) // 4 if segment.index else 0
-        made = run.sample(segment.index, conditions, latent, noise, unseen=again)
+        samples = run.sample(segment.index, conditions, latent, noise, unseen=again)
         if overlap.latents:
-            run.beside = {_LATENTS: made[:, :, -overlap.latents :]}
-        return made
+            run.beside = {_LATENTS: samples[:, :, -overlap.latents :]}
+        return samples
 
-    made = long_clips(
+    clips = long_clips(
         denoise,
         lambda z: models.vae.decode(z)[0],
         torch.zeros(1, plan.height, plan.width, 3, device=comfy.model_management.intermediate_device()),
@@ -274,7 +274,7 @@ def long_video(
         done=run.done,
         latents=run.done.beside(_LATENTS),
     )
-    video = run.collect(made)
+    video = run.collect(clips)
     report = f"{plan.summary}, {plan.frames / FPS:.2f} s"
     return LongVideo(
         video if output.frames else None, output.film, run.report(report) + _without_lora(models, inputs)

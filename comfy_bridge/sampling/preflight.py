@@ -25,18 +25,18 @@ def channels(model: Model) -> tuple[int, int] | None:
 
 def family(model: Model) -> str | None:
     """Family (a name of `FAMILIES`) of our models and the host's; None where they do not tell."""
-    found = channels(model)
+    dims = channels(model)
     network = getattr(model.model, "diffusion_model", None)
-    config = getattr(network, "config", None) if found else None
+    config = getattr(network, "config", None) if dims else None
     if config is not None:
         return config.family
     described = getattr(getattr(model.model, "model_config", None), "unet_config", None) or {}
-    if found and described.get("model_type") == "animate2":
+    if dims and described.get("model_type") == "animate2":
         return "animate2"
     if any(getattr(network, part, None) is not None for part in _NO_FAMILY):
         return None
-    known = find_family(found or (0, 0), lambda part: hasattr(network, part.rstrip(".")))
-    return known.name if known else None
+    entry = find_family(dims or (0, 0), lambda part: hasattr(network, part.rstrip(".")))
+    return entry.name if entry else None
 
 
 def check_prompts(experts: Experts, positive: Conditioning, positive_low: Conditioning | None = None) -> None:
@@ -79,12 +79,14 @@ def check_image(model: Model, positive: Conditioning) -> None:
 
 def check_vision(model: Model, positive: Conditioning) -> None:
     """Raises ValueError where a model was to look at the features of another CLIP model than its own."""
-    wanted = getattr(getattr(getattr(model.model, "diffusion_model", None), "config", None), "image_dim", 0)
+    image_dim = getattr(
+        getattr(getattr(model.model, "diffusion_model", None), "config", None), "image_dim", 0
+    )
     for _, options in positive:
         features = getattr(options.get("clip_vision_output"), "penultimate_hidden_states", None)
-        if wanted and features is not None and features.shape[-1] != wanted:
+        if image_dim and features is not None and features.shape[-1] != image_dim:
             raise ValueError(
-                f"the CLIP vision model gives features {features.shape[-1]} wide, and this model looks at {wanted}: "
+                f"the CLIP vision model gives features {features.shape[-1]} wide, and this model looks at {image_dim}: "
                 "load CLIP ViT-H/14 (models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth, or clip_vision_h)"
             )
 
@@ -94,38 +96,38 @@ def check_vae_of(release: str, vae: Vae | None) -> None:
     check_vae(vae, 16, f"{release} works with the 2.1 VAE")
 
 
-def check_family(model: Model, wanted: str) -> None:
+def check_family(model: Model, family_name: str) -> None:
     """Raises ValueError where a model is not of the family that a node is for."""
     kind = family(model)
-    if kind != wanted:
-        release = FAMILIES[wanted].release.name
-        found = f"a {FAMILIES[kind].description} model" if kind else "no Wan model"
+    if kind != family_name:
+        release = FAMILIES[family_name].release.name
+        description = f"a {FAMILIES[kind].description} model" if kind else "no Wan model"
         hint = ""
-        if (wanted, kind) == ("animate2", "i2v"):
+        if (family_name, kind) == ("animate2", "i2v"):
             hint = ". If the file is Animate-2 and does not say so, choose kind animate2 in WanDiTLoader"
         raise ValueError(
-            f"this is a node for {FAMILIES[wanted].description} and needs {release}; the connected model is {found}: "
-            f"load wan/{release}{hint}"
+            f"this is a node for {FAMILIES[family_name].description} and needs {release}; the connected model is "
+            f"{description}: load wan/{release}{hint}"
         )
 
 
 def warnings(experts: Experts, preset: Release | None = None) -> list[str]:
     """One sentence for each thing that looks wrong; nothing that stops a run."""
     high, low, _ = experts
-    found = [_swapped(experts)]
+    sentences = [_swapped(experts)]
     if preset is not None:
         kind = family(high)
         if kind is not None and kind != preset.family:
-            found.append(
+            sentences.append(
                 f"The preset {preset.name} is for {FAMILIES[preset.family].description} models, and this is a "
                 f"{FAMILIES[kind].description} model."
             )
         if preset.name in DISTILLED:
-            found += [_without_lora("high", high), _without_lora("low", low)]
-            found += [
+            sentences += [_without_lora("high", high), _without_lora("low", low)]
+            sentences += [
                 _other_lora(model, preset.family, name) for name, model in (("high", high), ("low", low))
             ]
-    return [sentence for sentence in found if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _without_lora(name: str, model: Model) -> str | None:

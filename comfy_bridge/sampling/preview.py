@@ -77,7 +77,7 @@ class MovingPreview:
             self._next = time.monotonic() + EVERY_SECONDS
 
     def _pictures(self, latents: Tensor) -> Tensor | None:
-        """Those of a tiny autoencoder once there is time for them, and from then on no others; None where what is
+        """Pictures of a tiny autoencoder once there is time for them, and from then on no others; None where what is
         shown stays."""
         if self._tiny is not None:
             try:

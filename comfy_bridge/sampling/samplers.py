@@ -102,15 +102,15 @@ def sigmas_named(name: str, steps: int, shift: float, sampler: str) -> Tensor:
         )
     schedule.sigmas(steps, shift)  # the same checks of steps and shift
     model_sampling = comfy.model_base.model_sampling(_ShiftOnly(shift), comfy.model_base.ModelType.FLOW)
-    found = None
+    sigmas = None
     with suppress(ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-        found = comfy.samplers.calculate_sigmas(model_sampling, name, steps).cpu()
-    if found is None or len(found) < 2 or not found.isfinite().all():
+        sigmas = comfy.samplers.calculate_sigmas(model_sampling, name, steps).cpu()
+    if sigmas is None or len(sigmas) < 2 or not sigmas.isfinite().all():
         raise ValueError(
             f"the scheduler {name!r} has no schedule of {steps} steps at shift {shift:g}: choose other steps or "
             f"another scheduler, {SCHEDULE_NAME!r} is the official one"
         )
-    return found
+    return sigmas
 
 
 class _ShiftOnly:

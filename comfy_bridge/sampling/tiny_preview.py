@@ -19,7 +19,7 @@ from ...wan_models.vae.tiny import TinyVAE
 from .. import compat, folders
 
 SHARE = 0.05
-"""Of the steps' time that may go into these previews."""
+"""Share of the steps' time that may go into these previews."""
 
 
 def file_for(latent_format: Any) -> Path | None:
@@ -29,16 +29,16 @@ def file_for(latent_format: Any) -> Path | None:
     if version is None or compat.preview_method() == "latent2rgb":
         return None
     sign = f"taew{version.replace('.', '_')}"
-    found = [name for name in folders.tiny_vaes() if sign in name.lower()]
-    found.sort(key=lambda name: "light" not in name.lower())
+    names = [name for name in folders.tiny_vaes() if sign in name.lower()]
+    names.sort(key=lambda name: "light" not in name.lower())
     try:
-        return folders.resolve(found[0], folders.APPROXIMATE) if found else None
+        return folders.resolve(names[0], folders.APPROXIMATE) if names else None
     except ValueError:  # it has gone since
         return None
 
 
 def version_of(latent_format: Any) -> str | None:
-    """Of the Wan VAE that has this latent format; None of other models'."""
+    """Version of the Wan VAE that has this latent format; None of other models'."""
     if isinstance(latent_format, comfy.latent_formats.Wan22):
         return "2.2"
     return "2.1" if isinstance(latent_format, comfy.latent_formats.Wan21) else None
@@ -61,7 +61,7 @@ class Budget:
         self._since = self._clock()
 
     def spend(self, work: Callable[[], Any]) -> tuple[Any, float]:
-        """What the work returns, and the seconds it took, which are spent."""
+        """Result of the work, and the seconds it took, which are spent."""
         start = self._clock()
         try:
             out = work()
@@ -114,10 +114,10 @@ class TinyPreview:
     def _frames(self, latents: Tensor, count: int, side: int) -> Tensor:
         assert self._vae is not None
         total = 4 * (latents.shape[1] - 1) + 1
-        wanted = torch.linspace(0, total - 1, min(count, total)).round().long()
+        indices = torch.linspace(0, total - 1, min(count, total)).round().long()
         shown, first = [], 0
         for _, frames in self._vae.decode_pieces(self._format.process_out(latents[None].float())):
-            rows = wanted[(wanted >= first) & (wanted < first + frames.shape[2])] - first
+            rows = indices[(indices >= first) & (indices < first + frames.shape[2])] - first
             first += frames.shape[2]
             shown.append(to_pixels(frames[0, :, rows.to(frames.device)].movedim(0, 1), side))
         return torch.cat(shown).cpu()

@@ -69,7 +69,7 @@ def draw_face(canvas: Canvas, centre: Point, radius: float, colour: str, opening
 
 
 def loudness(rng: random.Random, frames: int) -> np.ndarray:
-    """How loud a voice is in each frame, 0 to 1: syllables of different lengths, and pauses between them."""
+    """Loudness of a voice in each frame, 0 to 1: syllables of different lengths, and pauses between them."""
     out = np.zeros(frames)
     at = rng.randint(0, 3)
     while at < frames:

@@ -26,7 +26,7 @@ _REST = {"shoulder": 25.0, "elbow": 10.0, "hip": 10.0, "knee": 0.0}
 
 @dataclass(frozen=True)
 class _Swing:
-    """How an angle swings about its rest, in degrees; rate: times per video."""
+    """Swing of an angle about its rest, in degrees; rate: times per video."""
 
     middle: float
     reach: float

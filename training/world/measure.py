@@ -1,4 +1,4 @@
-"""What is to be seen in a video of the world, by image analysis alone: no network looks at it."""
+"""Measures of a video of the world, by image analysis alone: no network looks at it."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +18,7 @@ _TEMPLATE = 32
 
 @dataclass(frozen=True)
 class Seen:
-    """What a video shows; `kind`, `colour` and `motion` are empty where no object is there.
+    """Content of a video; `kind`, `colour` and `motion` are empty where no object is there.
 
     travel: way of the object between the first and the last fifth of the video, as shares of width and height."""
 
@@ -30,7 +30,7 @@ class Seen:
 
 
 def look(video: Tensor) -> Seen:
-    """What is in a video [T, H, W, 3] in 0..1."""
+    """Content of a video [T, H, W, 3] in 0..1."""
     background = _background(video)
     masks = (video - background).norm(dim=-1) > _DIFFERENT
     seen = [i for i, mask in enumerate(masks) if mask.float().mean() > 0.005]
@@ -65,7 +65,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def mouth_openings(video: Tensor) -> Tensor:
-    """How far the mouth of a talking face is open in each frame of a video [T, H, W, 3]: its share of the face's lower
+    """Opening of the mouth of a talking face in each frame of a video [T, H, W, 3]: its share of the face's lower
     middle, [T]."""
     mask = (video[0] - _background(video)).norm(dim=-1) > _DIFFERENT
     rows, columns = mask.nonzero(as_tuple=True)
@@ -81,15 +81,15 @@ def mouth_openings(video: Tensor) -> Tensor:
 
 
 def offsets(frame: Tensor, expected: Tensor, points: Tensor, reach: int = 20, part: int = 9) -> Tensor:
-    """How far from where they are in a picture [H, W, 3] parts of it are found in another one, in pixels [N].
+    """Distances from where parts of a picture [H, W, 3] are to where another one has them, in pixels [N].
 
     points: x and y of their middles [N, 2]; reach: how far off is looked; part: half their width."""
-    found = F.pad(frame.permute(2, 0, 1)[None], [reach + part] * 4, mode="replicate")[0]
-    wanted = F.pad(expected.permute(2, 0, 1)[None], [part] * 4, mode="replicate")[0]
+    image = F.pad(frame.permute(2, 0, 1)[None], [reach + part] * 4, mode="replicate")[0]
+    template = F.pad(expected.permute(2, 0, 1)[None], [part] * 4, mode="replicate")[0]
     out = []
     for x, y in points.round().long().tolist():
-        patch = wanted[:, y : y + 2 * part + 1, x : x + 2 * part + 1]
-        near = found[:, y : y + 2 * (reach + part) + 1, x : x + 2 * (reach + part) + 1]
+        patch = template[:, y : y + 2 * part + 1, x : x + 2 * part + 1]
+        near = image[:, y : y + 2 * (reach + part) + 1, x : x + 2 * (reach + part) + 1]
         windows = near.unfold(1, patch.shape[1], 1).unfold(2, patch.shape[2], 1)  # 3, dy, dx, patch
         error = (windows - patch[:, None, None]).pow(2).mean(dim=(0, 3, 4))
         down, across = divmod(int(error.argmin()), error.shape[1])
@@ -108,13 +108,13 @@ def _nearest(colour: Tensor, palette: dict[str, Colour]) -> str:
 
 
 def _centre(mask: Tensor) -> Tensor:
-    """Of a mask [H, W], as shares of width and height."""
+    """Centre of a mask [H, W], as shares of width and height."""
     rows, columns = mask.nonzero().float().mean(dim=0)
     return torch.stack([columns / mask.shape[1], rows / mask.shape[0]])
 
 
 def _normalised(masks: Tensor) -> Tensor:
-    """What masks [T, H, W] show on the average, each moved by its centre to the middle and scaled by the area of them
+    """Average shape of masks [T, H, W], each moved by its centre to the middle and scaled by the area of them
     all, in a square of `_TEMPLATE`. One frame's ragged edge counts little."""
     side = 2 * masks.flatten(1).sum(dim=1).median().clamp_min(1.0).sqrt()
     size = torch.tensor([masks.shape[2], masks.shape[1]])

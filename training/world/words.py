@@ -35,11 +35,11 @@ DIRECTIONS = ("left", "right", "up", "down")
 _VERBS = ("moves", "goes", "flies")
 _BEFORE = ("before a {} background", "on a {} background", "in front of a {} background")
 _TOLD = {"kind": 0.97, "colour": 0.92, "background": 0.9, "motion": 0.93, "speed": 0.5, "size": 0.5}
-"""How likely a caption tells each aspect."""
+"""Probability that a caption tells each aspect."""
 
 
 def some_facts(facts: Facts, rng: random.Random) -> Facts:
-    """What a caption tells of all the facts: most of them; now and then a single one."""
+    """Facts that a caption tells: most of them; now and then a single one."""
     if rng.random() < 0.05:
         aspect = rng.choice(["kind", "colour", "background"])
         return {aspect: facts[aspect]}
