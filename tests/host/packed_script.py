@@ -210,7 +210,7 @@ def merging(kind: str, run: object) -> dict:
 
 
 def readers(kind: str) -> dict:
-    """Every advice to a weight's values, and what it costs to list them."""
+    """Every way to a weight's values, and what it costs to list them."""
     model, full = dit(PACKED[kind]), plain(kind)
     right = full.model.state_dict()[Q]
     key_patches = model.get_key_patches(PREFIX)

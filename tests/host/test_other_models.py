@@ -1,6 +1,6 @@
 """Wan models that this pack does not run itself, and files as they lie about, in the real host.
 
-The other models: named by our loader and by Wan Model Info, and the advice that these name is walked: the host's
+The other models: named by our loader and by Wan Model Info, and the advice that they give is followed: the host's
 loader, its conditioning node, our sampler.
 """
 

@@ -99,7 +99,7 @@ def test_every_merge_equals_that_of_the_unpacked_weights(results, kind):
 def test_every_reader_sees_the_weights_themselves(results, kind):
     found = of(results, "readers", kind)
     assert found["shapes"] and found["dtype"] == found["model_dtype"] == "torch.float32"
-    assert 0 <= found["worst"] < 5e-4  # of a advice through half precision
+    assert 0 <= found["worst"] < 5e-4  # of a way through half precision
     assert found["size"] == pytest.approx(1, rel=5e-3)  # and some buffers
     assert found["writing is refused"]
 
