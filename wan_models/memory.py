@@ -60,5 +60,5 @@ def activation_bytes(
 
 
 def _face_bytes(config: DiTConfig, item: int) -> int:
-    """Of looking at faces before a clip's first step: 8 pictures at a time, at the first and widest level."""
+    """Memory of looking at faces before a clip's first step: 8 pictures at a time, at the first and widest level."""
     return 4 * 8 * config.face.channels[0] * config.face.size**2 * item if config.face else 0

@@ -13,7 +13,7 @@ from torch import Tensor
 THETA = 10000.0
 
 Positions = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
-"""Where the cells of a grid stand in time, height and width."""
+"""Positions of a grid's cells in time, height and width."""
 RotaryTable = Tensor
 """Unit complex numbers [L, 1, D/2] in complex64: one per token and channel pair."""
 

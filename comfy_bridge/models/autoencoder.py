@@ -36,7 +36,7 @@ class Hosted(Autoencoder):
     remote: Callable[[Tensor], Tensor] | None = None
     """Slot for what decodes elsewhere: raw latents to the video, as `decode`."""
     compute: torch.dtype | None = None
-    """What is computed in, where that is another precision than that of the weights."""
+    """Precision of the computation, where it is another than that of the weights."""
     bands: int = 1
     """In how many bands of rows a video is decoded: more take less memory and more time."""
 

@@ -63,7 +63,7 @@ def _model_config(config: DiTConfig, dtype: torch.dtype, load_device: Any) -> An
 
 
 def _stored_dtype(info: ModelInfo) -> torch.dtype:
-    """Of weights nobody chose a precision for: 16 bits and less stay as in the file and need no second copy in
+    """Dtype of weights nobody chose a precision for: 16 bits and less stay as in the file and need no second copy in
     memory; float32 becomes what the host would store. Packed weights count as what they are unpacked to."""
     if not info.packed and info.dtype.itemsize < 4:
         return info.dtype

@@ -27,7 +27,7 @@ SCHEDULE_KEY = "wan_prompt_schedule"
 
 @dataclass(frozen=True)
 class Storage:
-    """How weights are held. taken_for: what their file was taken for, see `load_diffusion_model`. is_converted: whether
+    """Storage of weights. taken_for: what their file was taken for, see `load_diffusion_model`. is_converted: whether
     they are in another dtype than in the file. workspace_bytes: what unpacking them takes in a forward."""
 
     taken_for: str = "auto"
@@ -36,7 +36,7 @@ class Storage:
 
 
 class _Official:
-    """What our models have in common beside the host's class: whole timesteps, true estimates, where they are from."""
+    """Common to our models beside the host's class: whole timesteps, true estimates, where they are from."""
 
     def __init__(self, model_config: Any, network: Hosted, source: Path, **options: Any) -> None:
         super().__init__(model_config, comfy.model_base.ModelType.FLOW, **options)  # type: ignore[call-arg]
@@ -162,7 +162,7 @@ class WanAnimate2Base(_Clips, comfy.model_base.WAN21):
         return out
 
     def working_bytes(self, shape: Any) -> float:
-        """With the driving video's own tokens, while they go through the blocks."""
+        """Adds the driving video's own tokens, while they go through the blocks."""
         config = self.diffusion_model.config
         return super().working_bytes(shape) + shape[0] * tokens_of(config, shape) * config.dim * 4
 

@@ -36,7 +36,7 @@ _ADVICE = {"text": ". Load it with WanT5Loader", "missing": ": connect WanS2VCon
 
 
 class RemoteVelocity(Protocol):
-    """What computes a network's velocity somewhere else."""
+    """Computes a network's velocity somewhere else."""
 
     def __call__(self, network: "Hosted", step: Mapping[str, Any], options: dict) -> Tensor:
         """The velocity for `step`: "x", "timestep", "image", "rotary", what `GuidedText.plain` gives and the fields of
@@ -180,7 +180,7 @@ class Hosted(WanModel):
         return self if self.remote is not None else super()._apply(fn, recurse)
 
     def forward_orig(self, *_: Any, **__: Any) -> Tensor:
-        """What packs of Wan2.1 times replace (TeaCache ...): not there. Raises ValueError."""
+        """Stands for what packs of Wan2.1 times replace (TeaCache ...). Raises ValueError."""
         raise ValueError(
             "a node before the sampler replaces the inside of ComfyUI's own Wan model (forward_orig, as TeaCache "
             "does), which this model does not have: take that node out. ComfyUI's EasyCache skips steps here too"

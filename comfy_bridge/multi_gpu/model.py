@@ -27,7 +27,7 @@ from .workers import Settings, WeightlessPatcher, Workers, the_workers
 
 
 class RemotePatcher(WeightlessPatcher):
-    """That of a diffusion model, whose patches go to the workers."""
+    """Patcher of a diffusion model, whose patches go to the workers."""
 
     def pre_run(self) -> None:
         refuse_on_workers(self)
@@ -92,7 +92,7 @@ def _job(network: Hosted, latents: Tensor) -> plan.Job:
 
 
 def _place(network: Hosted, layout: Layout, given: Mapping[str, Any], free: float) -> str:
-    """Where all processes keep the keys and values of a driving video, which they must agree on; free: bytes of a GPU
+    """Place where all processes keep the keys and values of a driving video; they must agree on it. free: bytes of a GPU
     beside all else that a process holds."""
     if (driving := given.get("driving")) is None:
         return "off"

@@ -23,8 +23,8 @@ ATTENTION = [backend.value for backend in Backend]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a group works. gpus: 0 for all (two processes where there is none). mode "auto" picks the degrees, "explicit"
-    takes them. fsdp: one of `FSDP`. The rest as in `Group`."""
+    """Settings of a group. gpus: 0 for all (two processes where there is none). mode "auto" picks the degrees,
+    "explicit" takes them. fsdp: one of `FSDP`. The rest as in `Group`."""
 
     gpus: int = 0
     mode: str = "auto"
@@ -79,7 +79,7 @@ class Workers(ModelPatcher):
         return self.group.load(recipe, patches, version, needed)
 
     def measured(self) -> list[dict[str, float]]:
-        """What each process can do, see `Worker.measure`; looked at once, so that later runs choose the same."""
+        """Measures of each process, see `Worker.measure`; taken once, so that later runs choose the same."""
         if not self._measured:
             self._measured = self.group.measure()
         return self._measured
@@ -132,5 +132,5 @@ class WeightlessPatcher(ModelPatcher):
         self.model.current_weight_patches_uuid = self.patches_uuid
 
     def model_patches_models(self) -> list[ModelPatcher]:
-        """What the host loads, and can unload, with this one."""
+        """Models that the host loads, and can unload, with this one."""
         return [*super().model_patches_models(), the_workers()]

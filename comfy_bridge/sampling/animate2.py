@@ -40,7 +40,7 @@ FPS = RELEASES[RELEASE].fps
 
 @dataclass(frozen=True)
 class Strengths:
-    """How much the driving video and the reference count; 1 is official. The driving video counts from start_percent to
+    """Weights of the driving video and the reference; 1 is official. The driving video counts from start_percent to
     end_percent of the steps, 0..1."""
 
     pose_strength: float = 1.0
@@ -82,7 +82,7 @@ class Animate2Inputs:
         )
 
     def driving_prompt_of(self, index: int) -> Conditioning | None:
-        """What the driving video shows in a clip, by its number from 0."""
+        """Prompt of the driving video in a clip, by its number from 0."""
         return None if self.driving_prompt is None else clip_prompts.of_clip(self.driving_prompt, index)
 
     def plan(self) -> ClipPlan:
@@ -205,7 +205,7 @@ def animate_video(
 
 
 def _cache(model: Model, plan: ClipPlan, place: str) -> str:
-    """What the driving video's keys and values take, where our model is told to keep them."""
+    """Memory of the driving video's keys and values, where our model is told to keep them, in words."""
     config = getattr(model.model.diffusion_model, "config", None)
     if config is None or place == "off":
         return ""

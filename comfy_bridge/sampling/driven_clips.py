@@ -30,7 +30,7 @@ class AnimateModels:
         preflight.check_vae_of(self.release, self.vae)
 
     def identity(self) -> identity.Parts:
-        """What tells the VAE and the image encoder of a run from others."""
+        """Identity of the VAE and the image encoder of a run."""
         vision = identity.of_loaded(self.clip_vision, "the CLIP vision model")
         return identity.of_vae(self.vae) | {"clip_vision": vision}
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint. Messages say which file, what is wrong with it, and what to do."""
+"""Errors of checkpoints. Messages say which file, what is wrong with it, and what to do."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,5 +40,5 @@ class UnsupportedModelError(CheckpointError):
 
 
 def broken(size: int) -> str:
-    """What is wrong with a file of that size that cannot be opened."""
+    """Fault of a file of that size that cannot be opened."""
     return "empty" if size == 0 else "damaged or cut short"

@@ -29,7 +29,7 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Those of one row."""
+        """Tokens of one row."""
         return tokens_of(self.config, self.shape)
 
     @property

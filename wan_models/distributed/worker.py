@@ -66,7 +66,7 @@ class Worker:
             self._done += 1
 
     def done(self) -> int:
-        """How many pieces of work are done; may be asked from another thread."""
+        """Number of pieces of work that are done; may be asked from another thread."""
         while self._marks and self._marks[0].query():
             self._marks.popleft()
             self._done += 1

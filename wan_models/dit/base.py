@@ -34,7 +34,7 @@ from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, 
 
 
 class RunBlock(Protocol):
-    """What runs a block in the model's place: a host's patches, a worker's heartbeat."""
+    """Runner of a block in the model's place: a host's patches, a worker's heartbeat."""
 
     def __call__(self, index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor: ...
 
@@ -67,7 +67,7 @@ class WanModel(nn.Module):
     is_sharded: bool = False
     """Whether processes share the weights, and so all have to run the same layers."""
     kept_clips: ClassVar[int] = 2
-    """Of how many clips what `prepare` makes is worth its memory: those with guidance and without."""
+    """Number of clips for which the result of `prepare` is worth its memory: with guidance and without."""
     frames_before: ClassVar[int] = 0
     """Latent frames before those of the video, which hold a reference."""
     guided_apart: ClassVar[bool] = False
@@ -166,7 +166,7 @@ class WanModel(nn.Module):
         conditions: Conditions | None,
         attention: Attention,
     ) -> Tensor:
-        """What goes on to the next block, of what block `index` gave [B, L, C]: hook of families."""
+        """Changes the tokens [B, L, C] between block `index` and the next one: hook of families."""
         return hidden
 
     def kernels(
@@ -179,7 +179,7 @@ class WanModel(nn.Module):
     def pass_block(
         self, index: int, hidden: Tensor, through: Through, conditions: Conditions | None
     ) -> Tensor:
-        """What block `index` makes of tokens [B, L, C] that go `through` it: hook of families that leave some out."""
+        """Takes tokens [B, L, C] `through` block `index`: hook of families that leave some out."""
         return through(hidden)
 
     def over_all(self, attention: Attention, length: int) -> Attention:

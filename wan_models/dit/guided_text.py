@@ -16,7 +16,7 @@ from .tokens import FrameSpan, Grid
 
 @dataclass(frozen=True)
 class GuidedText:
-    """What a video is told, and how its tokens are to look at it.
+    """Text of a video, and how its tokens are to look at it.
 
     rows: UMT5 rows [B, L, text_dim], or a list of [L_i, text_dim]. nag, schedule: None for none."""
 
@@ -40,7 +40,7 @@ class GuidedText:
 
     @classmethod
     def of_plain(cls, given: Mapping[str, Any]) -> "GuidedText":
-        """That of which `plain` gave what is among `given`."""
+        """Makes it of what `plain` gave, which is among `given`."""
         nag, schedule = None, given.get("schedule")
         if "nag" in given:
             scale, tau, alpha = given["nag"]

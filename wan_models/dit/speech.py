@@ -29,7 +29,7 @@ from .tokens import Conditions, FrameSpan, Inputs, Tokens, flatten_frames
 
 MOTION_LATENTS = (MOTION_FRAMES + 3) // 4
 REFERENCE_TIME = 30
-"""Where in time the reference image stands, in latent frames."""
+"""Position of the reference image in time, in latent frames."""
 # an empty pose that went through an encoder and was normalised comes out about zero
 _NO_POSE = 1e-4
 # latent frames in each pack, the newest first, and how much coarser than a patch it is
@@ -66,7 +66,7 @@ class AudioInjector(nn.Module):
         self.injector_adain_layers = nn.ModuleList(AdaptiveNorm(config.dim, ops) for _ in range(count))
 
     def modulations(self, audio: Tensor) -> tuple[Tensor, ...]:
-        """What the audio of each frame [B, F, C] does to the norm of each injection, [B, F, 2 C]."""
+        """Modulation of each injection's norm by the audio of each frame [B, F, C], [B, F, 2 C]."""
         return tuple(layer.linear(F.silu(audio)) for layer in self.injector_adain_layers)  # type: ignore[operator]
 
 
@@ -115,7 +115,7 @@ def _spread(first: int, last: int, count: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class SpeechInputs(Inputs):
-    """What drives a clip; None for what it goes without.
+    """Inputs of a clip; None for what it goes without.
 
     reference: latent image [B, C, 1, H, W]. motion: latents of the frames before [B, C, T, H, W]. pose: latents
     [B, C, F, H, W]; all zeros are no pose. audio: features [B, layers, audio_dim, 4 F] or more steps."""
@@ -128,7 +128,7 @@ class SpeechInputs(Inputs):
 
 @dataclass(frozen=True)
 class SpeechClip(Conditions):
-    """What stays the same over the steps of a clip.
+    """Conditions of a clip, the same over its steps.
 
     pose: latents [B, C, F, H, W], None for no pose; their tokens are cheaper made than kept. tokens: those of
     reference and motion [B, L', C], with their positions `rotary`. audio: tokens [B, F, n, C] of each latent frame;
@@ -195,7 +195,7 @@ class WanSpeechModel(WanModel):
         return rotary_at(positions, self.config.head_dim, device)
 
     def _kind_embedding(self, kind: int, like: Tensor) -> Tensor:
-        """What is added to the tokens of a kind, [1, 1, C] in float32."""
+        """Embedding added to the tokens of a kind, [1, 1, C] in float32."""
         index = torch.tensor([[kind]], device=like.device)
         return self.trainable_cond_mask(index, out_dtype=torch.float32)
 
@@ -259,7 +259,7 @@ class WanSpeechModel(WanModel):
         return [*self.blocks, *injector.injector, *norms]
 
     def _pose_tokens(self, clip: SpeechClip) -> Tensor:
-        """What the pose adds to the video's tokens, [B, L, C]; without one, what the layer adds to all of them."""
+        """Pose added to the video's tokens, [B, L, C]; without one, what the layer adds to all of them."""
         pose = clip.pose
         if pose is None:
             pose = clip.tokens.new_zeros(1, _speech(self.config).cond_dim, *self.config.patch_size)

@@ -1,4 +1,4 @@
-"""What the pipelines share: the models of a release, the device that these take turns on, prompts, noise, the VAE."""
+"""Base of the pipelines: the models of a release, the device that these take turns on, prompts, noise, the VAE."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ Picture = Tensor | Image.Image
 
 @dataclass(frozen=True)
 class Settings(SamplingSettings):
-    """How a video is made; `dataclasses.replace` changes the official ones of a pipeline.
+    """Settings of a video; `dataclasses.replace` changes the official ones of a pipeline.
 
     width, height: in pixels; models that begin with an image take about their area in the image's aspect. frames: of
     the video, or of each clip of a long one."""
@@ -69,7 +69,7 @@ class Models:
 
     @classmethod
     def from_folder(cls, folder: str | Path, dtype: torch.dtype) -> Self:
-        """Those in a release's folder, on the CPU; dtype: of the diffusion models. Raises CheckpointError."""
+        """Opens those of a release's folder, on the CPU; dtype: of the diffusion models. Raises CheckpointError."""
         release = ReleaseFolder(folder)
         low, high = release.find_experts()
         dit = load_dit(low, dtype=dtype)

@@ -20,8 +20,8 @@ from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 
 @dataclass(frozen=True)
 class Speech:
-    """What a talking video follows. features: hidden states of wav2vec2 [layers, T, C]. frames: of the video. pose:
-    drawn poses [T, H, W, 3] in 0..1, one for each frame of the video or for its beginning, or None."""
+    """Speech and poses of a talking video. features: hidden states of wav2vec2 [layers, T, C]. frames: of the video.
+    pose: drawn poses [T, H, W, 3] in 0..1, one for each frame of the video or for its beginning, or None."""
 
     features: Tensor
     frames: int

@@ -1,4 +1,4 @@
-"""What the two Wan video autoencoders have in common: the layers of both halves, and what they take of memory."""
+"""Base of the two Wan video autoencoders: the layers of both halves, and what they take of memory."""
 
 import itertools
 import math
@@ -53,7 +53,7 @@ def _head(dim: int, out_dim: int, ops: ModuleType) -> nn.Sequential:
 
 
 class Encoder(_Stack):
-    """What the first layer takes of a video -> two values (mean, log variance) per latent channel.
+    """Input of the first layer -> two values (mean, log variance) per latent channel.
 
     A version says how many channels its first layer takes, and makes the levels."""
 
@@ -245,7 +245,7 @@ class VideoVAE(Autoencoder):
         return out
 
     def _bands(self, height: int, bands: int) -> Iterator[tuple[int, int, int, int]]:
-        """Of latent rows: first and end of each band, and of what it is computed from."""
+        """Latent rows of each band: its first and end, and those of what it is computed from."""
         reach, edges = self.decoder.reach, [round(height * i / bands) for i in range(bands + 1)]
         for top, bottom in itertools.pairwise(edges):
             yield top, bottom, max(0, top - reach), min(height, bottom + reach)
