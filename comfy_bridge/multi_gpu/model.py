@@ -92,8 +92,8 @@ def _job(network: Hosted, latents: Tensor) -> plan.Job:
 
 
 def _place(network: Hosted, layout: Layout, given: Mapping[str, Any], free: float) -> str:
-    """Place where all processes keep the keys and values of a driving video; they must agree on it. free: bytes of a GPU
-    beside all else that a process holds."""
+    """Place where all processes keep the keys and values of a driving video; they must agree on it. free: bytes of each
+    beside all else that it holds."""
     if (driving := given.get("driving")) is None:
         return "off"
     tokens = tokens_of(network.config, driving.shape)
