@@ -15,18 +15,21 @@ from pathlib import Path
 from devhost.host import LAUNCHER, ROOT, Host
 
 PROGRAM = Path(__file__).with_name("fork_server.py")
-OWN = ("PYTEST_", "RAY_", "WAN_", "PYTHONBREAKPOINT")
-"""Variables that the large packages do not read. Ray sets the last one when it is imported."""
+OWN = ("PYTEST_", "RAY_", "WAN_", "KMP_DUPLICATE", "PATH", "PYTHONBREAKPOINT", "TOKENIZERS_")
+"""Beginnings of variables that the large packages do not read. The last four are set by decord, Ray and the official
+code when they are imported."""
+AT_START = dict(os.environ)
+"""The environment before any test changed it."""
 
 
 class ForkServer:
-    """The process that forks, in the environment that it was started in."""
+    """The process that forks, in the environment of the beginning."""
 
     def __init__(self):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen([sys.executable, str(PROGRAM)], text=True, **pipes)
+        self._process = subprocess.Popen([sys.executable, str(PROGRAM)], text=True, env=AT_START, **pipes)
         self._lock = threading.Lock()
-        self.pid, self.environment = self._process.pid, others()
+        self.pid, self.environment = self._process.pid, others(AT_START)
 
     def ask(self, **asked):
         with self._lock:
@@ -40,13 +43,13 @@ def fork_server():
     return ForkServer()
 
 
-def others():
-    """The environment without those variables: a process of any other one is not forked."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+def others(environment):
+    """An environment without those variables: a process of any other one is not forked."""
+    return {name: value for name, value in environment.items() if not name.startswith(OWN)}
 
 
 def can_fork():
-    return sys.platform == "linux" and others() == fork_server().environment
+    return sys.platform == "linux" and others(os.environ) == fork_server().environment
 
 
 class Forked:

@@ -99,17 +99,19 @@ class Decoder(_Stack):
         """The layers from each width of `dims` to the next, on the way up."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, cache: Cache, frames: int, columns: slice = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache, frames: int, columns: slice | None = None) -> Tensor:
         """[B, z, t, h, w] -> [B, out_dim, T, H, W]; `frames` are worked on at a time once they are large.
 
-        columns: those of the smallest size of which alone a video is made, as wide as they are."""
-        return self.upsample(self.middle_features(x, cache)[..., columns].contiguous(), cache, frames)
+        columns: as of `middle_features`, which the video then is as wide as."""
+        return self.upsample(self.middle_features(x, cache, columns), cache, frames)
 
-    def middle_features(self, x: Tensor, cache: Cache) -> Tensor:
-        """The layers at the smallest size, whose attention sees whole frames: [B, z, t, h, w] -> [B, C, t, h, w]."""
+    def middle_features(self, x: Tensor, cache: Cache, columns: slice | None = None) -> Tensor:
+        """The layers at the smallest size, whose attention sees whole frames: [B, z, t, h, w] -> [B, C, t, h, w].
+
+        columns: the part of each row that is returned; None for all of it."""
         for layer in (self.conv1, *self.middle):
             x = layer(x, cache)
-        return x
+        return x if columns is None else x[..., columns].contiguous()
 
     def upsample(self, x: Tensor, cache: Cache, frames: int) -> Tensor:
         """`middle_features` -> [B, out_dim, T, H, W]; each value depends on `reach` rows and columns to either side."""
@@ -203,16 +205,16 @@ class VideoVAE(Autoencoder):
             moments = self.conv1(self.encoder(self.from_pixels(piece), cache, large), cache)
             yield end, moments[:, : self.config.z_dim]
 
-    def decode_pieces(self, z: Tensor, columns: slice = slice(None)) -> Iterator[tuple[int, Tensor]]:
-        """As of `Autoencoder`; columns: those of the latents that videos are made of, looking at all of them where the
-        attention does."""
+    def decode_pieces(self, z: Tensor, columns: slice | None = None) -> Iterator[tuple[int, Tensor]]:
+        """As of `Autoencoder`; columns: those of the latents that a video is made of, where not of all. Its attention
+        sees all of them."""
         _, height, width = self.config.stride
         cache: Cache = {}
         pixels = z.shape[0] * z.shape[3] * height * z.shape[4] * width
+        frames = self._frames(pixels, z.device)
         for start, end in self.pieces(z.shape[2], pixels, z.device):
             x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
-            video = self.decoder(x, cache, self._frames(pixels, z.device), columns)
-            yield end, self.to_pixels(video).clamp_(-1, 1)
+            yield end, self.to_pixels(self.decoder(x, cache, frames, columns)).clamp_(-1, 1)
 
     def decode_in_bands(self, z: Tensor, bands: int, on_frames: OnFrames | None = None) -> Tensor:
         """`decode` in less memory: one band of rows of the whole video after another.
@@ -226,8 +228,9 @@ class VideoVAE(Autoencoder):
         seen: list[Tensor] = []
         cache: Cache = {}
         for start, end in self.pieces(cells, pixels * height, z.device):
-            x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
-            seen.append(self.decoder.middle_features(x, cache))
+            seen.append(
+                self.decoder.middle_features(self.conv2(z[:, :, start:end].to(self.dtype), cache), cache)
+            )
         rows = torch.cat(seen, dim=2)
         del seen, cache
         out = self.empty_video(z)
