@@ -59,6 +59,7 @@ SPARE = {
     "WanSpeechToVideo": 390, "WanPoseAnimate": 390, "WanLoRA": 60, "WanDiTLoader": 90, "WanAudioEncoderLoader": 90,
     "WanSubjectMask": 60, "WanTextToSpeech": 60, "WanI2VCondition": 60, "WanLoadVideo": 400, "WanLongVideo": 640,
     "WanPromptSchedule": 60, "WanT5Loader": 40, "WanVAELoader": 40, "WanCLIPVisionLoader": 40, "WanPoseDetect": 40,
+    "WanMultiGPU": 120,
 }  # fmt: skip
 """Room below nodes that grow: with a picture or film in portrait (9:16), a preview or report, or what is said of a
 model that is missing."""

@@ -76,6 +76,33 @@ def test_nodes_lie_apart_where_models_are_missing(canvas, name):
         canvas.photograph(f"missing models {name}{', nodes as elements' if as_elements else ''}")
 
 
+# what Wan Multi GPU says of a computer with eight cards
+EIGHT_GPUS = (
+    f"8 workers ({', '.join(f'cuda:{n} of workstation' for n in range(8))}): for 832x480, 81 frames (TI2V: 1280x704, "
+    "121): CFG-parallel 2 x Ulysses 4: 3.38 s per step predicted, 28.4 GiB on each of 8 (free 80.0 GiB, 200 GB/s "
+    "between them); one GPU: 26.1 s; Ulysses 8: 3.4 s"
+)
+REPORT = """([type, text]) => import("/scripts/api.js").then(({ api }) => {
+  for (const node of app.graph.nodes.filter(node => node.type === type)) {
+    const detail = { node: String(node.id), display_node: String(node.id), prompt_id: "", output: { text: [text] } };
+    api.dispatchEvent(new CustomEvent("executed", { detail }));
+  }
+})"""
+
+
+def test_nodes_lie_apart_with_long_reports(canvas):
+    canvas.drop("reports.json", renumbered(FOLDER / "t2v_a14b_multi_gpu.json"))
+    for as_elements in (False, True):
+        canvas.as_elements(as_elements)
+        canvas.page.wait_for_timeout(1000)
+        canvas.page.evaluate(REPORT, ["WanMultiGPU", EIGHT_GPUS])
+        canvas.show_all()
+        canvas.page.get_by_text("28.4 GiB on each of 8").first.wait_for(state="attached")
+        canvas.page.wait_for_timeout(1000)
+        canvas.photograph(f"long reports{', nodes as elements' if as_elements else ''}")
+        canvas.check_layout()
+
+
 def renumbered(file):
     """The workflow with nodes of numbers that are in no other: for each the page keeps what a node has made."""
     workflow, first = json.loads(file.read_text()), 1000 * (1 + EXAMPLES.index(file))
