@@ -56,7 +56,8 @@ class Host(Server):
             "latent2rgb",
             "--database-url",
             f"sqlite:///{self.base}/user/comfyui.db",
-            *([] if torch.cuda.is_available() else ["--cpu"]),
+            # with the attention that it has on a card
+            *([] if torch.cuda.is_available() else ["--cpu", "--use-pytorch-cross-attention"]),
             *arguments,
         ]
         self.process = self._launch(comfyui / "main.py", options)
