@@ -61,9 +61,9 @@ def collect_frames(
         denoise,
         lambda z: vae.decode(z)[0],
         conditioner.picture.to(comfy.model_management.intermediate_device()),
-        plan.frames_per_clip,
-        carried,
-        plan.clips,
-        run.done,
+        frames_per_clip=plan.frames_per_clip,
+        carried=carried,
+        clips=plan.clips,
+        done=run.done,
     )
     return run.collect(made)

@@ -232,10 +232,10 @@ def speech_video(
         models.vae.encode,
         lambda z: models.vae.decode(z)[0],
         picture,
-        plan.frames_per_clip,
-        plan.clips,
-        inputs.start_from_reference,
-        run.done,
+        frames_per_clip=plan.frames_per_clip,
+        clips=plan.clips,
+        from_reference=inputs.start_from_reference,
+        done=run.done,
     )
     video = run.collect(made)
     seconds = video.shape[0] / FPS

@@ -143,12 +143,13 @@ def test_clips_cover_the_video(frames, carried, official):
         place = torch.arange(77).view(-1, 1, 1, 1) / 1000
         return latents.flatten()[0] + place.expand(-1, 2, 2, 3)
 
-    made = list(animate_clips(denoise, decode, picture, 77, carried, clips))
+    lengths = {"frames_per_clip": 77, "carried": carried, "clips": clips}
+    made = list(animate_clips(denoise, decode, picture, **lengths))
     assert torch.cat(made)[:frames].shape[0] == frames
     for before, clip, frames_made in zip(made, seen[1:], made[1:], strict=False):
         assert torch.equal(clip.carried, before[-carried:])  # a clip begins with the end of the one before
         assert frames_made.shape[0] == 77 - carried
-    again = list(animate_clips(denoise, decode, picture, 77, carried, clips, done=made[:1]))
+    again = list(animate_clips(denoise, decode, picture, **lengths, done=made[:1]))
     assert all(torch.equal(a, b) for a, b in zip(again, made[1:], strict=True))
 
 

@@ -95,4 +95,6 @@ class Animate(Pipeline):
             progress = clip_progress(on_progress, segment.index, count)
             return self.denoise(noise, positive, negative, settings, y=y, on_progress=progress)
 
-        yield from animate_clips(make, self.decode, picture, per_clip, carried, count)
+        yield from animate_clips(
+            make, self.decode, picture, frames_per_clip=per_clip, carried=carried, clips=count
+        )

@@ -105,4 +105,6 @@ class Animate2(Pipeline):
             progress = clip_progress(on_progress, segment.index, count)
             return self.denoise(noise, *prompts, settings, y=y, on_progress=progress)
 
-        yield from animate_clips(make, self.decode, picture, per_clip, CARRIED, count)
+        yield from animate_clips(
+            make, self.decode, picture, frames_per_clip=per_clip, carried=CARRIED, clips=count
+        )

@@ -108,4 +108,13 @@ class SpeechToVideo(Pipeline):
             progress = clip_progress(on_progress, segment.index, count)
             return self.denoise(noise, positive, negative, settings, on_progress=progress)
 
-        yield from speech_clips(make, self.encode, self.decode, picture, per_clip, count, from_image, done)
+        yield from speech_clips(
+            make,
+            self.encode,
+            self.decode,
+            picture,
+            frames_per_clip=per_clip,
+            clips=count,
+            from_reference=from_image,
+            done=done,
+        )
