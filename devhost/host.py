@@ -56,8 +56,7 @@ class Host(Server):
             "latent2rgb",
             "--database-url",
             f"sqlite:///{self.base}/user/comfyui.db",
-            # with the attention that it has on a card
-            *([] if torch.cuda.is_available() else ["--cpu", "--use-pytorch-cross-attention"]),
+            *([] if torch.cuda.is_available() else ["--cpu"]),
             *arguments,
         ]
         self.process = self._launch(comfyui / "main.py", options)
