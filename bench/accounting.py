@@ -106,10 +106,12 @@ def transformer(
     dtype: torch.dtype = DTYPE,
     is_fused: bool = False,
     processes: dist.ProcessGroup | None = None,
+    is_first: bool = False,
 ) -> dict[str, Cost]:
     """Costs of a forward and of its first block; the memory is that of the forward. is_fused: with passes that are one
-    kernel each. processes: that share the tokens, of which this is one."""
-    config = MODELS[name]
+    kernel each. processes: that share the tokens, of which this is one. is_first: the memory
+    alone, of a clip's first step, in which Animate-2 takes the driving video through its blocks."""
+    config = replace(MODELS[name], num_layers=2) if is_first else MODELS[name]
     network = build_network(config, dtype=dtype)
     x, context = empty(1, config.in_dim, *latent), empty(1, config.text_len, config.text_dim)
     # TI2V-5B is given the timestep of each latent frame
@@ -118,7 +120,7 @@ def transformer(
 
     def run_block(index, module, x, **inputs):
         before = replace(counter.cost)
-        if index == 0:
+        if index == 0 or is_first:
             x = module(x, **inputs)
             block.flops, block.moved = counter.cost.flops - before.flops, counter.cost.moved - before.moved
         else:  # blocks are alike
@@ -131,14 +133,14 @@ def transformer(
             network.use(Passes(*map(counter.as_one, vars(PLAIN).values())))
         if processes is not None:
             network.sequence_parallel = Ulysses(processes)
-        conditions, image = _conditions(config, network, latent)
+        conditions, image = _conditions(config, network, latent, is_first)
         network(x, t, context, image=image, conditions=conditions, attention=sdpa, run_block=run_block)
     rope.clear()
     block.peak = counter.cost.peak
     return {"forward": counter.cost, "block": block}
 
 
-def _conditions(config, network, latent):
+def _conditions(config, network, latent, is_first):
     """Conditions of a clip with all inputs of the family, made as before its first step, and CLIP features."""
     frames = latent[0]
     if config.speech:
@@ -161,9 +163,11 @@ def _conditions(config, network, latent):
         inputs = network.inputs_class(
             driving=empty(1, config.out_dim, frames - 1, *latent[1:]),
             driving_text=empty(1, config.text_len, config.text_dim),
-            keep="gpu",
+            keep="off" if is_first else "gpu",
         )
         clip = network.prepare(inputs, latent)
+        if is_first:
+            return clip, empty(1, 257, config.image_dim)
         parallel = network.sequence_parallel
         width = config.dim if parallel is None else config.dim // parallel.group.size()
         shape = 1, (frames - 1) * latent[1] * latent[2] // 4, width

@@ -41,20 +41,23 @@ def activation_bytes(
     tables = (video + beside + (video if beside else 0)) * config.head_dim * 4
     text = 3 * batch * config.text_len * config.dim * item
     kept = batch * beside * config.dim * 4
-    # Animate-2: the keys and values of a driving video in a block, as much for the video's own with a frame's
-    driven = 2 * tokens * config.dim * item if config.driven else 0
+    # Animate-2: the driving video's tokens, which go through the blocks in the first step at least, and its keys and
+    # values in a block; alone, as much again for the video's own with those of a frame
+    driving, driven = (stream, 2 * tokens * config.dim * item) if config.driven else (0, 0)
     # the one weight that is large enough to count, of the timestep, in float32
     weight = 6 * config.dim**2 * 4 if item < 4 else 0
     if processes == 1:
         # beside the residual stream: q, k, v and the result, or the tokens and what the feed-forward widens them to
         attention = 4 * tokens * config.dim * item + piece + 2 * driven
-        forward = stream + max(attention, feed_forward, weight)
+        forward = stream + driving + max(attention, feed_forward, weight)
     else:
         # q, k and v as they are computed, as they are sent, and as they come
         attention = 9 * tokens * config.dim * item + driven
-        # each has the whole sequence before it is shared, and what that is copied from: 16 bits, or S2V's two parts
-        whole = stream + batch * video * config.dim * (4 if beside else item) + driven // processes
-        forward = max((stream + max(attention, feed_forward)) // processes, whole, stream + weight)
+        blocks = (stream + driving + max(attention, feed_forward)) // processes
+        # each has a whole sequence before it is shared, and what that is copied from: 16 bits, or S2V's two parts; for
+        # Animate-2 beside its share of the other one, or the keys and values
+        copied = batch * video * config.dim * (4 if beside else item)
+        forward = max(blocks, stream + max(copied, weight) + max(driving, driven) // processes)
     forward += tables + text + kept
     return max(forward + forward // 32, _face_bytes(config, item))  # a little for all that is small
 

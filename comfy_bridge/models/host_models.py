@@ -13,7 +13,7 @@ from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.content import tracked
 from ...wan_models.dit.text_schedule import Schedule
 from ...wan_models.images.resize import resize_area
-from ...wan_models.memory import activation_bytes, tokens_of
+from ...wan_models.memory import activation_bytes
 from ...wan_models.sampling.schedule import timestep_of
 from .. import compat
 from .compiled import block_by_block
@@ -160,11 +160,6 @@ class WanAnimate2Base(_Clips, comfy.model_base.WAN21):
         if place := kwargs.get("driving_cache"):
             out["driving_cache"] = comfy.conds.CONDConstant(place)
         return out
-
-    def working_bytes(self, shape: Any) -> float:
-        """Adds the driving video's own tokens, while they go through the blocks."""
-        config = self.diffusion_model.config
-        return super().working_bytes(shape) + shape[0] * tokens_of(config, shape) * config.dim * 4
 
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, x_in: Tensor, device: Any, **kwargs: Any

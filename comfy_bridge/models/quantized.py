@@ -26,17 +26,17 @@ def layers(checkpoint: Checkpoint, compute: torch.dtype, device: Any = None) -> 
     compute: what they unpack to. device: where their products are to be those of the formats, as far as it has them;
     without one, as the host has it with text encoders, products are of unpacked weights.
     None where the host has no such layers, or none for a format that is in the file."""
-    packings = {name: checkpoint.packing(name) for name in checkpoint}
-    formats = {
-        _format(checkpoint.beside(name)) or one.name for name, one in packings.items() if one is not None
-    }
-    if checkpoint.gguf is not None or not formats:
+    packings = {name: packing for name in checkpoint if (packing := checkpoint.packing(name)) is not None}
+    if checkpoint.gguf is not None or not packings:
         return None
+    formats = {_format(checkpoint.beside(name)) for name in packings}
     if not formats <= _formats_of_host():
         logging.info(
             "[Wan2.2] %s: weights are stored as %s, for which this ComfyUI has no layers: unpacked for each use",
             checkpoint.path.name,
-            ", ".join(sorted(map(str, formats))),
+            ", ".join(
+                sorted({_format(checkpoint.beside(name)) or one.name for name, one in packings.items()})
+            ),
         )
         return None
     config = {"mixed_ops": True}

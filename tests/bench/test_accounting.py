@@ -77,7 +77,7 @@ def test_a_convolution_copies_what_is_not_contiguous():
 )
 def test_estimates_are_a_little_above_what_is_counted(case, dtype):
     config = MODELS[case.network]
-    counted = transformer(case.network, case.latent, dtype)["forward"].peak
+    counted = transformer(case.network, case.latent, dtype, is_first=True)["forward"].peak
     assert 1 <= activation_bytes(config, (1, config.in_dim, *case.latent), dtype) / counted <= 1.1
 
 
@@ -90,18 +90,18 @@ class Processes:
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 @pytest.mark.parametrize(
-    "case",
-    [case for case in cases() if case.task == "forward" and case.size != "480p"],
-    ids=lambda case: case.name,
+    "case", [case for case in cases() if case.task == "forward"], ids=lambda case: case.name
 )
 def test_estimates_where_processes_share_the_tokens(case, size, monkeypatch):
     for name in ("all_to_all_single", "all_gather_into_tensor"):
         monkeypatch.setattr(dist, name, lambda *_args, **_more: None)
     config = MODELS[case.network]
-    counted = transformer(case.network, case.latent, processes=Processes(size))["forward"].peak
-    assert (
-        1 <= activation_bytes(config, (1, config.in_dim, *case.latent), torch.bfloat16, size) / counted <= 1.1
+    counted = max(
+        transformer(case.network, case.latent, processes=Processes(size), is_first=is_first)["forward"].peak
+        for is_first in (True, False)
     )
+    estimate = activation_bytes(config, (1, config.in_dim, *case.latent), torch.bfloat16, size)
+    assert 1 <= estimate / counted <= 1.1
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,9 @@ def ulysses(attention: Attention, group: dist.ProcessGroup, length: int) -> Atte
         got = torch.empty_like(sent)
         dist.all_to_all_single(got, sent, group=group)
         del sent
-        # one run of tokens from each process, in order; the padding is at the end
-        q, k, v = rearrange(got, "p qkv b l c -> qkv b (p l) c")[:, :, :length]
+        # one run of tokens from each process, in order; the padding is at the end. Each in memory of its own: keys and
+        # values may be kept
+        q, k, v = (rearrange(x, "p b l c -> b (p l) c")[:, :length] for x in got.unbind(1))
         del got
         out = attention(q, k, v, heads // world)
         del q, k, v

@@ -88,9 +88,9 @@ class Worker:
     def _free(self) -> int:
         """Bytes of memory that this process could take."""
         free = free_bytes(self.device)
-        return (
-            free if self.device.type == "cuda" else free // self.world
-        )  # processes of one machine share its memory
+        if self.device.type == "cuda":
+            return free
+        return free // self.world  # processes of one machine share its memory
 
     def _time(self, job: Callable[[], Any], repeats: int = 3) -> float:
         """The least seconds that a job took, after one to warm up."""
