@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from forked import run
 from tests_support import on_meta
 
@@ -14,7 +15,7 @@ from devhost.host import ROOT
 from wan_models.checkpoints.patches import Patch, patched
 from wan_models.distributed.mesh import Layout, check, layouts, rows_of
 from wan_models.distributed.parallelize import parallelize_dit
-from wan_models.distributed.sequence_parallel import Shard
+from wan_models.distributed.sequence_parallel import Shard, ulysses
 from wan_models.distributed.worker import Worker
 from wan_models.families import FAMILIES
 from wan_models.rope import rotary_table
@@ -127,6 +128,20 @@ def test_parts_of_a_sequence():
             assert sum(lengths or (shard.size,)) == shard.size
             own = e[0, inside][: shard.stop - shard.start, 0]
             assert torch.equal(own, torch.arange(shard.start, shard.stop))
+
+
+def test_what_attention_is_given_lies_in_memory_of_its_own(monkeypatch):
+    """Keys that are kept would keep the queries, too."""
+    monkeypatch.setattr(dist, "all_to_all_single", lambda out, sent, group: out.copy_(sent))
+    given = []
+
+    def attention(q, k, v, heads):
+        given.extend((q, k, v))
+        return q
+
+    group = SimpleNamespace(size=lambda: 2)
+    ulysses(attention, group, 6)(*torch.randn(3, 1, 3, 8), heads=4)
+    assert [x.untyped_storage().nbytes() for x in given] == [x.nbytes for x in given] == [6 * 4 * 4] * 3
 
 
 def test_rows_of_a_batch():
