@@ -11,6 +11,7 @@ interface HostWidget {
   type?: string;
   advanced?: boolean;
   value: unknown;
+  onRemove?(): void;
   options: {
     advanced?: boolean;
     min?: number;

@@ -5,6 +5,7 @@ const LINE = 16;
 const MOST_LINES = 12;
 const PADDING = 14;
 const LETTER = 6.4; // width, about
+const PROGRESS_TEXT = "$$node-text-preview"; // name of a widget of the page's
 /** @type {WeakMap<HostNode, NodeElement>} */
 const boxes = new WeakMap();
 
@@ -38,6 +39,17 @@ function lines(text, width) {
 }
 
 /**
+ * Removes the page's line on the progress of a run: older pages leave there how much of the time was left.
+ * @param {HostNode} node
+ */
+function removeProgressText(node) {
+  const index = node.widgets?.findIndex((widget) => widget.name === PROGRESS_TEXT) ?? -1;
+  if (index < 0) return;
+  node.widgets?.[index].onRemove?.();
+  node.widgets?.splice(index, 1);
+}
+
+/**
  * A box on a node, which is hidden until there is something to say.
  * @param {HostNode} node
  */
@@ -46,6 +58,7 @@ export function addReport(node) {
   const height = () => Math.min(lines(element.textContent ?? "", node.size[0]), MOST_LINES) * LINE + PADDING;
   boxes.set(node, new NodeElement(node, "report", element, height, { hideOnZoom: false, isShown: false }));
   after(node, "onExecuted", (message) => {
+    removeProgressText(node);
     if (message?.text?.length) show(node, [message.text].flat().join("\n"));
   });
 }
