@@ -98,7 +98,7 @@ def test_estimates_where_processes_share_the_tokens(case, size, monkeypatch):
     config = MODELS[case.network]
     counted = max(
         transformer(case.network, case.latent, processes=Processes(size), is_first=is_first)["forward"].peak
-        for is_first in (True, False)
+        for is_first in ((True, False) if config.driven else (True,))  # the steps of others are alike
     )
     estimate = activation_bytes(config, (1, config.in_dim, *case.latent), torch.bfloat16, size)
     assert 1 <= estimate / counted <= 1.1

@@ -518,7 +518,9 @@ def test_a_film_takes_the_place_of_its_preview(canvas, as_elements):
         assert page.locator("video").count() == 1
         assert page.locator(".lg-node img[src^='blob:']").count() == 0
         canvas.wait_until_idle()
-        page.wait_for_function("() => !document.body.innerText.includes('clip 1 of 1')")  # how much time was left
+        page.wait_for_function(
+            "() => !document.body.innerText.includes('clip 1 of 1')"
+        )  # how much time was left
     assert page.evaluate(_WIDTH) == width
     canvas.photograph(f"film, {as_elements}")
 
