@@ -102,6 +102,12 @@ def run(*arguments, folder=ROOT, seconds=900, **more):
 class ForkedHost(Host):
     """A server as `Host` starts it, and sooner."""
 
+    def free(self):
+        """As of `Server`, and done when it returns: a server looks for what it is asked to free after a prompt, and one
+        that came at once would find everything as it was."""
+        super().free()
+        self.run({"nothing": {"class_type": "PreviewAny", "inputs": {"source": "nothing"}}})
+
     def _launch(self, main, options):
         self.log.write_bytes(b"")
         parent = fork_server().pid if can_fork() else os.getpid()
