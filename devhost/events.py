@@ -6,6 +6,7 @@ import time
 
 import websocket
 
+HANDSHAKE_SECONDS = 10.0
 SILENCE_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 
@@ -21,7 +22,9 @@ class Events:
 
     def _connect(self) -> websocket.WebSocket:
         if self._socket is None:
-            self._socket = websocket.create_connection(self._url, timeout=SILENCE_SECONDS)
+            # a busy server answers late, and sends no messages to a client that has given up
+            self._socket = websocket.create_connection(self._url, timeout=HANDSHAKE_SECONDS)
+            self._socket.settimeout(SILENCE_SECONDS)
         return self._socket
 
     def next(self) -> tuple[str, dict] | None:

@@ -1,7 +1,10 @@
 """Faults in mid run, in the real host: a killed server, memory that runs out, clients that go. Each is named, what was
 made is kept, and the next prompt is right."""
 
+import os
 import random
+import signal
+import threading
 from contextlib import closing
 
 import pytest
@@ -143,3 +146,15 @@ def test_a_client_that_is_gone_without_a_word_ends_nothing(server, expected):
         events._socket.shutdown()  # the connection breaks
         assert torch.equal(latents(server.host, graph("next")), expected)
     assert server.host.history(prompt_id)["status"]["completed"]
+
+
+def test_a_server_too_busy_to_answer_at_once_is_heard_from_the_first_message(server):
+    """What a server sends while its client is not connected is lost, previews too, of which it then makes none."""
+    server.host.free()
+    heard, pid = [], server.host.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    wakes = threading.Timer(2.5, os.kill, (pid, signal.SIGCONT))
+    wakes.start()
+    server.host.run(graph("busy"), lambda kind, _: heard.append(kind))
+    wakes.join()
+    assert "execution_start" in heard and "wan22.preview" in heard
