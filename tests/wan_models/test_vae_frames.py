@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests_support import rel_l2
 
 from wan_models.models import build_network
 from wan_models.random_weights import random_state
@@ -40,6 +41,28 @@ def test_rows_in_strips(monkeypatch, version):
     assert torch.equal(vae.decode(z), whole[0])
     assert torch.equal(vae.encode(video), whole[1])
     assert max(heights) < 96
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@torch.inference_mode()
+def test_a_processor_without_instructions_for_half_precision(monkeypatch, dtype):
+    """oneDNN refuses there what torch's own kernels do."""
+    slide = torch.mkldnn_convolution
+
+    def refuses(x, *args):
+        if x.dtype != torch.float32:
+            raise RuntimeError("mkldnn_convolution: this path needs the cpu support")
+        return slide(x, *args)
+
+    monkeypatch.setattr(torch, "mkldnn_convolution", refuses)
+    for dtypes in ("bf16", "fp16"):
+        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{dtypes}_supported", lambda: False)
+    vae, z, video = _vae("VAE 2.1", 1)
+    exact = vae.decode(z), vae.encode(video)
+    vae.to(dtype)
+    tolerance = {torch.bfloat16: 0.05, torch.float16: 0.01}.get(dtype, 1e-4)
+    assert rel_l2(vae.decode(z.to(dtype)), exact[0]) < tolerance
+    assert rel_l2(vae.encode(video.to(dtype)), exact[1]) < tolerance
 
 
 def _vae(version, cells):

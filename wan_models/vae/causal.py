@@ -20,6 +20,14 @@ Cache = dict[nn.Module, tuple[Tensor, ...]]
 _STRIP_BYTES = 48 << 20
 
 
+def _has_fast_kernel(x: Tensor) -> bool:
+    """Whether oneDNN convolves it: 16-bit numbers only on CPUs that have instructions for them."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    support = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    return x.dtype == torch.float32 or (x.dtype in support and getattr(torch.ops.mkldnn, support[x.dtype])())
+
+
 def _is_short(device: torch.device) -> bool:
     """Whether a device's memory is: a CPU has more of it, and large calls are faster on it."""
     return device.type != "cpu"
@@ -67,7 +75,7 @@ def causal_conv3d(ops: ModuleType) -> type:
 
         def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> Tensor:
             # left to itself torch takes its slow kernel for narrow layers on a CPU, up to 17 times slower
-            if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            if _has_fast_kernel(x):
                 return torch.mkldnn_convolution(x, weight, bias, self.padding, self.stride, self.dilation, 1)
             # newer hosts' layers have options of their own
             return super()._conv_forward(x, weight, bias, **options)
