@@ -75,6 +75,30 @@ class Counter(TorchDispatchMode):
 
         return run
 
+    def as_before(self, layer):
+        """`layer` of a tensor and a cache, not run again once two calls in a row came at the same cost: the pieces of a
+        video are alike as soon as there are frames before them."""
+        calls = [None, None]
+
+        def run(x, cache):
+            given, start, whole = (_described(x), len(cache)), self.live, self.cost
+            is_known = calls[0] is not None and calls[0] == calls[1] and calls[0][0] == given
+            if is_known:
+                _, cost, (shape, stride, dtype) = calls[0]
+                out = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+            else:
+                self.cost = cost = Cost(peak=start)
+                out = layer(x, cache)
+                cost.peak -= start
+                calls[:] = calls[1], (given, cost, (out.shape, out.stride(), out.dtype))
+                if self.live - start != out.nbytes:  # it keeps more for the next call than it was left
+                    calls[1] = None
+            peak = max(whole.peak, self.cost.peak, start + cost.peak)
+            self.cost = Cost(whole.flops + cost.flops, whole.moved + cost.moved, peak)
+            return out
+
+        return run
+
     def _call(self, func, name, args, kwargs, before):
         """Result of an operation. Operations come again and again, and torch takes long to find the shapes of what
         they give: results that are new tensors are made from those of the first time."""
