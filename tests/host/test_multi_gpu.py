@@ -144,10 +144,11 @@ def test_no_second_copy_of_the_weights(group_host, base):
     write_dit(base / "models" / "wan" / "T2V-A14B" / "large", 3, 1, config)
     file = base / "models" / "wan" / "T2V-A14B" / "large" / "diffusion_pytorch_model.safetensors"
     halved = file.stat().st_size / 2
-    latents(group_host, base_graph() | {"shared": shared()} | advanced())
+    settings = {"shared": shared(mode="explicit", ulysses=2, fsdp="on")}
+    latents(group_host, base_graph() | settings | advanced())  # what is imported for it is there
     processes = [group_host.process.pid, *(worker.pid for worker in workers_of(group_host))]
     before = [_anonymous(pid) for pid in processes]
-    graph = base_graph(high="large") | {"shared": shared(mode="explicit", ulysses=2, fsdp="on")}
+    graph = base_graph(high="large") | settings
     graph["high"]["inputs"]["weight_dtype"] = "fp16"
     latents(group_host, graph | advanced(steps=1))
     after = [_anonymous(pid) for pid in processes]

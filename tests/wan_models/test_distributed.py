@@ -93,6 +93,7 @@ def test_no_process_ever_holds_the_whole_model(tmp_path):
 
 _LOAD = """
 import torch, torch.distributed as dist, torch.multiprocessing as mp
+import torch._dynamo, torch.distributed.fsdp  # which take memory, too
 from wan_models.distributed.mesh import Layout
 from wan_models.distributed.weights import Recipe
 from wan_models.distributed.worker import Worker

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
 
 from ..attention import Attention
 from ..checkpoints.loading import load_into, to_stored
@@ -22,7 +21,7 @@ from ..dit.tokens import Inputs
 from ..models import build_network, open_as
 from ..sampling.clip_cache import ClipCache
 from ..text.umt5 import UMT5Encoder
-from .fsdp import local_part
+from .fsdp import local_part, own_part
 from .mesh import Layout
 from .parallelize import parallelize_dit, parallelize_text_encoder
 
@@ -129,7 +128,7 @@ class LoadedModel:
         state = self.network.state_dict()
         for name in touched:
             part = self._keep(name, self._checkpoint.unpacked(name))
-            local, target = (t.to_local() if isinstance(t, DTensor) else t for t in (part, state[name]))
+            local, target = own_part(part), own_part(state[name])
             target.copy_(local)
         self.clips.clear()
         return len(touched)

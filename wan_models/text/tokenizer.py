@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ftfy
 import torch
 from torch import Tensor
 
@@ -30,6 +29,7 @@ FILES = "tokenizer.json (or spiece.model) and tokenizer_config.json"
 
 def clean(text: str) -> str:
     """Mends broken encodings, resolves HTML entities and makes any run of white space one blank."""
+    import ftfy
     import regex  # comes with transformers; its white space is not quite that of `re`
 
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()

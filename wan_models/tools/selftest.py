@@ -248,7 +248,9 @@ def _start_method() -> str:
     """Start method of the processes: forked, where it can be, from one that has imported all this."""
     if "forkserver" not in torch.multiprocessing.get_all_start_methods():
         return "spawn"
-    torch.multiprocessing.set_forkserver_preload([Worker.__module__, "torch._dynamo"])  # FSDP needs both
+    torch.multiprocessing.set_forkserver_preload(
+        [Worker.__module__, "torch.distributed.fsdp", "torch._dynamo"]
+    )
     return "forkserver"
 
 
