@@ -10,7 +10,7 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,8 +129,8 @@ def with_lora(model: object, strength: float) -> object:
     return model
 
 
-def with_patches(model: object) -> object:
-    """Patches around blocks, in which torch would break off."""
+def with_patches(model: object, then: Callable = lambda args: None) -> object:
+    """Patches around blocks, in which torch would break off; `then` is called after each block."""
     model = model.clone()
 
     def replaced(args: dict, extra: dict) -> dict:
@@ -139,6 +139,7 @@ def with_patches(model: object) -> object:
 
     def after(args: dict) -> dict:
         assert not torch.compiler.is_compiling()
+        then(args)
         return {"img": args["img"] * float(args["img"].mean().item() > -9)}
 
     model.set_model_patch_replace(replaced, "dit", "double_block", 1)
@@ -148,16 +149,14 @@ def with_patches(model: object) -> object:
 
 def is_interrupted(run: Run, model: object) -> bool:
     """Whether Cancel between the blocks of a compiled model is heard before the next block."""
-    model, seen = model.clone(), []
+    seen = []
 
-    def after(args: dict) -> dict:
+    def cancel(args: dict) -> None:
         seen.append(args["block_index"])
         comfy.model_management.interrupt_current_processing()
-        return {"img": args["img"]}
 
-    model.set_model_double_block_patch(after)
     try:
-        run.sample(model, FIRST)
+        run.sample(with_patches(model, cancel), FIRST)
     except comfy.model_management.InterruptProcessingException:
         return seen == [0]
     return False
@@ -185,8 +184,8 @@ def told(name: str) -> dict:
     for pack, change in kjnodes():
         run.note(pack, change(run.model), FIRST)
     if backend == "eager":
+        run.sample(with_patches(model), FIRST)  # whose graph is that of the next line
         out["is interrupted"] = is_interrupted(run, model)
-        run.sample(with_patches(model), FIRST)
     breaks = {reason[:200]: count for reason, count in counters["graph_break"].items()}
     return out | {"graphs": run.graphs, "breaks": breaks}
 
