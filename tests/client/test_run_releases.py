@@ -1,14 +1,17 @@
 """tests/run_releases.py on tiny releases: its report, the videos and the sheet; a release that fails is told."""
 
 import re
+import runpy
+import sys
 
-from forked import run
+import pytest
+from forked import ForkedHost
 from PIL import Image
 
 from devhost.host import ROOT
 
 
-def test_report_and_contact_sheet(releases, comfyui, tmp_path):
+def test_report_and_contact_sheet(releases, comfyui, tmp_path, monkeypatch, capsys):
     models = tmp_path / "models"
     models.mkdir()
     (models / "Wan2.2-TI2V-5B").symlink_to(releases / "Wan2.2-TI2V-5B")
@@ -21,14 +24,21 @@ def test_report_and_contact_sheet(releases, comfyui, tmp_path):
         "--sample_steps",
         "2",
         "--comfyui",
-        comfyui,
+        str(comfyui),
         "--output",
         "made",
     ]
     only = ["--only", "ti2v-5B", "animate-14B", "t2v-A14B"]
-    done = run(ROOT / "tests" / "run_releases.py", models, "1", *tiny, *only, folder=tmp_path)
-    assert done.returncode == 1, done.stderr  # one release is not there
-    lines = done.stdout.splitlines()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("devhost.host.Host", ForkedHost)  # a ComfyUI for each release, which starts sooner
+    script = str(ROOT / "tests" / "run_releases.py")
+    monkeypatch.setattr(sys, "argv", [script, str(models), "1", *tiny, *only])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(script, run_name="__main__")
+    done = capsys.readouterr()
+    assert end.value.code == 1, done.err  # one release is not there
+    lines = done.out.splitlines()
     for line, task in zip(lines, ("ti2v-5B", "animate-14B"), strict=False):
         found = re.fullmatch(rf"{task} +([\d.]+) s   memory ([\d.]+) GiB   (no GPU|GPU [\d.]+ GiB)", line)
         assert found and 0 < float(found[1]) < 100 and 0.2 < float(found[2]) < 50, line
