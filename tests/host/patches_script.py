@@ -42,8 +42,8 @@ from comfy_extras import (  # noqa: E402
 # whole timesteps, which are the same in both; caches skip nothing before the fourth step
 SIGMAS, MORE = torch.tensor([1.0, 0.75, 0.0]), torch.tensor([1.0, 0.875, 0.75, 0.5, 0.25, 0.125, 0.0])
 FRAMES, HEIGHT, WIDTH = 5, 6, 8
-# rows of text: of the official 512, most of the time would go into projecting them
-TEXT = 16
+# rows of text and of an image: of the official 512 and 257, most of the time would go into projecting them
+TEXT, IMAGE = 16, 17
 generator = torch.Generator().manual_seed(int(os.environ.get("WAN22_TEST_SEED", "3")))
 HANDED_OVER = Path(sys.modules["comfy.ldm.wan.model"].__file__).read_text()  # by the host's model to patches
 
@@ -85,7 +85,7 @@ def families() -> list[Family]:
         "concat_mask": torch.ones(1, 1, FRAMES, HEIGHT, WIDTH),
     }
     image["concat_mask"][:, :, 0] = 0
-    seen = {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=noise(1, 257, 1280))}
+    seen = {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=noise(1, IMAGE, 1280))}
     posed = {"control_video": noise(1, 16, FRAMES, HEIGHT, WIDTH)}
     pose = {"pose_video_latent": noise(1, 16, FRAMES - 1, HEIGHT, WIDTH)}
     return [
