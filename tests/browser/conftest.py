@@ -43,9 +43,17 @@ def front_end(request):
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, front_end, tmp_path_factory):
-    base = tmp_path_factory.mktemp("browser")
+def example_models(tmp_path_factory):
+    """The folder of models, which the servers of both front ends share."""
+    base = tmp_path_factory.mktemp("example_files")
     write_example_files(base)
+    return base / "models"
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, front_end, example_models, tmp_path_factory):
+    base = tmp_path_factory.mktemp("browser")
+    (base / "models").symlink_to(example_models, target_is_directory=True)
     (base / "input").mkdir()
     # in portrait, with which nodes get long
     Image.new("RGB", (540, 960), "#c86432").save(base / "input" / "example.png")
