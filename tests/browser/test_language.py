@@ -2,27 +2,21 @@
 
 import json
 
-from forked import ForkedHost
-
 from devhost.host import ROOT
 
 LOCALES = ROOT / "locales"
 DOCS = ROOT / "web" / "docs"
 
 
-def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, front_end, tmp_path):
+def test_the_page_shows_names_and_help_in_its_language(chromium, server):
     """The node's name, its widgets' labels, what we show on it, and the help page that its info button opens."""
-    settings = tmp_path / "user" / "default" / "comfy.settings.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"Comfy.Locale": "zh", "Comfy.TutorialCompleted": True}))
     drawing = json.loads((ROOT / "example_workflows" / "t2v_a14b.json").read_text(encoding="utf-8"))
-    for node in drawing["nodes"]:
-        node["properties"].pop("models", None)  # there are none here, and older pages would say so
     words = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["WanMoESampler"]
-    with ForkedHost(comfyui, base=tmp_path, arguments=front_end) as host:
-        page = chromium.new_page(viewport={"width": 1500, "height": 900})
+    server.post("/settings", {"Comfy.Locale": "zh"})
+    page = chromium.new_page(viewport={"width": 1500, "height": 900})
+    try:
         page.set_default_timeout(120_000)  # other tests may keep the machine busy
-        page.goto(f"http://{host.address}")
+        page.goto(f"http://{server.address}")
         page.wait_for_function(
             "window.app?.graph && window.app.extensionManager?.setting.get('Comfy.Locale') === 'zh'"
         )
@@ -54,4 +48,6 @@ def test_the_page_shows_names_and_help_in_its_language(chromium, comfyui, front_
         page.get_by_test_id("info-button").click()
         opening = (DOCS / "WanMoESampler" / "zh.md").read_text(encoding="utf-8").splitlines()[2]
         page.get_by_text(opening[:12]).first.wait_for()
+    finally:
+        server.post("/settings", {"Comfy.Locale": "en"})
         page.close()
