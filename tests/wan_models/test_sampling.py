@@ -40,7 +40,7 @@ def test_schedule_equals_official_to_the_bit(official, solver):
             assert torch.equal(schedule.timesteps(steps, shift, solver), reference.timesteps), (steps, shift)
 
 
-@pytest.mark.parametrize("solver", OFFICIAL)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_timesteps_come_out_of_float32_sigmas(solver):
     """The host passes float32 sigmas around; the official whole timesteps must come out of them."""
     for steps in range(1, 101):
@@ -92,6 +92,21 @@ def test_any_schedule_of_the_host(seed, solver):
     for i in range(len(sigmas) - 1):
         x = state.step(x, x0, i)
     assert rel_l2(x, 0.8 * x0 + 0.2 * noise) < 1e-5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_twice_the_steps_come_nearer(solver):
+    """x0 = a + b sigma, whose path is a + (c - b log sigma) sigma: the error falls by the solver's order at least."""
+    a, b, c = torch.randn(3, 8, dtype=torch.float64)
+    errors = []
+    for steps in (20, 40):
+        sigmas = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
+        path = a + (c - b * sigmas[:, None].log()) * sigmas[:, None]
+        state, x = solver_class(solver)(sigmas), path[0]
+        for i, sigma in enumerate(sigmas[:-1]):
+            x = state.step(x, a + b * sigma, i)
+        errors.append(float((x - path[-1]).norm()))
+    assert errors[0] / errors[1] > (3 if solver in OFFICIAL else 1.7), errors
 
 
 def test_guidance_and_wrong_settings():
