@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,22 @@ class Hosted(Autoencoder):
 
     remote: Callable[[Tensor], Tensor] | None = None
     """Slot for what decodes elsewhere: raw latents to the video, as `decode`."""
-    compute: torch.dtype | None = None
-    """Precision of the computation, where it is another than that of the weights."""
-    bands: int = 1
+    bands = 1
     """In how many bands of rows a video is decoded: more take less memory and more time."""
+    _compute: torch.dtype | None = None
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.compute or super().dtype
+        return self._compute or super().dtype
+
+    @contextmanager
+    def decoding(self, dtype: torch.dtype, bands: int) -> Iterator[None]:
+        """Decodes in a precision and in bands while it lasts: the host hands over nothing but latents."""
+        self._compute, self.bands = dtype, bands
+        try:
+            yield
+        finally:
+            self._compute, self.bands = None, 1
 
     def encode(self, video: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         # the host's own Wan VAE leaves out the frames past 4n+1, and its nodes count on that
@@ -120,12 +129,12 @@ class WanVAE(comfy.sd.VAE):
                 " and ".join(ways),
                 needs[usual] / 1e9,
             )
-        self.vae_dtype, network.bands = chosen
-        network.compute = None if self.vae_dtype == own else self.vae_dtype
+        self.vae_dtype, count = chosen
         try:
-            return super().decode(samples_in, *args, **options)
+            with network.decoding(self.vae_dtype, count):
+                return super().decode(samples_in, *args, **options)
         finally:
-            self.vae_dtype, network.compute, network.bands = own, None, 1
+            self.vae_dtype = own
 
     def _need(self, shape: torch.Size, dtype: torch.dtype, bands: int) -> int:
         """Bytes that decoding a latent in a precision takes beside the weights."""

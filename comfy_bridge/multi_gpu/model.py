@@ -32,29 +32,37 @@ class RemotePatcher(WeightlessPatcher):
     def pre_run(self) -> None:
         refuse_on_workers(self)
         super().pre_run()
-        self.model.diffusion_model.remote.patcher = self
+        self.model.diffusion_model.remote.begin(self)
 
     def cleanup(self) -> None:
-        self.model.diffusion_model.remote.patcher = None
+        self.model.diffusion_model.remote.end()
         super().cleanup()
 
 
 class WorkersVelocity:
     """A hosted network's velocity, computed by the workers: for its slot `remote`.
 
-    recipe: of its weights; layout and compute dtype are those of each call. patcher: of the run that is going on."""
+    recipe: of its weights; layout and compute dtype are those of each call."""
 
     def __init__(self, settings: Settings, recipe: Recipe) -> None:
         self.settings, self.recipe = settings, recipe
-        self.patcher: RemotePatcher | None = None
+        self._patcher: RemotePatcher | None = None
         self._layouts: dict[tuple[int, ...], Layout] = {}
+
+    def begin(self, patcher: RemotePatcher) -> None:
+        """Begins a run, whose weights have the patches of `patcher`."""
+        self._patcher = patcher
+
+    def end(self) -> None:
+        """Ends the run."""
+        self._patcher = None
 
     def __call__(self, network: Hosted, step: Mapping[str, Any], options: dict) -> Tensor:
         refuse_options_on_workers(options)
-        assert self.patcher is not None, "the host has called the model outside of a run"
+        assert self._patcher is not None, "the host has called the model outside of a run"
         workers = the_workers()
         group = workers.start(self.settings)
-        x, patcher = step["x"], self.patcher
+        x, patcher = step["x"], self._patcher
         layout = self._layout(network, workers, x)
         needed = plan.predict(layout, group.size, _job(network, x), workers.measured()).bytes
         recipe = replace(self.recipe, compute=str(x.dtype).removeprefix("torch."), layout=layout)

@@ -92,8 +92,7 @@ class OutputChoice:
 
 
 class ClipRun:
-    """The clips of one video. `done` holds the frames of those that an earlier run has left in the checkpoint folder,
-    `beside` what is kept there with the clip that was made last.
+    """The clips of one video. `done` holds the frames of those that an earlier run has left in the checkpoint folder.
 
     model: one, or both experts. inputs: identity of everything beside model, prompts, plan and sampling, by the names
     that users know; computed only where there is a folder. of_clip: what of it is one clip's, by its number.
@@ -115,7 +114,7 @@ class ClipRun:
         self._experts = model if isinstance(model, Experts) else Experts.of(model)
         self._prompts, self._plan, self._sampling = prompts, plan, sampling
         self._of_clip, self._output = of_clip, output
-        self.beside: dict[str, Tensor] = {}
+        self._beside: dict[str, Tensor] = {}
         self._inputs, self._on_progress = cache(inputs), on_progress
         self._store: ClipStore | None = None
         self._parts: identity.Parts = {}
@@ -219,6 +218,10 @@ class ClipRun:
         latents, _ = sample_with_experts(self._experts, prompts, latent, settings, noise, callback=show)
         return latents["samples"]
 
+    def keep_beside(self, tensors: dict[str, Tensor]) -> None:
+        """Has these kept in the checkpoint folder beside the frames of the clip that is made, for the next clip."""
+        self._beside = tensors
+
     def collect(self, clips: Iterator[Tensor]) -> Tensor:
         """Frames [T, H, W, 3] of the video: those of `done`, then those of each clip as it is made; none of them where
         they go into a film alone."""
@@ -228,7 +231,7 @@ class ClipRun:
             with without_progress(), self._output.film or nullcontext() as film:
                 for index, part in enumerate(_all(self.done, clips)):
                     if self._store and index >= len(self.done):
-                        self._store.save(index, part, self.beside)
+                        self._store.save(index, part, self._beside)
                     frames = part[: self._plan.frames - filled]
                     filled += len(frames)
                     if film:

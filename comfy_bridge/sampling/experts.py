@@ -163,6 +163,10 @@ class OtherExpert(comfy.samplers.CFGGuider):
         )
         self._options = capture.extra_args["model_options"]
 
+    def rest(self) -> None:
+        """Lets another expert answer; what was loaded stays."""
+        self.is_active = False
+
     def options_like(self, sampler_options: dict, base: dict) -> dict:
         """This expert's options, with what the sampler itself has added to the `base` expert's (CFG++ samplers)."""
         options = comfy.model_patcher.create_model_options_clone(self._options)
@@ -273,7 +277,7 @@ class ExpertsGuider(comfy.samplers.CFGGuider):
     def _switch(self, active: OtherExpert | None, other: OtherExpert | None) -> None:
         """Lets another expert answer than the one that did; None stands for this guider's own."""
         if active is not None:
-            active.is_active = False
+            active.rest()
         if other is not None:
             other.activate()
             return

@@ -261,7 +261,7 @@ def long_video(
         again = (overlap.dropped + 3) // 4 if segment.index else 0
         samples = run.sample(segment.index, conditions, latent, noise, unseen=again)
         if overlap.latents:
-            run.beside = {_LATENTS: samples[:, :, -overlap.latents :]}
+            run.keep_beside({_LATENTS: samples[:, :, -overlap.latents :]})
         return samples
 
     clips = long_clips(

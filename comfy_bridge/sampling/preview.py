@@ -114,8 +114,8 @@ def pictures(latents: Tensor, latent_format: Any) -> Tensor:
     bias = getattr(latent_format, "latent_rgb_factors_bias", None)
     if bias is not None:
         bias = torch.tensor(bias, device=latents.device, dtype=torch.float32)
-    rgb = F.linear(latents.float().movedim(0, -1), factors.T, bias).movedim(-1, 1)
-    return to_pixels(rgb, MAX_SIDE).cpu()
+    rgb = F.linear(rearrange(latents.float(), "c t h w -> t h w c"), factors.T, bias)
+    return to_pixels(rearrange(rgb, "t h w c -> t c h w"), MAX_SIDE).cpu()
 
 
 def strip(frames: Tensor) -> bytes:

@@ -10,6 +10,7 @@ import comfy.latent_formats
 import comfy.model_management
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
@@ -119,7 +120,8 @@ class TinyPreview:
         for _, frames in self._vae.decode_pieces(self._format.process_out(latents[None].float())):
             rows = indices[(indices >= first) & (indices < first + frames.shape[2])] - first
             first += frames.shape[2]
-            shown.append(to_pixels(frames[0, :, rows.to(frames.device)].movedim(0, 1), side))
+            chosen = rearrange(frames[0, :, rows.to(frames.device)], "c t h w -> t c h w")
+            shown.append(to_pixels(chosen, side))
         return torch.cat(shown).cpu()
 
     def _load(self, device: torch.device) -> TinyVAE:
@@ -143,4 +145,5 @@ def to_pixels(frames: Tensor, side: int) -> Tensor:
         frames = F.interpolate(
             frames, size=[max(1, round(n * scale)) for n in frames.shape[-2:]], mode="area"
         )
-    return frames.add(1).mul(127.5).clamp(0, 255).to(torch.uint8).movedim(1, -1)
+    levels = frames.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "t c h w -> t h w c")

@@ -213,7 +213,7 @@ def test_cancel_is_heard_while_a_server_is_silent(host, chat):
 def test_bad_inputs_are_explained(host):
     cases = [
         (graph(prompt="  "), "the prompt is empty"),
-        (graph(image="red.png"), "disconnect the image"),
+        (graph(image="red.png"), "leave the image out"),
         (graph(model="no template"), "no template has no chat template"),
         (through_endpoint("my server"), "base_url must be an address"),
         (through_endpoint("http://127.0.0.1:9/v1"), "no server answers at http://127.0.0.1:9/v1"),

@@ -78,7 +78,7 @@ def test_an_image_may_stand_alone_and_is_made_small_enough():
     [
         (("T2V", " \n"), "prompt is empty"),
         (("TI2V", ""), "prompt is empty"),
-        (("T2V", "a cat", "auto", RED), "disconnect the image"),
+        (("T2V", "a cat", "auto", RED), "leave the image out"),
         (("V2V", "a cat"), "'V2V'"),
         (("T2V", "a cat", "fr"), "'fr'"),
     ],

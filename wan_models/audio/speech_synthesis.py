@@ -49,7 +49,7 @@ def speak(
         else:
             if sample is not None:
                 raise ValueError(
-                    f"{folder.name} speaks with its own voice and takes no voice sample: disconnect it, or use "
+                    f"{folder.name} speaks with its own voice and takes no voice sample: leave it out, or use "
                     "CosyVoice 2"
                 )
             sound, rate = _transformers(folder, text, device)
@@ -67,7 +67,7 @@ def _cosyvoice(
             "or use a text-to-speech folder of transformers, such as facebook/mms-tts-eng"
         ) from None
     if sample is None:
-        raise ValueError("CosyVoice speaks with the voice of a sample: connect voice_sample")
+        raise ValueError("CosyVoice speaks with the voice of a sample: give a voice_sample")
     voice = mono(*sample)[None]
     assert voice.shape[0] == 1  # as CosyVoice takes it
     assert SAMPLE_RATE == 16000

@@ -230,7 +230,7 @@ class WanModel(nn.Module):
             if config.in_dim > config.out_dim and x.shape[1] == config.out_dim:
                 hint = (
                     f": this model is given an image beside the {config.out_dim} latent channels, and got none. "
-                    "Connect its image conditioning, or choose a text-to-video model"
+                    "Give it its image conditioning, or choose a text-to-video model"
                 )
             raise InputError(
                 "channels", f"the model expects {config.in_dim} channels and got {x.shape[1]}{hint}"

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..attention import Attention
@@ -242,7 +243,8 @@ class CausalConv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T / stride, C_out]."""
-        return self.conv(F.pad(x.transpose(1, 2), (2, 0), mode="replicate")).transpose(1, 2)
+        x = F.pad(rearrange(x, "b t c -> b c t"), (2, 0), mode="replicate")
+        return rearrange(self.conv(x), "b c t -> b t c")
 
 
 def normed_silu(x: Tensor) -> Tensor:

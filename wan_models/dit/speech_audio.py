@@ -53,4 +53,4 @@ class CausalAudioEncoder(nn.Module):
         """[B, layers, audio_dim, T] -> as `MotionEncoder`."""
         weights = F.silu(self.weights.to(features))
         mean = ((features * weights) / weights.sum(dim=1, keepdim=True)).sum(dim=1)
-        return self.encoder(mean.transpose(1, 2))
+        return self.encoder(rearrange(mean, "b c t -> b t c"))

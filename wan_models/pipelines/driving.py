@@ -52,7 +52,7 @@ class DrivingVideos:
             if self.background_video is None:
                 there, missing = missing, there
             raise ValueError(
-                f"there is a {there} but no {missing}: connect both to put the character into a video, neither to "
+                f"there is a {there} but no {missing}: give both to put the character into a video, neither to "
                 "animate the reference image"
             )
         if self.mask is not None and not bool((self.mask > 0).any()):

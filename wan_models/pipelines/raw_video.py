@@ -24,9 +24,7 @@ class RawVideo:
     def check(self) -> None:
         """Raises ValueError where there is nothing to be driven by, or no such size."""
         if not self.frames:
-            raise ValueError(
-                "driving_video has no frames: connect the video that the character is to move like"
-            )
+            raise ValueError("driving_video has no frames: give the video that the character is to move like")
         for name, images in (
             ("reference_image", self.reference_image),
             ("driving_video", self.driving_video),

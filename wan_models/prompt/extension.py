@@ -145,10 +145,10 @@ def question(task: str, prompt: str, language: str = "auto", image: Image.Image 
     if task not in TASKS or language not in LANGUAGES:
         raise ValueError(f"task is {task!r} and language {language!r}: take of {TASKS} and {LANGUAGES}")
     if task == "T2V" and image is not None:
-        raise ValueError("T2V makes a video from text alone: disconnect the image, or choose I2V or TI2V")
+        raise ValueError("T2V makes a video from text alone: leave the image out, or choose I2V or TI2V")
     prompt = prompt.strip()
     if not prompt and image is None:
-        raise ValueError("the prompt is empty: write what the video shows, or connect the start image")
+        raise ValueError("the prompt is empty: write what the video shows, or give the start image")
     if language == "auto":
         language = language_of(prompt)
     parts = [_ROLE[language], _TASK[task, language]]

@@ -67,7 +67,7 @@ class LanguageModel:
         """Raises ValueError where the question has an image and the model sees none."""
         if asked.image is not None and not self.sees:
             raise ValueError(
-                f"{self.name} cannot see the image: choose a model that can, such as Qwen2.5-VL, or disconnect it"
+                f"{self.name} cannot see the image: choose a model that can, such as Qwen2.5-VL, or leave it out"
             )
 
     @torch.no_grad()

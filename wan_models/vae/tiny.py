@@ -55,7 +55,7 @@ class MemoryBlock(nn.Module):
         before = cache.get(self)
         past = torch.cat([torch.zeros_like(x[:, :1]) if before is None else before, x[:, :-1]], dim=1)
         cache[self] = x[:, -1:].clone()  # a view would keep all frames of x in memory
-        out = self.conv(torch.cat([x, past], dim=2).flatten(0, 1))
+        out = self.conv(rearrange(torch.cat([x, past], dim=2), "b t c h w -> (b t) c h w"))
         return F.relu(out.view_as(x).add_(x), inplace=True)
 
 
@@ -114,11 +114,11 @@ def _run(layers: nn.Sequential, x: Tensor, cache: Cache) -> Tensor:
     """Frames [B, T, C, H, W] through layers that take single ones, and through blocks with a memory."""
     batch = x.shape[0]
     for layer in layers:
-        x = (
-            layer(x, cache)
-            if isinstance(layer, MemoryBlock)
-            else layer(x.flatten(0, 1)).unflatten(0, (batch, -1))
-        )
+        if isinstance(layer, MemoryBlock):
+            x = layer(x, cache)
+        else:
+            frames = layer(rearrange(x, "b t c h w -> (b t) c h w"))
+            x = rearrange(frames, "(b t) c h w -> b t c h w", b=batch)
     return x
 
 
