@@ -83,8 +83,7 @@ def test_layers_are_those_of_a_host_that_has_them(results, kind):
     assert found["host"] < rounded
     assert found["host with LoRA"] < rounded
     assert found["worst of saved"] == 0
-    # a file's tensors lie at other addresses, for which a CPU has other kernels: that may flip the rounding of an input
-    assert found["saved"] < ROUNDED.get(kind, 1e-6)
+    assert found["saved"] < 1e-6
     assert found["input scale"] == (0.5 if kind == "float8_e4m3fn" else None)
     assert found["weights only"] == (kind == "older")
 
