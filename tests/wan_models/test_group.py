@@ -254,7 +254,7 @@ def test_a_cancel_at_any_moment_leaves_both_sides_with_the_same_books(monkeypatc
     """Inputs, models and patches that the group takes for known are those that its processes have, and no other."""
     chance = random.Random(seed)
     monkeypatch.setattr(Jobs, "put", lambda self, value: value)
-    monkeypatch.setattr(Group, "stats", lambda self: [{"free": chance.choice([0, 9])}])
+    monkeypatch.setattr(Jobs, "ask", lambda self, method: [{"free": chance.choice([0, 9])}])
 
     def wait(self, refs, check_cancelled):
         check_cancelled()

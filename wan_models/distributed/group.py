@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -31,25 +30,12 @@ from torch import Tensor
 from ..checkpoints.patches import Patches
 from .actor import pack
 from .jobs import GroupError, Jobs
+from .loaded_models import Loaded, LoadedModels
 from .ray_cluster import RayCluster
 from .tensors import KeptTensors
 from .weights import Recipe
 
-__all__ = ["Group", "GroupError", "Loaded"]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model that the processes hold: its checkpoint, the version of its patches, and what `Worker.load` reported."""
-
-    path: str
-    version: object
-    reports: list[dict[str, Any]]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that it takes in the first process."""
-        return self.reports[0].get("bytes", 0)
+__all__ = ["Group", "GroupError"]
 
 
 class Group:
@@ -66,17 +52,20 @@ class Group:
         check_cancelled: Callable[[], None] = lambda: None,
     ) -> None:
         self.requested, self.address = size, address
-        self.loads: dict[str, Loaded] = {}
-        """Models that are loaded, by key."""
         self._cluster = RayCluster(address)
         self._jobs = Jobs(timeout, check_cancelled, self.close)
-        self._kept = KeptTensors(self._jobs)
+        self._models, self._kept = LoadedModels(self._jobs), KeptTensors(self._jobs)
         self._lock = threading.RLock()
         atexit.register(self.close)
 
     @property
     def is_running(self) -> bool:
         return bool(self._jobs.actors)
+
+    @property
+    def loads(self) -> dict[str, Loaded]:
+        """Models that are loaded, by key."""
+        return self._models.by_key
 
     @property
     def size(self) -> int:
@@ -120,37 +109,9 @@ class Group:
 
         Models of the same file in another layout go first, then older ones while less than `needed` bytes are free in
         some process."""
-        key = str(recipe)
-        with self._turn() as jobs:
-            before = self.loads.get(key)
-            if before is not None and before.version == version:
-                return key
+        with self._turn():
             self.start()
-            if before is None:
-                self._make_room(recipe, needed)
-            plain = {name: [tuple(patch) for patch in several] for name, several in patches().items()}
-            jobs.send("load", key, asdict(recipe), jobs.put(plain))
-            # noted before it is waited for: after a Cancel it is there all the same, with patches that nobody knows
-            self.loads[key] = Loaded(recipe.path, object(), before.reports if before else [{}])
-            try:
-                reports = jobs.receive("load")
-            except ValueError:
-                if before is None:  # no process has it
-                    self.loads.pop(key, None)
-                raise
-            self.loads[key] = Loaded(recipe.path, version, reports)
-            seconds = max(report["seconds"] for report in reports)
-            read = reports[0]["read"]
-            logging.info("[Wan2.2] workers: %d tensors of %s read in %.1f s", read, recipe.path, seconds)
-            return key
-
-    def _make_room(self, recipe: Recipe, needed: float) -> None:
-        for key in [key for key, loaded in self.loads.items() if loaded.path == recipe.path]:
-            self.drop(key)
-        for key in list(self.loads):
-            if min(process["free"] for process in self.stats()) > needed:
-                break
-            self.drop(key)
+            return self._models.load(recipe, patches, version, needed)
 
     def velocity(self, key: str, inputs: Mapping[str, Any], attention: str = "auto") -> Tensor:
         """One forward of a loaded DiT; inputs as of `LoadedModel.velocity`. [B, C, F, H, W] on the CPU."""
@@ -185,9 +146,7 @@ class Group:
         with self._lock:
             if key in self.loads:
                 self._jobs.drain()
-                self._jobs.send("drop", key)
-                self.loads.pop(key, None)
-                self._jobs.receive("drop", can_cancel=False)
+                self._models.drop(key)
 
     def stats(self) -> list[dict[str, Any]]:
         """Report of each process: id, device, and bytes by model. [] where none runs."""
@@ -197,7 +156,7 @@ class Group:
         """Ends all processes. The group can be used again and then starts anew."""
         # without the lock: when the caller's process exits, a thread of it may still hold that
         actors = self._jobs.release()
-        self.loads, self._kept = {}, KeptTensors(self._jobs)
+        self._models, self._kept = LoadedModels(self._jobs), KeptTensors(self._jobs)
         self._cluster.stop(actors)
 
     @contextmanager
