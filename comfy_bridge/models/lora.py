@@ -114,9 +114,10 @@ def _matched(file: Checkpoint, model: Any, expert: str) -> LoRAMatch:
             f"{', '.join(list(file)[:3])}"
         )
     if lora.misfits:
+        reasons = list(dict.fromkeys(lora.misfits.values()))
         raise CheckpointError(
             f"{file.path.name} was made for another model than {this}, {len(lora.misfits)} of its {len(file)} keys "
-            f"have other sizes: {'; '.join(lora.misfits[:3])}. {_widths(lora, file)}"
+            f"have other sizes: {'; '.join(reasons[:3])}. {_widths(lora, file)}"
         )
     return lora
 

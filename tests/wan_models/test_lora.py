@@ -230,8 +230,10 @@ def test_broken_layers_are_left_out_named_and_counted(broken, says):
     ],
 )
 def test_other_sizes_of_other_kinds_are_misfits(names):
-    found = match({f"blocks.0.self_attn.q.{name}": shape for name, shape in names.items()}, WEIGHTS)
+    shapes = {f"blocks.0.self_attn.q.{name}": shape for name, shape in names.items()}
+    found = match(shapes, WEIGHTS)
     assert found.misfits and not found.faults
+    assert found.misfits.keys() <= shapes.keys()  # each counts once
 
 
 def test_other_transformers_blocks_are_not_ours():
@@ -292,7 +294,7 @@ def test_report_names_what_was_left_out_and_whether_it_matters():
     ],
 )
 def test_other_sizes_are_misfits(name, shape, says):
-    (problem,) = match({name: shape}, WEIGHTS).misfits
+    (problem,) = match({name: shape}, WEIGHTS).misfits.values()
     assert re.search(says, problem) and problem.startswith(name)
 
 

@@ -53,14 +53,14 @@ class LoRAMatch:
 
     names: tensor in the file -> (module of the model, what it is). unmatched: tensors that fit no weight.
     unusable: tensors of changes that are incomplete or do not go together -> why, with the name of the layer.
-    others: tensors for the other expert. misfits: why weights that were found cannot take their tensors.
+    others: tensors for the other expert. misfits: tensors that the weight which was found cannot take -> why.
     faults: what is wrong with the file itself, or not to be read."""
 
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
-    misfits: list[str] = field(default_factory=list)
+    misfits: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     expert: str | None = None  # that the names of the whole file speak of
 
@@ -127,7 +127,7 @@ def match(
         taken[place] = name
         result.names[name] = place
         if problem := _misfit(*place, shapes[name], weights):
-            result.misfits.append(f"{name} {problem}")
+            result.misfits[name] = f"{name} {problem}"
     result.faults += unread(result.unmatched)
     _check_kinds(result, shapes, weights)
     return result
@@ -223,17 +223,17 @@ def _check_kinds(
             )
             continue
         if f"{module}.weight" not in weights and kind != "difference":
-            result.misfits.append(
-                f"{next(iter(names.values()))} changes a weight that the model does not have"
-            )
+            first = next(iter(names.values()))
+            reason = f"{first} changes a weight that the model does not have"
+            result.misfits |= dict.fromkeys(names.values(), reason)
             continue
         weight = weights.get(f"{module}.weight", ())
         parts = {what: shapes[name] for what, name in own.items()}
         if problem := lora_sizes.disagreement(kind, parts, weight):
             result.leave(own.values(), f"the {kind} of {module} cannot be used, {problem}")
-        elif not lora_sizes.fits(kind, parts, weight):
+        elif not (result.misfits.keys() & set(own.values()) or lora_sizes.fits(kind, parts, weight)):
             sizes = ", ".join(f"{name} {list(shapes[name])}" for name in own.values())
-            result.misfits.append(f"{sizes} do not make up the model's {list(weight)}")
+            result.misfits |= dict.fromkeys(own.values(), f"{sizes} do not make up the model's {list(weight)}")
         if kind == "OFT" and "rescale" in names and len(shapes[names["oft_blocks"]]) == 3:
             result.faults.append("it is OFT with learnt scales (rescale), which cannot be read here")
 
