@@ -50,6 +50,10 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # where a normal distribution would import torch's compiler, for seconds
+            super().reset_parameters()
+
     def forward(self, input: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
         """Rows of the table; cast to `out_dtype` where given (the host's Embedding takes the same argument)."""
         rows = super().forward(input)

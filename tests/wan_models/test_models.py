@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -40,6 +41,20 @@ def test_the_import_costs_nothing():
     assert run("import sys, wan_models, wan_models.families; print('torch' in sys.modules)") == ["False"]
     code = "import sys; from wan_models import *; print(*{'transformers', 'diffusers'} & set(sys.modules))"
     assert run(code) == []
+
+
+def test_networks_are_built_without_torchs_compiler():
+    """Whose import takes seconds; some of torch's functions import it for the meta device."""
+    code = """
+        import sys
+        from wan_models.models import build_network
+        from wan_models.tools.small_models import CONFIGS, T5, VAES
+        from wan_models.config import CLIPConfig, TinyVAEConfig
+        for config in (*CONFIGS.values(), *VAES.values(), T5, CLIPConfig(num_layers=1), TinyVAEConfig()):
+            build_network(config)
+        print("torch._dynamo" in sys.modules)
+    """
+    assert run(dedent(code)) == ["False"]
 
 
 def test_all_public_names_are_there():

@@ -25,9 +25,8 @@ class Blur(nn.Module):
 
     def __init__(self, padding: int, stride: int) -> None:
         super().__init__()
-        row = torch.tensor(_BLUR)
         # a buffer because the official checkpoints hold it
-        self.register_buffer("kernel", torch.outer(row, row) / 64)
+        self.register_buffer("kernel", torch.tensor([[a * b / 64 for b in _BLUR] for a in _BLUR]))
         self.padding, self.stride = padding, stride
 
     def forward(self, x: Tensor) -> Tensor:
