@@ -23,7 +23,9 @@ def use(kind: str, path: Path) -> None:
         file = open_checkpoint(path)
         network: WanModel = build_network(DIT)
         found = match(file.shapes, {name: tuple(w.shape) for name, w in network.state_dict().items()}, "high")
-        assert found.report and all(isinstance(fault, str) for fault in (*found.faults, *found.misfits.values()))
+        assert found.report and all(
+            isinstance(fault, str) for fault in (*found.faults, *found.misfits.values())
+        )
         for name in found.names:
             file[name].float().sum()
     else:

@@ -233,7 +233,9 @@ def _check_kinds(
             result.leave(own.values(), f"the {kind} of {module} cannot be used, {problem}")
         elif not (result.misfits.keys() & set(own.values()) or lora_sizes.fits(kind, parts, weight)):
             sizes = ", ".join(f"{name} {list(shapes[name])}" for name in own.values())
-            result.misfits |= dict.fromkeys(own.values(), f"{sizes} do not make up the model's {list(weight)}")
+            result.misfits |= dict.fromkeys(
+                own.values(), f"{sizes} do not make up the model's {list(weight)}"
+            )
         if kind == "OFT" and "rescale" in names and len(shapes[names["oft_blocks"]]) == 3:
             result.faults.append("it is OFT with learnt scales (rescale), which cannot be read here")
 

@@ -69,26 +69,30 @@ def compare(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
         config = CONFIGS[name]
         patches = lora_of(config, seed) if more == " + LoRA" else {}
         plain = _plain(worker, Recipe("dit", str(folder / name)), patches)
+        cases = {}
         for batch in (2, 1, 3):
             inputs = inputs_of(config, seed, batch)
             if more == " + guidance":
                 inputs = guidance_of(config, seed, batch) | inputs
             with torch.no_grad():
                 expected = plain.velocity(_moved(inputs, worker.device)).cpu()
-            for layout in layouts_of(worker.world) if batch == 2 else layouts_of(worker.world)[1:2]:
-                title = f"{name}{more}, batch {batch}"
-                recipe = Recipe("dit", str(folder / name), layout=layout)
-                yield _one(worker, recipe, patches, inputs, expected, title)
+            cases[f"{name}{more}, batch {batch}"] = inputs, expected
+        for place, layout in enumerate(layouts_of(worker.world)):
+            recipe = Recipe("dit", str(folder / name), layout=layout)
+            worker.load("model", recipe, {})
+            if patches:
+                worker.load("model", recipe, patches)  # put on afterwards, as when a strength changes
+            share = _share(worker, "model", recipe)
+            for title in cases if place == 1 else list(cases)[:1]:
+                yield _one(worker, layout, *cases[title], title, share)
+            worker.drop("model")
     yield from _text(worker, folder, seed)
     yield from _video(worker, folder, seed)
 
 
 def _one(
-    worker: Worker, recipe: Recipe, patches: Patches, inputs: dict[str, Any], expected: Tensor, title: str
+    worker: Worker, layout: Layout, inputs: dict[str, Any], expected: Tensor, title: str, share: float
 ) -> Result:
-    worker.load("model", recipe, {})
-    if patches:
-        worker.load("model", recipe, patches)  # put on afterwards, as when a strength changes
     names = sorted(
         name for name, x in inputs.items() if isinstance(x, Tensor) and name not in ("x", "timestep")
     )
@@ -100,10 +104,8 @@ def _one(
     out = worker.velocity("model", step, {name: name for name in names})
     seconds = time.monotonic() - begun
     velocity = torch.cat([rows for rows in _gather(worker, out) if rows is not None])
-    share = _share(worker, "model", recipe)
-    worker.drop("model")
     worker.forget(names)
-    return Result(title, str(recipe.layout), _error(velocity, expected), seconds, share)
+    return Result(title, str(layout), _error(velocity, expected), seconds, share)
 
 
 def _moved(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ..dit.text_schedule import Schedule, Segment
 from ..models import Config, network_class
 from ..random_weights import random_state
 
-_SMALL = DiTConfig(dim=64, ffn_dim=96, num_heads=4, num_layers=3, text_dim=24, text_len=16)
+_SMALL = DiTConfig(dim=64, ffn_dim=96, num_heads=4, num_layers=2, text_dim=24, text_len=16)
 CONFIGS = {
     "t2v": _SMALL,
     "i2v": replace(_SMALL, family="i2v", in_dim=36),
@@ -36,13 +36,14 @@ CONFIGS = {
     "s2v": replace(
         _SMALL,
         family="s2v",
+        num_layers=3,
         speech=SpeechConfig(audio_dim=16, audio_layers=3, inject_layers=(0, 2)),
     ),
     "animate": replace(
         _SMALL,
         family="animate",
         in_dim=36,
-        num_layers=6,
+        num_layers=5,
         image_dim=32,
         face=FaceConfig(channels=(4, 4, 4), style_dim=12, motion_dim=4, hidden_dim=16),
     ),
