@@ -1,7 +1,8 @@
 # make demo   a video from nothing, on a real ComfyUI (COMFYUI=<folder> uses one that is there; PROMPT="...";
 #             TASK=t2v, i2v, ti2v, s2v or animate; animate2 once it is trained)
 # make train  the miniatures that the demo uses, trained from nothing (hours; goes on where it was stopped)
-# make test   all tests of the code, and of the miniatures in brief, in several processes
+# make test   the tests of the code, in several processes
+# make test-long   what goes a longer way: the newest page, faults on purpose, compilers, real sizes, campaigns in brief
 # make test-fast   those that need no server, browser or group of processes: for the loop of work
 # make quality   how well the miniatures that are shipped do what they are told, measured on many videos
 # make lint   style, types and spelling, of the page's scripts too
@@ -24,7 +25,7 @@ PAGE := tools/page
 # the machine's (Node.js 18.18 or newer), or that of a package where it has none
 NPM := PATH="$$PATH:$(CURDIR)/$(VENV)/bin" npm
 
-.PHONY: setup demo train test test-fast quality lint lint-page fuzz soak bench bench-gpu accounting
+.PHONY: setup demo train test test-long test-fast quality lint lint-page fuzz soak bench bench-gpu accounting
 
 setup: $(STAMP)
 
@@ -49,16 +50,19 @@ train: setup
 	$(RUN) -m training $(MODELS)
 
 # servers and workers start often: their modules are compiled once, also where the environment has it otherwise
-test test-fast quality: export PYTHONDONTWRITEBYTECODE =
+test test-long test-fast quality: export PYTHONDONTWRITEBYTECODE =
 # what tensors free is kept for the next ones: asking Linux for it anew took a third of its time
-test test-fast quality: export MALLOC_MMAP_THRESHOLD_ = 67108864
-test test-fast quality: export MALLOC_TRIM_THRESHOLD_ = 1073741824
+test test-long test-fast quality: export MALLOC_MMAP_THRESHOLD_ = 67108864
+test test-long test-fast quality: export MALLOC_TRIM_THRESHOLD_ = 1073741824
 
 test: setup
-	$(PYTEST) -m "not quality"
+	$(PYTEST) -m "not long and not quality"
+
+test-long: setup
+	$(PYTEST) -m long
 
 test-fast: setup
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not long and not slow"
 
 quality: setup
 	$(PYTEST) -m quality

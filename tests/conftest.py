@@ -23,7 +23,7 @@ repair_torchvision()
 
 SLOW_FOLDERS = ("browser", "client", "demo", "host", "quality")
 IN_BRIEF = "test_in_brief.py"
-"""The one file of tests/quality that `make test` runs."""
+"""The one file of tests/quality that is a test of the code."""
 LONG_FILES = ("test_multi_gpu.py", "test_group.py", "test_distributed.py", "test_page.py")
 """Begun first, as the browser's are: processes that share a run of the tests then end at about the same time."""
 BROWSER = "tests/browser"
@@ -69,14 +69,14 @@ def pytest_collection():
 
 
 def pytest_collection_modifyitems(items):
-    """Marks as slow what starts a server or a browser, and the measurements of trained weights as what they are; files
-    of long tests mark themselves."""
+    """Marks as slow what starts a server or a browser, and the measurements of trained weights as what they are; other
+    tests mark themselves."""
     items.sort(key=lambda item: not (item.nodeid.startswith(BROWSER) or item.path.name in LONG_FILES))
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
-        if item.path.parent.name == "quality" and item.path.name != IN_BRIEF:
-            item.add_marker("quality")
+        if item.path.parent.name == "quality":
+            item.add_marker("long" if item.path.name == IN_BRIEF else "quality")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from bench.counting import Counter, empty
 from wan_models.memory import activation_bytes
 from wan_models.models import build_network
 
-pytestmark = pytest.mark.slow  # half a minute
+pytestmark = pytest.mark.long
 
 KEPT = json.loads(NUMBERS.read_text())
 

@@ -30,13 +30,14 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
 
 
 def _pages():
-    """Front ends by name; None is the host's own."""
+    """Front ends; None is the host's own."""
     if chosen := os.environ.get("FRONT_END"):
-        return {"chosen": Path(chosen).resolve()}
-    return {"own": None} | ({"newest": NEWEST_PAGE} if NEWEST_PAGE.is_dir() else {})
+        return [pytest.param(Path(chosen).resolve(), id="chosen")]
+    newest = pytest.param(NEWEST_PAGE, id="newest", marks=pytest.mark.long)
+    return [pytest.param(None, id="own"), *([newest] if NEWEST_PAGE.is_dir() else [])]
 
 
-@pytest.fixture(scope="session", params=_pages().values(), ids=_pages().keys())
+@pytest.fixture(scope="session", params=_pages())
 def front_end(request):
     """Arguments of a host for one of the front ends."""
     return () if request.param is None else ("--front-end-root", str(request.param))

@@ -11,6 +11,7 @@ from demo.tiny_release import DITS
 from wan_models.families import FAMILIES
 from wan_models.random_weights import random_state
 
+pytestmark = pytest.mark.long
 NAMES = {
     "high": "T2V-A14B", "i2v": "I2V-A14B", "ti2v": "TI2V-5B", "s2v": "S2V-14B", "animate": "Animate-14B",
     "animate2": "Animate-2-14B", "packed": "T2V-A14B",

@@ -23,6 +23,7 @@ from tests.soak.prompts import TASKS, named
 
 VIDEOS = ("S2V", "Animate", "Animate-2")
 LOAD, BLOCK = "comfy.model_patcher:ModelPatcher.load", ".wan_models.dit.layers:Block.feed_forward"
+pytestmark = pytest.mark.long
 CLIP, SAMPLE = (
     ".comfy_bridge.sampling.clip_run:ClipRun.sample",
     ".comfy_bridge.sampling.experts:ExpertsGuider.sample",

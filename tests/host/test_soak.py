@@ -19,6 +19,7 @@ from tests.soak.watched import Watched
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="readings are of Linux's /proc")
 
 
+@pytest.mark.long
 def test_a_few_prompts(comfyui, tmp_path):
     """`make soak` runs for hours; these are always the same."""
     (tmp_path / "tmp").mkdir()

@@ -1,4 +1,4 @@
-"""Each miniature obeys a few captions, in a few steps: what `make test` runs of this folder."""
+"""Each miniature obeys a few captions, in a few steps: what `make test-long` runs of this folder."""
 
 import random
 

@@ -8,7 +8,7 @@ from forked import run
 from devhost.host import ROOT
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="each case is bounded by Linux's means"),
 ]
 

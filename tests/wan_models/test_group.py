@@ -406,6 +406,7 @@ def test_a_killed_process_is_named_and_the_group_starts_anew(shared, models, giv
     assert close_to(shared.velocity(key, given), expected(models, given))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["load", "decode", "idle"])
 def test_a_process_that_is_killed_at_another_stage_is_named_too(shared, models, given_up, stage):
     latents, given = torch.randn(1, 16, 2, 4, 33), inputs_of(CONFIGS["t2v"], 3)

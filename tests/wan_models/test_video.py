@@ -100,6 +100,7 @@ def check_all_starts(path, frames):
     return index
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("group", "ending"), FILES)
 def test_any_start_gives_the_frames_of_a_decode_from_the_beginning(tmp_path, group, ending):
     codec, options, _ = GROUPS[group]
@@ -125,6 +126,7 @@ def uneven(number, packet):
     packet.pts, packet.dts = (stamp + stamp // 7 for stamp in (packet.pts, packet.dts))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "flv", "ts"])
 @pytest.mark.parametrize(("change", "frames"), [(late, 30), (early, 20), (all_keys, 30), (uneven, 30)])
 def test_any_start_whatever_the_timestamps_and_key_frames(tmp_path, ending, change, frames):
