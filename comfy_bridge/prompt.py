@@ -64,7 +64,7 @@ def extend(idea: Idea, model: str, server: Server, answering: Answering) -> str:
     Raises ValueError, ConnectionError or TimeoutError with what is wrong and what to do."""
     question = idea.question()
     if model != ENDPOINT:
-        return clean_answer(_answer_locally(model, question, answering))
+        return clean_answer(_answer_locally(model, question, answering), ", or more max_tokens")
     try:
         endpoint = chat_endpoint.endpoint(server.base_url, server.endpoint_model, os.environ)
     except chat_endpoint.MissingKeyError as error:

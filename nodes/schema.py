@@ -57,7 +57,10 @@ def _check(entry: io.Input, value: Any) -> None:
             raise ValueError(f"{entry.id} {value!r} is no choice: there are {choices}")
         case io.Int.Input() | io.Float.Input() if isinstance(value, int | float):
             if not entry.min <= value <= entry.max:  # nor does nan lie there
-                raise ValueError(f"{entry.id} must be {entry.min:g} to {entry.max:g}, not {value:g}")
+                least, most, given = (
+                    f"{x:g}" if isinstance(x, float) else x for x in (entry.min, entry.max, value)
+                )
+                raise ValueError(f"{entry.id} must be {least} to {most}, not {given}")
 
 
 def schema(

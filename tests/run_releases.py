@@ -1,10 +1,10 @@
-"""All five releases on real weights: time, peak memory and a contact sheet of each video.
+"""All releases on real weights: time, peak memory and a contact sheet of each video.
 
     python tests/run_releases.py MODEL_DIR GPUS
 
 MODEL_DIR holds the official folders as downloaded (Wan2.2-T2V-A14B, ...). Each release runs in a ComfyUI of its own, so
-that a peak is its own. Without --image, --audio and --src_root_path the inputs are made here: they show that everything
-runs, and not how good it looks.
+that a peak is its own. Inputs that are not given (--image, --audio, --src_root_path, --driving_video) are made here:
+they show that everything runs, and not how good it looks.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def arguments_of(task, folder, chosen, inputs, output):
     for name in ("size", "frame_num", "sample_steps", "comfyui"):
         if getattr(chosen, name) is not None:
             out += [f"--{name}", str(getattr(chosen, name))]
-    if task in ("i2v-A14B", "s2v-14B"):
+    if task in ("i2v-A14B", "s2v-14B", "animate-2-14B"):
         out += ["--image", str(inputs["image"])]
     if task == "s2v-14B":
         out += ["--audio", str(inputs["audio"]), "--num_clip", "1"]
@@ -84,6 +84,8 @@ def arguments_of(task, folder, chosen, inputs, output):
             out += ["--infer_frames", str(max(4, chosen.frame_num // 4 * 4))]
     if task == "animate-14B":
         out += ["--src_root_path", str(inputs["src_root_path"])]
+    if task == "animate-2-14B":
+        out += ["--driving_video", str(inputs["driving_video"])]
     if chosen.gpus > 1:
         out += ["--ulysses_size", str(chosen.gpus), "--dit_fsdp", "--t5_fsdp"]
     return out
@@ -111,7 +113,10 @@ def make_inputs(chosen, folder):
     write_sound(folder / "audio.wav", (chosen.frame_num or 80) / 16)
     for name, size in (("src_pose.mp4", (width, height)), ("src_face.mp4", (512, 512))):
         write_film(folder / name, chosen.frame_num or 77, 30, *size)
-    made = {"image": folder / "image.png", "audio": folder / "audio.wav", "src_root_path": folder}
+    made = {
+        "image": folder / "image.png", "audio": folder / "audio.wav", "src_root_path": folder,
+        "driving_video": folder / "src_pose.mp4",
+    }  # fmt: skip
     return made | {name: getattr(chosen, name) for name in made if getattr(chosen, name) is not None}
 
 
@@ -150,7 +155,7 @@ def main():
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("gpus", type=int)
     parser.add_argument("--only", nargs="+", choices=list(TASKS), default=list(TASKS))
-    for name in ("size", "comfyui", "image", "audio", "src_root_path"):
+    for name in ("size", "comfyui", "image", "audio", "src_root_path", "driving_video"):
         parser.add_argument(f"--{name}", help="as in generate.py")
     for name in ("frame_num", "sample_steps"):
         parser.add_argument(f"--{name}", type=int, help="as in generate.py; the official number if left out")

@@ -49,6 +49,12 @@ class Family:
     channels: tuple[int, int]
     part: str = ""
 
+    def a(self, noun: str = "model") -> str:
+        """One of them, in words: "an image-to-video model"."""
+        if " from " in self.description:
+            return f"a {noun} for {self.description}"
+        return f"{'an' if self.description[0] in 'aeiou' else 'a'} {self.description} {noun}"
+
     @property
     def name(self) -> str:
         """As in `DiTConfig.family`."""

@@ -20,6 +20,7 @@ from av.sidedata.sidedata import SideDataContainer
 
 from .video_file import naming, open_media
 from .video_index import VideoIndex, decode, read_index, read_packets
+from .wording import counted
 
 __all__ = ["VideoIndex", "read_frames", "read_index", "read_sound"]
 
@@ -151,9 +152,10 @@ def _places(index: VideoIndex, chosen: list[int], positions: list[int]) -> str:
         else:
             runs.append([place, place])
     shown = ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs[:20])
-    more = f" and {len(runs) - 20} more places" if len(runs) > 20 else ""
+    more = f" and {counted(len(runs) - 20, 'more place')}" if len(runs) > 20 else ""
     first, last = (index.times[chosen[place]] for place in (positions[0], positions[-1]))
-    return f"frames {shown}{more} of the result ({first:.2f}-{last:.2f} s of the file)"
+    name = "frame" if len(positions) == 1 else "frames"
+    return f"{name} {shown}{more} of the result ({first:.2f}-{last:.2f} s of the file)"
 
 
 def _gaps(index: VideoIndex, chosen: list[int]) -> Iterator[str]:
@@ -167,7 +169,7 @@ def _gaps(index: VideoIndex, chosen: list[int]) -> Iterator[str]:
     lacking = [i for i in np.flatnonzero(steps > 1.5 * usual).tolist() if chosen[0] <= i < chosen[-1]]
     if lacking:
         first, last = index.times[lacking[0]], index.times[lacking[0] + 1]
-        more = f", and the like in {len(lacking) - 1} more places" if len(lacking) > 1 else ""
+        more = f", and the like in {counted(len(lacking) - 1, 'more place')}" if len(lacking) > 1 else ""
         place = f"between {first:.2f} and {last:.2f} s{more}"
         yield f"{index.path.name} has no frames {place}: the nearest ones are repeated"
 
@@ -251,8 +253,8 @@ def _sound(
                     place += array.shape[1]
     if failed:
         note(
-            f"the sound of {path.name} is damaged: {len(failed)} parts between {min(failed) + start:.2f} and "
-            f"{max(failed) + start:.2f} s cannot be decoded, and are silence"
+            f"the sound of {path.name} is damaged: {counted(len(failed), 'part')} between {min(failed) + start:.2f} "
+            f"and {max(failed) + start:.2f} s cannot be decoded, and {'is' if len(failed) == 1 else 'are'} silence"
         )
     if not parts:
         return np.zeros((2, 1), np.float32), rate or 44100

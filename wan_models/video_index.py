@@ -167,9 +167,10 @@ def read_index(path: str | Path) -> VideoIndex:
         rate = rate or 1.0
         times, begin, first = np.arange(counted) / rate, start, None
     if first is not None and (missing := len([pts for pts in shown if pts < first])):
+        frames = "frame" if missing == 1 else f"{missing} frames"
         notes.append(
-            f"the first {missing} frames ({float((first - min(shown)) * base):.2f} s) of {path.name} cannot be "
-            "decoded, as they need others from before the file's beginning: the video begins after them"
+            f"the first {frames} ({float((first - min(shown)) * base):.2f} s) of {path.name} cannot be decoded without "
+            "others from before the file's beginning: the video begins after that"
         )
     slack = 0.75 * max(
         1 / rate, *np.diff(times), 0.0

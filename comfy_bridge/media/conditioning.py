@@ -17,6 +17,7 @@ from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import resize, resize_crop
 from ...wan_models.images.sizes import check_video_size, size_for_i2v, size_for_ti2v
 from ...wan_models.vae import wan22
+from ...wan_models.wording import counted
 from ..host_types import Conditioning, Latent, Vae
 from . import clip_prompts, latents
 
@@ -87,9 +88,10 @@ class Keyframes:
         images = 0 if self.keyframes is None else len(rgb(self.keyframes))
         places = frames_at(self.positions, frames, FAMILIES["i2v"].release.fps)
         if len(places) != images:
-            pictures = f"{images} images" if images else "nothing connected"
+            pictures = counted(images, "image") if images else "nothing connected"
             raise ValueError(
-                f"keyframes has {pictures}, and positions names {len(places)} places: give one place for each image"
+                f"keyframes has {pictures}, and positions names {counted(len(places), 'place')}: give one place for "
+                "each image"
             )
         return places
 

@@ -18,6 +18,7 @@ from ...wan_models.pose import draw as drawing
 from ...wan_models.pose import face, mask, retarget, segment
 from ...wan_models.pose.exchange import people_from_openpose, people_to_openpose
 from ...wan_models.pose.skeleton import KeypointsError, PoseTrack, fit
+from ...wan_models.wording import counted
 from .. import compat, folders
 from ..host_types import Keypoints
 from ..progress import progress
@@ -148,7 +149,8 @@ def _people_of(frames: Tensor, keypoints: Keypoints) -> dict[int, PoseTrack]:
 def _placed(track: PoseTrack, frames: Tensor) -> PoseTrack:
     if len(track) != len(frames):
         raise ValueError(
-            f"the keypoints are of {len(track)} frames, and the video has {len(frames)}: detect them in this very video"
+            f"the keypoints are of {counted(len(track), 'frame')}, and the video has {len(frames)}: detect them in "
+            "this very video"
         )
     height, width = frames.shape[1:3]
     if abs(track.width / track.height * height / width - 1) > 0.02:

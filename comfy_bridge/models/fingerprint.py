@@ -13,7 +13,8 @@ import re
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -89,7 +90,7 @@ class Walk:
     """One walk through values; every part is digested once.
 
     module_names: modules that are named and not looked into, by id. of_patcher(patcher, walk, where): digest of a
-    MODEL met on the way. `sampled`: bytes above which a tensor is looked at in places only, enough for weights."""
+    MODEL met on the way."""
 
     def __init__(
         self,
@@ -97,11 +98,20 @@ class Walk:
         of_patcher: Callable[[Any, "Walk", str], bytes] | None = None,
     ) -> None:
         self.module_names = dict(module_names or {})
-        self.sampled: float = math.inf
         self._of_patcher = of_patcher
+        self._whole: float = math.inf  # bytes up to which a tensor is looked at as a whole
         self._open: list[int] = []
         self._digests: dict[int, bytes] = {}
         self._alive: list[Any] = []  # so that no id is used twice
+
+    @contextmanager
+    def in_places(self, above: int) -> Iterator[None]:
+        """Looks at tensors of more than `above` bytes in places only, which is enough for weights."""
+        before, self._whole = self._whole, above
+        try:
+            yield
+        finally:
+            self._whole = before
 
     def of(self, value: Any, where: str) -> bytes:
         """Digest of a value, found under this name. Raises Unknown."""
@@ -209,7 +219,7 @@ class Walk:
         flat = value.detach().as_subclass(Tensor).resolve_conj().resolve_neg().contiguous().reshape(-1)
         if flat.dtype.is_complex:
             flat = torch.view_as_real(flat).reshape(-1)
-        return hash_of("tensor", *head, _bytes(flat.view(torch.uint8), self.sampled))
+        return hash_of("tensor", *head, _bytes(flat.view(torch.uint8), self._whole))
 
     def _module(self, value: nn.Module, where: str) -> bytes:
         if isinstance(original := getattr(value, "_orig_mod", None), nn.Module):  # torch.compile's
@@ -278,10 +288,10 @@ class Walk:
         return hash_of("object", name_of(type(value)), self.each("", [(where, part) for part in contents]))
 
 
-def _bytes(flat: Tensor, sampled: float) -> bytes:
-    """A digest of bytes [n], or of those at evenly spaced places where there are more than `sampled`."""
+def _bytes(flat: Tensor, whole: float) -> bytes:
+    """A digest of bytes [n], or of those at evenly spaced places where there are more than `whole`."""
     hasher, size = hashlib.sha256(), flat.numel()
-    if size > sampled:
+    if size > whole:
         step = (size - _PIECE) // (_PIECES - 1)
         parts = [flat[i * step : i * step + _PIECE] for i in range(_PIECES)]
     else:

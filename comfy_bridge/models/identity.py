@@ -192,11 +192,8 @@ def _parts(patcher: Any, walk: Walk) -> dict[str, bytes | str]:
 
 
 def _large(walk: Walk, kind: str, value: Any, where: str) -> bytes:
-    before, walk.sampled = walk.sampled, _SAMPLED[kind]
-    try:
+    with walk.in_places(_SAMPLED[kind]):
         return walk.of(value, where)
-    finally:
-        walk.sampled = before
 
 
 def _sampling(patcher: Any) -> Any:

@@ -14,6 +14,7 @@ from ...wan_models.checkpoints.errors import CheckpointError
 from ...wan_models.checkpoints.lora import LoRAMatch, looks_like, match
 from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
 from ...wan_models.checkpoints.stamp import Stamp
+from ...wan_models.wording import counted
 from .low_rank import in_one_pass
 
 ATTACHMENT = "wan_loras"
@@ -65,7 +66,9 @@ def apply_lora(models: dict[str, tuple[Any, float]], path: str | Path) -> tuple[
         out.append(_patched(file, lora, model, strength))
         lines.append(f"{file.path.name} on the {name} model at {strength:g}: {lora.report}")
         logging.info("[Wan2.2] %s", lines[-1])
-    return out, "\n".join(lines) or "no LoRA applied: the strengths are 0"
+    absent = [name for name, (model, strength) in models.items() if model is None and strength]
+    nothing = f"no {absent[0]} model is connected" if absent else "the strengths are 0"
+    return out, "\n".join(lines) or f"no LoRA applied: {nothing}"
 
 
 def weight_shapes(model: Any) -> dict[str, tuple[int, ...]]:
@@ -115,9 +118,10 @@ def _matched(file: Checkpoint, model: Any, expert: str) -> LoRAMatch:
         )
     if lora.misfits:
         reasons = list(dict.fromkeys(lora.misfits.values()))
+        do = "does" if len(lora.misfits) == 1 else "do"
         raise CheckpointError(
-            f"{file.path.name} was made for another model than {this}, {len(lora.misfits)} of its {len(file)} keys "
-            f"have other sizes: {'; '.join(reasons[:3])}. {_widths(lora, file)}"
+            f"{file.path.name} was made for another model than {this}, {len(lora.misfits)} of its "
+            f"{counted(len(file), 'key')} {do} not fit: {'; '.join(reasons[:3])}.{_widths(lora, file)}"
         )
     return lora
 
@@ -128,7 +132,7 @@ def _widths(lora: LoRAMatch, file: Checkpoint) -> str:
     for name, (module, what) in lora.names.items():
         if module.endswith("attn.q") and what == "lora_up.weight":
             width = file.shapes[name][0]
-            return f"It is {width} wide, as {released.get(width, 'none of the released models')}."
+            return f" It is {width} wide, as {released.get(width, 'none of the released models')}."
     return ""
 
 

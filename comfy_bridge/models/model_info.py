@@ -7,6 +7,7 @@ from ...wan_models.checkpoints.detect import ModelInfo, identify
 from ...wan_models.checkpoints.reader import open_checkpoint
 from ...wan_models.config import TinyVAEConfig
 from ...wan_models.dit.kept_keys import Place, kept_bytes
+from ...wan_models.families import FAMILIES
 from ...wan_models.memory import activation_bytes, tokens_of
 from .diffusion import INFERENCE_DTYPES
 from .other_models import advice
@@ -35,7 +36,9 @@ def _dit(info: ModelInfo, width: int, height: int, frames: int) -> list[str]:
     config = info.config
     is_2_2 = config.out_dim == 48
     scale = 16 if is_2_2 else 8
-    shape = (1, config.in_dim, (frames - 1) // 4 + 1, height // scale, width // scale)
+    latents, area = (frames - 1) // 4 + 1, (height // scale, width // scale)
+    references = FAMILIES[config.family].network_class.frames_before
+    shape = (1, config.in_dim, latents + references, *area)
     activations = activation_bytes(config, shape, INFERENCE_DTYPES[0])
     lines = [
         f"{config.in_dim} channels in, {config.out_dim} out; {config.num_layers} layers, {config.dim} wide",
@@ -43,9 +46,9 @@ def _dit(info: ModelInfo, width: int, height: int, frames: int) -> list[str]:
         f"activations about {activations / _GIB:.2f} GiB at {width}x{height}, {frames} frames",
     ]
     if config.driven:
+        tokens = tokens_of(config, (1, config.in_dim, latents, *area))
         caches = ", ".join(
-            f"{place} {kept_bytes(config, tokens_of(config, shape), 2, place) / _GIB:.2f} GiB"
-            for place in _KEPT
+            f"{place} {kept_bytes(config, tokens, 2, place) / _GIB:.2f} GiB" for place in _KEPT
         )
         version = "distilled: CFG 1, 10 steps" if config.driven.bias else "base: CFG 3, 40 steps"
         lines += [f"Animate-2, {version}; for Wan Animate 2", f"driving cache of such a clip: {caches}"]

@@ -72,7 +72,7 @@ def _report(texts: list[TimedText], frames: int) -> str:
         where = "all frames"
         if one.start is not None and one.stop is not None:
             first, last = (_first_frame(latent, frames) for latent in (one.start, one.stop))
-            where = f"frames {first} to {last - 1}"
+            where = f"frames {first} to {last - 1}" if last - 1 > first else f"frame {first}"
         lines.append(f"{where}: {one.text if len(one.text) <= 60 else one.text[:57] + '...'}")
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from ...wan_models.distributed.mesh import Layout, check
 from ...wan_models.distributed.weights import Recipe
 from ...wan_models.dit.kept_keys import kept_bytes
 from ...wan_models.memory import tokens_of
+from ...wan_models.wording import counted
 from ..models import diffusion
 from ..models.foreign_patches import refuse_on_workers, refuse_options_on_workers
 from ..models.hosted import Hosted
@@ -158,7 +159,7 @@ def _report(settings: Settings, network: Hosted) -> str:
             "for 832x480, 81 frames (TI2V: 1280x704, 121): " + choose(settings, network, workers, typical)[1]
         )
     devices = ", ".join(f"{place['device']} of {place['host']}" for place in group.places)
-    return f"{group.size} workers ({devices}): {how}"
+    return f"{counted(group.size, 'worker')} ({devices}): {how}"
 
 
 def _is_plain(value: Any) -> bool:

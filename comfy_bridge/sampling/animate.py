@@ -20,6 +20,7 @@ from ...wan_models.sampling.clips import (
     animate_clip_count,
     ping_pong,
 )
+from ...wan_models.wording import counted
 from ..host_types import ClipVision, Latent, Vae
 from ..media import latents
 from ..media.conditioning import Prompts
@@ -73,7 +74,7 @@ class AnimateClipInputs(AnimateVideoInputs):
             return None
         if past.shape[0] < count or self.frame_offset < count:
             raise ValueError(
-                f"a clip that carries {count} frames needs the {count} frames before it, and motion_frames has "
+                f"a clip that carries {counted(count, 'frame')} needs as many before it, and motion_frames has "
                 f"{past.shape[0]} at frame_offset {self.frame_offset}: connect the frames made so far, and the "
                 "frame_offset of the clip before"
             )

@@ -14,6 +14,7 @@ import folder_paths
 import psutil
 from torch import Tensor
 
+from ...wan_models.wording import counted
 from ..host_types import Latent, Model
 from ..media.conditioning import Prompts
 from ..media.film import Film
@@ -48,11 +49,7 @@ class ClipPlan:
     @property
     def summary(self) -> str:
         """Such as "13 frames in 2 clips of 9"."""
-        return f"{self.frames} frames in {_counted(self.clips)} of {self.frames_per_clip}"
-
-
-def _counted(clips: int) -> str:
-    return f"{clips} clip{'' if clips == 1 else 's'}"
+        return f"{counted(self.frames, 'frame')} in {counted(self.clips, 'clip')} of {self.frames_per_clip}"
 
 
 @dataclass(frozen=True)
@@ -265,11 +262,9 @@ class ClipRun:
     def report(self, text: str) -> str:
         """`text` with the number of clips that an earlier run had made, and of those that could not be kept."""
         if self.done:
-            text += f"; {_counted(len(self.done))} {'was' if len(self.done) == 1 else 'were'} there already"
+            text += f"; {counted(len(self.done), 'clip')} {'was' if len(self.done) == 1 else 'were'} there already"
         if self._store and self._store.unkept:
-            text += (
-                f"; {_counted(self._store.unkept)} could not be kept in checkpoint_folder (the log says why)"
-            )
+            text += f"; {counted(self._store.unkept, 'clip')} could not be kept in checkpoint_folder (the log says why)"
         return text
 
 

@@ -150,8 +150,8 @@ class ClipStore:
                 reason = _reason(error) + _free(self.folder)
                 size = _gigabytes(sum(tensor.nbytes for tensor in content.values()))
                 logging.warning(
-                    "[Wan2.2] clip %d, of %s, could not be kept in %s, %s. The run goes on; it is tried again after "
-                    "the next", waiting + 1, size, self.folder, reason,
+                    "[Wan2.2] clip %d, of %s, could not be kept in %s, %s. The run goes on; it is tried again with the "
+                    "next clip, if there is one", waiting + 1, size, self.folder, reason,
                 )  # fmt: skip
                 with suppress(OSError):
                     unfinished.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ class LongModels:
         """Raises ValueError where one is missing, or made for something else."""
         for model in (self.experts.high, self.experts.low):
             if (kind := preflight.family(model)) not in ("i2v", "t2v"):
-                description = f"a {FAMILIES[kind].description} model" if kind else "none of those"
+                description = FAMILIES[kind].a() if kind else "none of those"
                 raise ValueError(
                     "this is a node for I2V-A14B, or T2V-A14B for video from text alone; the connected model is "
                     f"{description}: load wan/I2V-A14B"
@@ -101,7 +101,7 @@ class LongVideoInputs:
     def plan(self) -> ClipPlan:
         """The clips of the video; whole ones where it has an end image. ValueError where they cannot be made."""
         per_clip, overlap = self.frames_per_clip, self.overlap
-        check_video_size(*self.size, per_clip, 16)
+        check_video_size(*self.size, per_clip, 16, "frames_per_clip")
         if not self.clips and not self.seconds:
             raise ValueError("clips and seconds are both 0: say how many clips, or how many seconds, to make")
         frames = max(1, round(self.seconds * FPS))

@@ -101,7 +101,7 @@ def check_family(model: Model, family_name: str) -> None:
     kind = family(model)
     if kind != family_name:
         release = FAMILIES[family_name].release.name
-        description = f"a {FAMILIES[kind].description} model" if kind else "no Wan model"
+        description = FAMILIES[kind].a() if kind else "none of those that this pack knows"
         hint = ""
         if (family_name, kind) == ("animate2", "i2v"):
             hint = ". If the file is Animate-2 and does not say so, choose kind animate2 in WanDiTLoader"
@@ -119,22 +119,26 @@ def warnings(experts: Experts, preset: Release | None = None) -> list[str]:
         kind = family(high)
         if kind is not None and kind != preset.family:
             sentences.append(
-                f"The preset {preset.name} is for {FAMILIES[preset.family].description} models, and this is a "
-                f"{FAMILIES[kind].description} model."
+                f"The preset {preset.name} is for {FAMILIES[preset.family].description}, and this is "
+                f"{FAMILIES[kind].a()}."
             )
         if preset.name in DISTILLED:
-            sentences += [_without_lora("high", high), _without_lora("low", low)]
-            sentences += [
-                _other_lora(model, preset.family, name) for name, model in (("high", high), ("low", low))
-            ]
+            both = {"": high} if low is high else {"high": high, "low": low}
+            sentences += [_without_lora(name, model) for name, model in both.items()]
+            sentences += [_other_lora(model, preset.family, name) for name, model in both.items()]
     return [sentence for sentence in sentences if sentence]
+
+
+def _the_model(name: str) -> str:
+    """A model by its expert's name, which is empty where it is the only one."""
+    return f"the {name}-noise model" if name else "the model"
 
 
 def _without_lora(name: str, model: Model) -> str | None:
     if model.patches:
         return None
     return (
-        f"There is no LoRA on the {name}-noise model: the 4-step preset needs the distilled LoRA (or a model it was "
+        f"There is no LoRA on {_the_model(name)}: the 4-step preset needs the distilled LoRA (or a model it was "
         "merged into), else the video stays blurred."
     )
 
@@ -142,12 +146,14 @@ def _without_lora(name: str, model: Model) -> str | None:
 def _other_lora(model: Model, kind: str, name: str) -> str | None:
     """A LoRA whose file name speaks of another family or of the other expert."""
     other_kind = {"t2v": "i2v", "i2v": "t2v"}[kind]
-    other_name = {"high": "low", "low": "high"}[name]
+    pairs = [(other_kind, kind)]
+    if name:
+        pairs.append((f"{'low' if name == 'high' else 'high'}_noise", f"{name}_noise"))
     for file in loras_of(model):
         lower = file.lower()
-        for wrong, right in ((other_kind, kind), (f"{other_name}_noise", f"{name}_noise")):
+        for wrong, right in pairs:
             if wrong in lower and right not in lower:
-                return f"{file} on the {name}-noise model looks made for {wrong.replace('_', ' ')}."
+                return f"{file} on {_the_model(name)} looks made for {wrong.replace('_', ' ')}."
     return None
 
 

@@ -8,6 +8,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...wan_models.wording import counted
 from ..host_types import Conditioning, Latent, Model
 from ..media.conditioning import Prompts
 from . import preflight, preview, samplers
@@ -74,10 +75,12 @@ def check_latent(latent: Latent, model: Model) -> Tensor:
 
 def _report(experts: Experts, settings: Settings, run: Steps) -> str:
     count = run.last - run.first
+    low = count - run.at_base - run.at_high
     if experts.low is experts.high:
-        text = f"{count} steps (shift {settings.shift:g}, CFG {settings.cfg_high:g})"
+        scales = [(settings.cfg_high, run.at_high), (settings.cfg_low, low)]
+        used = dict.fromkeys(f"{scale:g}" for scale, steps in scales if steps)
+        text = f"{counted(count - run.at_base, 'step')} (shift {settings.shift:g}, CFG {' / '.join(used) or '-'})"
     else:
-        low = count - run.at_base - run.at_high
         text = (
             f"{run.at_high} of {count} steps on the high-noise expert, {low} on the low-noise expert "
             f"(boundary {settings.boundary:g}, shift {settings.shift:g}, CFG {settings.cfg_high:g} / "

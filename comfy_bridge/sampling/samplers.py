@@ -13,6 +13,7 @@ from tqdm.auto import trange
 
 from ...wan_models.sampling import schedule
 from ...wan_models.sampling.solvers import SOLVERS, solver_class
+from ...wan_models.wording import counted
 from ..host_types import Latent
 
 OFFICIAL = "wan "
@@ -126,7 +127,7 @@ def sub_range(sigmas: Tensor, start_step: int, end_step: int) -> Tensor:
     if len(part) < 2:
         raise ValueError(
             f"no steps are left between start_step {start_step} and end_step {end_step}: the schedule has "
-            f"{len(sigmas) - 1} steps"
+            f"{counted(len(sigmas) - 1, 'step')}"
         )
     return part
 

@@ -14,7 +14,7 @@ from devhost.host import ROOT
 def test_report_and_contact_sheet(releases, comfyui, tmp_path, monkeypatch, capsys):
     models = tmp_path / "models"
     models.mkdir()
-    (models / "Wan2.2-TI2V-5B").symlink_to(releases / "Wan2.2-TI2V-5B")
+    (models / "Wan2.2-Animate-2-14B").symlink_to(releases / "Wan2.2-Animate-2-14B")
     (models / "Wan2.2-Animate-14B").symlink_to(releases / "Wan2.2-Animate-14B")
     tiny = [
         "--size",
@@ -28,7 +28,7 @@ def test_report_and_contact_sheet(releases, comfyui, tmp_path, monkeypatch, caps
         "--output",
         "made",
     ]
-    only = ["--only", "ti2v-5B", "animate-14B", "t2v-A14B"]
+    only = ["--only", "animate-2-14B", "animate-14B", "t2v-A14B"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("devhost.host.Host", ForkedHost)  # a ComfyUI for each release, which starts sooner
     script = str(ROOT / "tests" / "run_releases.py")
@@ -39,7 +39,7 @@ def test_report_and_contact_sheet(releases, comfyui, tmp_path, monkeypatch, caps
     done = capsys.readouterr()
     assert end.value.code == 1, done.err  # one release is not there
     lines = done.out.splitlines()
-    for line, task in zip(lines, ("ti2v-5B", "animate-14B"), strict=False):
+    for line, task in zip(lines, ("animate-2-14B", "animate-14B"), strict=False):
         found = re.fullmatch(rf"{task} +([\d.]+) s   memory ([\d.]+) GiB   (no GPU|GPU [\d.]+ GiB)", line)
         assert found and 0 < float(found[1]) < 100 and 0.2 < float(found[2]) < 50, line
         assert (tmp_path / "made" / f"{task}.mp4").stat().st_size > 1000

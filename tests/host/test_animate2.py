@@ -260,7 +260,7 @@ def test_a_reference_of_another_aspect_is_letterboxed(host, folder):
     [
         (
             {"model": PLAIN},
-            r"needs Animate-2-14B; the connected model is a image-to-video model.*kind animate2",
+            r"needs Animate-2-14B; the connected model is an image-to-video model.*kind animate2",
         ),
         ({"model": "wan/T2V-A14B/high_noise_model", "kind": "animate2"}, "cannot be of the kind 'animate2'"),
         ({"frames_per_clip": 7}, "7 frames per clip are not a multiple of 4 plus 1"),

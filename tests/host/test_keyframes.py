@@ -181,9 +181,9 @@ def test_the_node_says_where_keyframes_stand(host):
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (lambda: keyframes_graph("4, 8"), "keyframes has 1 images, and positions names 2 places"),
-        (lambda: keyframes_graph(""), "keyframes has 1 images, and positions names 0 places"),
-        (lambda: keyframes_graph("8", images=()), "keyframes has nothing connected, and positions names 1 places"),
+        (lambda: keyframes_graph("4, 8"), "keyframes has 1 image, and positions names 2 places"),
+        (lambda: keyframes_graph(""), "keyframes has 1 image, and positions names 0 places"),
+        (lambda: keyframes_graph("8", images=()), "keyframes has nothing connected, and positions names 1 place:"),
         (lambda: keyframes_graph("middle"), "positions: 'middle' is no place in a video"),
         (lambda: keyframes_graph("2.5s"), "positions: 2.5s lies outside of the video, whose frames are 0 to 16"),
         (

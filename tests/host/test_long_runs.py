@@ -22,7 +22,7 @@ SAID = {
         "no .*|one number|4-dim|rate .*": "holds no sound",
         "batch": "a batch of 2 sounds",
         "nan|inf": "no numbers",
-        "an hour": "60 minutes long, and up to 15",
+        "an hour": "60:00 minutes long, and up to 15",
         "fine.*": "no refusal",
     },
     "folders": {

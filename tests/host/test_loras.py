@@ -325,7 +325,10 @@ def test_loras_of_other_models_are_named(host, files):
         {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight": torch.zeros(4, 4)},
         files / "loras" / "flux.safetensors",
     )
-    with pytest.raises(HostError, match=r"made for another model.*self_attn\.q.*3072 wide, as TI2V-5B"):
+    with pytest.raises(
+        HostError,
+        match=r"made for another model.*2 of its 2 keys do not fit.*self_attn\.q.*3072 wide, as TI2V-5B",
+    ):
         host.run(with_lora("5b"))
     with pytest.raises(
         HostError, match=r"fits no weight.*looks like a LoRA for Flux or HunyuanVideo.*lora_unet_double"
@@ -346,8 +349,13 @@ def test_distilled_preset_checks_the_lora(host, files):
     plain = base_graph() | {"sample": sampler(3), "save": save()}
     text = report(plain, "T2V-A14B 4-step LoRA")
     assert "no LoRA on the high-noise model" in text and "no LoRA on the low-noise model" in text
+    del plain["sample"]["inputs"]["model_low"]
+    text = report(plain, "T2V-A14B 4-step LoRA")
+    assert text.count("There is no LoRA on the model") == 1 and text.endswith("\n4 steps (shift 5, CFG 1)")
+    text = report(plain, "T2V-A14B")
+    assert text.startswith("40 steps (shift 12, CFG 4 / 3)")
     text = report(with_lora("lightx2v"), "I2V-A14B 4-step LoRA")
-    assert "is for image-to-video models, and this is a text-to-video model" in text
+    assert "is for image-to-video, and this is a text-to-video model" in text
     wrong = files / "loras" / "wan2.2_i2v_low_noise.safetensors"
     wrong.write_bytes((files / "loras" / "lightx2v.safetensors").read_bytes())
     text = report(with_lora(wrong.stem), "T2V-A14B 4-step LoRA")

@@ -233,7 +233,7 @@ def test_both_people_go_into_the_proportions_of_two(host, folder):
     both = stage(host, only(host, out, "drawn"), "drawn")
     assert (both > 0).any(axis=-1).sum() > 1.3 * (first > 0).any(axis=-1).sum()
     out["pose"]["inputs"]["numbers"] = "1"
-    with pytest.raises(HostError, match="the driving video has 1 people and the reference image 2"):
+    with pytest.raises(HostError, match="the driving video has 1 person and the reference image 2"):
         only(host, out, "drawn")
 
 
@@ -271,7 +271,7 @@ def test_a_damaged_frame_is_named_on_the_node(host, folder):
     entry = only(host, graph(name="damaged.mp4"), "video")
     (text,) = entry["outputs"]["video"]["text"]
     assert text.startswith(
-        "damaged.mp4 is damaged: frames 5 of the result (0.20-0.20 s of the file) cannot be decoded"
+        "damaged.mp4 is damaged: frame 5 of the result (0.20-0.20 s of the file) cannot be decoded"
     )
     frames = stage(host, entry, "video")
     assert len(frames) == FRAMES and np.array_equal(frames[5], frames[4])
@@ -313,7 +313,7 @@ def test_links_are_followed_and_listed_where_the_hosts_own_node_follows_them(hos
         (("everybody", "detector", "none (the whole frame)"), "a detector finds people: choose one"),
         (("face", "person", 2), "there is no person 2: those that were found have the numbers 1"),
         (("subject", "sam2_model", "none"), "there is nothing to make a mask from"),
-        (("face", "keypoints", ["reference", 0]), "the keypoints are of 1 frames, and the video has 12"),
+        (("face", "keypoints", ["reference", 0]), "the keypoints are of 1 frame, and the video has 12"),
         (("face", "keypoints", ["retargeted", 0]), r"of frames of 80x120, and the video has 96x64"),
         (("left", "mask", ["portrait mask", 0]), None),
     ],

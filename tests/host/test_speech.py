@@ -191,7 +191,7 @@ def test_odd_audio_and_pictures_make_a_video(host, folder, inputs):
             "needs S2V-14B; the connected model is a text-to-video model",
         ),
         ({"voice": "short.wav"}, "10 ms, where 25 ms is the least"),
-        ({"voice": "long.wav"}, "180 minutes long, and up to 15 can be encoded"),
+        ({"voice": "long.wav"}, "180:00 minutes long, and up to 15 can be encoded"),
         ({"clips": ("wire", 0)}, "clips must be 0 to 10000, not -2"),
         ({"frames_per_clip": 10}, "10 frames per clip are not a multiple of 4"),
         ({"checkpoint_folder": "../../elsewhere"}, "lies outside the output folder"),

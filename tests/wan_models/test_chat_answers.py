@@ -68,6 +68,13 @@ FAULTS = {
         "refuses the question.*temperature must be 1",
         1,
     ),
+    "400 without words": ((400, b"", {}), ValueError, r"refuses the question \(400\): it says no more", 1),
+    "400 null": (
+        (400, b'{"error": {"message": null}}', {}),
+        ValueError,
+        r'\(400\): {"error": {"message": null}}',
+        1,
+    ),
     "400 cut": (refusal(400, ECHO), ValueError, "refuses the question", 1),
     "429": (
         refusal(429, f"quota {KEY}"),

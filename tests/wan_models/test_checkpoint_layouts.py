@@ -123,6 +123,13 @@ def test_shards_hidden_files_and_links(release, copy, tmp_path):
     (tmp_path / "folder").symlink_to(linked)
     for path in (linked, linked / shards[0].name, tmp_path / "folder"):
         same_model(path, state)
+    first = linked / shards[0].name.replace("-00001-", "-00000-")
+    first.symlink_to(blobs / "0abc")  # numbered from 0, and one too many
+    (linked / shards[1].name).unlink()
+    with pytest.raises(CheckpointError, match=r"1 of the 2 files.*missing: .*00002-of-00002.safetensors"):
+        open_model(linked)
+    first.unlink()
+    (linked / shards[1].name).symlink_to(blobs / "1abc")
     (blobs / "1abc").unlink()
     for path in (linked, linked / shards[0].name):
         with pytest.raises(CheckpointError, match=r"1 of the 2 files.*missing: .*00002-of-00002.safetensors"):

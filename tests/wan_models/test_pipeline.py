@@ -178,7 +178,7 @@ def test_a_pipeline_refuses_other_models():
     vae = on_meta(WanVAE21, VAEConfig(base_dim=8))
     model = on_meta(WanModel, DiTConfig(family="i2v", in_dim=36, **SIZES))
     with pytest.raises(
-        ValueError, match="TextToVideo is for text-to-video models, and this one is for image-to-video"
+        ValueError, match="TextToVideo is for text-to-video, and this model for image-to-video"
     ):
         TextToVideo(Models(model, vae, Texts({})))
     pipeline = ImageToVideo(Models(model, vae, Texts({})))

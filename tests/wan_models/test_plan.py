@@ -7,6 +7,7 @@ import pytest
 from wan_models.config import DiTConfig
 from wan_models.distributed.mesh import Layout
 from wan_models.distributed.plan import Job, choose, predict
+from wan_models.distributed.worker import Worker
 
 GIB = 2**30
 JOB = Job(DiTConfig(), 28 * 10**9, (2, 16, 21, 90, 160))  # T2V-A14B in bfloat16 at 720p, with guidance
@@ -29,6 +30,13 @@ def processes(count, free, bandwidth=200e9):
 def test_the_fastest_that_fits(count, free, bandwidth, layout):
     chosen, why = choose(count, JOB, processes(count, free, bandwidth))
     assert chosen == layout, why
+
+
+def test_a_process_alone():
+    """Which sends nothing, as its measurement says."""
+    layout, why = choose(1, JOB, [Worker(0, 1, timeout=1.0).measure()])
+    assert layout == Layout()
+    assert "s per step predicted" in why and "between them" not in why
 
 
 def test_without_guidance_tokens_are_shared():

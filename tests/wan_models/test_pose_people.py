@@ -109,7 +109,7 @@ def test_our_own_numbers_come_back(name):
 
 def test_one_person_is_as_ever():
     track = track_of(walker(1, 100, 200))
-    frames = people_to_openpose({4: track})
+    frames = people_to_openpose({1: track})
     assert frames == track.to_openpose() and "person_id" not in frames[0]["people"][0]
     (found,) = people_from_openpose(frames).values()
     assert all(
@@ -118,6 +118,15 @@ def test_one_person_is_as_ever():
     )
     empty = [{**frames[0], "people": []}, frames[1]]
     assert [*people_from_openpose(empty)] == [1]
+
+
+def test_one_of_several_keeps_their_number():
+    frames = people_to_openpose({4: track_of(walker(1, 100, 200))})
+    empty = [{**frames[0], "people": []}, frames[1]]
+    assert [*people_from_openpose(frames)] == [4] == [*people_from_openpose(frames[1:])]
+    assert [*people_from_openpose(empty)] == [1]
+    frames[0]["people"][0]["person_id"] = [7]  # as a tracker that has lost them
+    assert [*people_from_openpose(frames)] == [1]
 
 
 def test_openposes_own_ids_of_minus_one_are_no_numbers():
@@ -165,7 +174,7 @@ def test_retargeting_goes_from_left_to_right():
         assert np.array_equal(moved[number].body, retarget(track, reference).body)
     alone = retarget_people({1: right, 2: left}, {7: tall})
     assert [*alone] == [1] and np.array_equal(alone[1].body, retarget(right, tall).body)
-    with pytest.raises(ValueError, match="the driving video has 1 people and the reference image 2"):
+    with pytest.raises(ValueError, match="the driving video has 1 person and the reference image 2"):
         retarget_people({1: left}, {1: small, 2: tall})
 
 

@@ -138,7 +138,7 @@ def test_what_belongs_to_the_prompt_stays(answer):
 )
 def test_nothing_left_is_an_error(answer):
     with pytest.raises(ValueError, match=r"gave no prompt\. Yours is as it was") as error:
-        clean_answer(answer)
+        clean_answer(answer, ", or more max_tokens")
     assert ("max_tokens" in str(error.value)) == ("think" in answer)
 
 

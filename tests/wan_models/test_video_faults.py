@@ -30,7 +30,7 @@ def damage(path, number, ending):
 
 def named(notes):
     """Numbers of the frames that the sentences name."""
-    runs = " ".join(re.findall(r"frames ([\d, -]+) of the result", " ".join(notes)))
+    runs = " ".join(re.findall(r"frames? ([\d, -]+) of the result", " ".join(notes)))
     bounds = [(int(first), int(last or first)) for first, last in re.findall(r"(\d+)(?:-(\d+))?", runs)]
     return {number for first, last in bounds for number in range(first, last + 1)}
 

@@ -103,4 +103,4 @@ def test_sound_that_cannot_be_decoded_is_silence_and_named(tmp_path):
     path.write_bytes(whole)
     waveform, rate = read_sound(path, note=notes.append)
     assert heard(waveform, rate) == pytest.approx(0.2, abs=0.001)
-    assert len(notes) == 1 and "cannot be decoded, and are silence" in notes[0]
+    assert len(notes) == 1 and "cannot be decoded, and is silence" in notes[0]

@@ -34,8 +34,8 @@ def per_frame(features: Tensor, frames_per_clip: int, fps: int = 16) -> Tensor:
     steps = int(features.shape[1] / FEATURE_RATE * MIDDLE_RATE)
     if steps < 1:
         raise ValueError(
-            f"the audio is too short: {features.shape[1]} steps of 20 ms, where a video needs more than 1. Use a "
-            "longer recording"
+            f"the audio is too short: {20 * features.shape[1]} ms, where a video needs more than 20. Use a longer "
+            "recording"
         )
     middle = F.interpolate(
         rearrange(features, "n t c -> n c t"), size=steps, mode="linear", align_corners=True

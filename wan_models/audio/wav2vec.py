@@ -45,8 +45,9 @@ def mono(waveform: Tensor, rate: int) -> Tensor:
 def check_seconds(seconds: float) -> None:
     """ValueError on sound that is longer than can be encoded."""
     if seconds > MAX_SECONDS:
+        minutes, rest = divmod(math.ceil(seconds), 60)
         raise ValueError(
-            f"the audio is {seconds / 60:.0f} minutes long, and up to {MAX_SECONDS // 60} can be encoded at once: cut "
+            f"the audio is {minutes}:{rest:02} minutes long, and up to {MAX_SECONDS // 60} can be encoded at once: cut "
             "it into parts, and make a video of each"
         )
 
@@ -94,7 +95,7 @@ class Wav2Vec:
             sees, jump = sees + (kernel - 1) * jump, jump * step
         total = (len(sound) - sees) // stride + 1
         if total < 1:
-            length, least = (round(1000 * samples / SAMPLE_RATE) for samples in (len(sound), sees))
+            length, least = 1000 * len(sound) // SAMPLE_RATE, math.ceil(1000 * sees / SAMPLE_RATE)
             raise ValueError(
                 f"the audio is too short: {length} ms, where {least} ms is the least. Use a longer recording"
             )
@@ -142,10 +143,10 @@ def _build(checkpoint: Checkpoint) -> Any:
     stated = checkpoint.config or _LARGE
     layers = {name.split(".")[2] for name in state if name.startswith("encoder.layers.")}
     if stated.get("num_hidden_layers", len(layers)) != len(layers):
-        raise CheckpointError(
-            f"{checkpoint.path} has {len(layers)} layers, and its config.json says otherwise (num_hidden_layers): "
-            "download both again"
-        )
+        problem = "its config.json says otherwise (num_hidden_layers): download both again"
+        if not checkpoint.config:
+            problem = f"S2V-14B's speech encoder has {_LARGE['num_hidden_layers']}: load wav2vec2-large-xlsr-53-english"
+        raise CheckpointError(f"{checkpoint.path} has {len(layers)} layers, and {problem}")
     try:
         with torch.device("meta"):
             network = Wav2Vec2Model(Wav2Vec2Config(**stated))
@@ -158,7 +159,7 @@ def _build(checkpoint: Checkpoint) -> Any:
     if missing:
         raise CheckpointError(
             f"{checkpoint.path} lacks {len(missing)} of {len(expected)} tensors ({', '.join(missing[:3])}): it is "
-            "incomplete or its config.json belongs to another model"
+            f"incomplete or {'its config.json belongs to' if checkpoint.config else 'of'} another model"
         )
     try:
         network.load_state_dict({name: checkpoint[state[name]] for name in expected}, assign=True)

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..wording import counted
 from .detect import ModelInfo, identify
 from .errors import CheckpointError, UnsupportedModelError, WrongModelError
 from .reader import Checkpoint
+
+_UNKNOWN = "are not known to the model"
 
 
 def expect(checkpoint: Checkpoint, kind: str, taken_for: str = "auto") -> ModelInfo:
@@ -82,7 +85,7 @@ def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) 
     shapes = checkpoint.shapes
     mismatches = {
         "are missing": [name for name in expected if name not in shapes],
-        "are not known to the model": [name for name in shapes if name not in expected],
+        _UNKNOWN: [name for name in shapes if name not in expected],
         "have another shape": [
             f"{name} {list(shapes[name])} instead of {list(shape)}"
             for name, shape in expected.items()
@@ -96,11 +99,12 @@ def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) 
             and not checkpoint.dtypes[name].is_floating_point
         ],
     }
-    problems = [
-        f"{len(names)} of {len(expected)} tensors {what}: {', '.join(names[:3])}"
-        for what, names in mismatches.items()
-        if names
-    ]
+    problems = []
+    for what, names in mismatches.items():
+        total = len(shapes if what == _UNKNOWN else expected)
+        they = what.replace("are", "is").replace("have", "has") if len(names) == 1 else what
+        if names:
+            problems.append(f"{len(names)} of {counted(total, 'tensor')} {they}: {', '.join(names[:3])}")
     if problems:
         raise CheckpointError(
             f"{checkpoint.path} looks like {identify(checkpoint).description}, but does not fit it: "

@@ -6,6 +6,7 @@ Names are read by `lora_names`; modules may have official or diffusers names, do
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..wording import counted
 from . import lora_sizes
 from .keys import SCHEMES
 from .lora_names import Reading, experts_of, read, unread
@@ -79,15 +80,14 @@ class LoRAMatch:
             some = ", ".join(self.unmatched[:3]) + (" ..." if len(self.unmatched) > 3 else "")
             line += f"; not applied: {some}{_why(self.unmatched)}"
         if self.unusable:
-            keys = "1 key" if len(self.unusable) == 1 else f"{len(self.unusable)} keys"
-            line += f"; {keys} cannot be applied: {self.reasons}"
+            line += f"; {counted(len(self.unusable), 'key')} cannot be applied: {self.reasons}"
         return line
 
     @property
     def reasons(self) -> str:
         """Why what is unusable is, each layer once."""
         reasons = list(dict.fromkeys(self.unusable.values()))
-        more = f" (and {len(reasons) - 3} layers more)" if len(reasons) > 3 else ""
+        more = f" (and {counted(len(reasons) - 3, 'more layer')})" if len(reasons) > 3 else ""
         return "; ".join(reasons[:3]) + more
 
     def leave(self, names: Iterable[str], reason: str) -> None:

@@ -165,5 +165,6 @@ def unread(names: list[str]) -> list[str]:
     lines = {}
     for pattern, method in UNREAD.items():
         if hits := [name for name in names if re.search(rf"[._](?:{pattern})", name)]:
-            lines[method] = f"{len(hits)} of its keys are {method}, which cannot be read here (as {hits[0]})"
+            some = "one of its keys is" if len(hits) == 1 else f"{len(hits)} of its keys are"
+            lines[method] = f"{some} {method}, which cannot be read here (as {hits[0]})"
     return list(lines.values())

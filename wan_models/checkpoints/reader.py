@@ -297,11 +297,12 @@ def _joined(folder: Path, which: tuple[str, str, str]) -> dict[str, _Entry]:
     stem, count, suffix = which
     total = int(count)
     if len(shards) < total or not all(1 <= number <= total for number in shards):
-        absent = (number for number in range(1, total + 1) if number not in shards)
-        missing = [f"{stem}-{number:0{len(count)}}-of-{count}{suffix}" for number in islice(absent, 9)]
+        absent = total - sum(1 <= number <= total for number in shards)
+        lacking = (number for number in range(1, total + 1) if number not in shards)
+        missing = [f"{stem}-{number:0{len(count)}}-of-{count}{suffix}" for number in islice(lacking, 9)]
         raise CheckpointError(
-            f"{folder} holds {len(shards)} of the {total} files of {stem}; missing: {', '.join(missing)}"
-            f"{' ...' if total - len(shards) > 9 else ''}. Download the rest into it"
+            f"{folder} holds {total - absent} of the {total} files of {stem}; missing: {', '.join(missing)}"
+            f"{' ...' if absent > 9 else ''}. Download the rest into it"
         )
     return {
         name: entry

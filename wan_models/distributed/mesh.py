@@ -54,8 +54,9 @@ def check(layout: Layout, world: int, heads: int) -> None:
         choices = ", ".join(
             f"cfg_parallel {one.cfg} x ulysses {one.ulysses}" for one in layouts(world, heads)
         )
+        there = "there is 1 GPU" if world == 1 else f"there are {world} GPUs"
         raise ValueError(
-            f"cfg_parallel {layout.cfg} x ulysses {layout.ulysses} makes {layout.size}, and there are {world} GPUs; "
+            f"cfg_parallel {layout.cfg} x ulysses {layout.ulysses} makes {layout.size}, and {there}; "
             f"choose {choices or 'another number of GPUs'}"
         )
 

@@ -101,9 +101,12 @@ def choose(
         for one in predictions
         if one is not best and not one.layout.offload and one.layout.fsdp == best.layout.fsdp
     )
+    each, between = "", ""
+    if world > 1:
+        each, between = f" on each of {world}", f", {bandwidth / 1e9:.3g} GB/s between them"
     reason = (
-        f"{best.layout}: {_seconds(best.seconds)} per step predicted, {best.bytes / 2**30:.1f} GiB on each of {world} "
-        f"(free {free / 2**30:.1f} GiB, {bandwidth / 1e9:.3g} GB/s between them)"
+        f"{best.layout}: {_seconds(best.seconds)} per step predicted, {best.bytes / 2**30:.1f} GiB{each} "
+        f"(free {free / 2**30:.1f} GiB{between})"
     )
     if not fitting:
         reason += "; nothing is sure to fit, this is the smallest"

@@ -190,7 +190,8 @@ class _RayThread(threading.Thread):
 def _refuse_more(requested: int, gpus: int) -> None:
     """ValueError where more GPUs are asked for than there are; without GPUs, processes share the CPU."""
     if gpus and requested > gpus:
-        raise ValueError(f"{requested} GPUs were asked for and there are {gpus}: lower `gpus`, 0 takes all")
+        there = "there is 1" if gpus == 1 else f"there are {gpus}"
+        raise ValueError(f"{requested} GPUs were asked for and {there}: lower `gpus`, 0 takes all")
 
 
 def check_reachable(address: str) -> None:

@@ -5,6 +5,7 @@ actors of `group` do, and so does the self-test.
 """
 
 import gc
+import math
 import os
 import time
 from collections import deque
@@ -74,7 +75,8 @@ class Worker:
 
     def measure(self) -> dict[str, float]:
         """A quick look at what layouts depend on: "flops" per second of a matrix product (half precision on GPUs),
-        "bandwidth" in bytes per second that a process sends while all send to all, and "free" bytes of memory."""
+        "bandwidth" in bytes per second that a process sends while all send to all (inf where it is alone), and "free"
+        bytes of memory."""
         is_gpu = self.device.type == "cuda"
         side, dtype = (8192, torch.bfloat16) if is_gpu else (512, torch.float32)
         a = torch.randn(side, side, device=self.device, dtype=dtype)
@@ -82,8 +84,10 @@ class Worker:
         sent = torch.zeros(self.world, (64 << 20 if is_gpu else 4 << 20) // self.world, device=self.device)
         got = torch.empty_like(sent)
         away = sent.nbytes * (self.world - 1) / self.world
-        took = self._time(lambda: dist.all_to_all_single(got, sent)) if self.world > 1 else 1.0
-        return {"flops": 2 * side**3 / seconds, "bandwidth": away / took, "free": self._free()}
+        bandwidth = math.inf
+        if self.world > 1:
+            bandwidth = away / self._time(lambda: dist.all_to_all_single(got, sent))
+        return {"flops": 2 * side**3 / seconds, "bandwidth": bandwidth, "free": self._free()}
 
     def _free(self) -> int:
         """Bytes of memory that this process could take."""

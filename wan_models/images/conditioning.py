@@ -10,6 +10,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from ..wording import counted
 from .resize import resize_masks
 
 
@@ -24,8 +25,8 @@ def known_frames(
     parts = [part for part in (start, end, *keyframes.values()) if part is not None]
     if sum(part.shape[0] for part in parts) > frames:
         raise ValueError(
-            f"{sum(part.shape[0] for part in parts)} images are given for a video of {frames} frames: give fewer "
-            "images, or make the video longer"
+            f"{sum(part.shape[0] for part in parts)} images are given for a video of {counted(frames, 'frame')}: give "
+            "fewer images, or make the video longer"
         )
     video = parts[0].new_full((frames, *parts[0].shape[1:]), 0.5)
     known = torch.zeros(frames, dtype=torch.bool)

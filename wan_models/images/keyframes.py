@@ -60,9 +60,11 @@ def snapped(positions: Collection[int], frames: int, start: int = 0, end: int = 
         latent = latent_of(frame)
         if latent in taken:
             first = max(0, last_frame_of(latent - 1) + 1)
+            last = last_frame_of(latent)
+            frames_of = f"frames {first} to {last}" if last > first else f"frame {first}"
             raise ValueError(
-                f"positions: frame {frame} belongs to the same latent (frames {first} to {last_frame_of(latent)}) as "
-                f"{taken[latent]}: a latent takes one picture, so give another place or leave one out"
+                f"positions: frame {frame} belongs to the same latent ({frames_of}) as {taken[latent]}: a latent takes "
+                "one picture, so give another place or leave one out"
             )
         taken[latent] = f"frame {frame}"
         keyframes.append(last_frame_of(latent))

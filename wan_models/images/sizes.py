@@ -96,14 +96,15 @@ def check_size(out_width: int, out_height: int, width: int, height: int, area: i
     return out_width, out_height
 
 
-def check_video_size(width: int, height: int, frames: int, multiple: int) -> None:
-    """Raises ValueError on a size that no model can make, with the nearest that one can."""
-    for name, value in (("width", width), ("height", height)):
+def check_video_size(width: int, height: int, frames: int, multiple: int, name: str = "frames") -> None:
+    """Raises ValueError on a size that no model can make, with the nearest that one can. name: of the number of frames,
+    where the user gives it."""
+    for side, value in (("width", width), ("height", height)):
         if value % multiple or value <= 0:
             nearest = max(multiple, round(value / multiple) * multiple)
             raise ValueError(
-                f"{name} {value} is not a multiple of {multiple}; the nearest that is: {nearest}"
+                f"{side} {value} is not a multiple of {multiple}; the nearest that is: {nearest}"
             )
     if frames % 4 != 1:
         nearest = max(1, round((frames - 1) / 4) * 4 + 1)
-        raise ValueError(f"frames {frames} is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: {nearest}")
+        raise ValueError(f"{name} {frames} is not 4n + 1 (1, 5, 9 ... 81); the nearest that is: {nearest}")

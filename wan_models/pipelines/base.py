@@ -95,7 +95,7 @@ class Pipeline:
         family = FAMILIES[models.dit.config.family]
         if family.name != self.family:
             raise ValueError(
-                f"{type(self).__name__} is for {FAMILIES[self.family].description} models, and this one is for "
+                f"{type(self).__name__} is for {FAMILIES[self.family].description}, and this model for "
                 f"{family.description}"
             )
         self.models, self.device = models, torch.device(device)

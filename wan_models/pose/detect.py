@@ -37,10 +37,6 @@ _SURE, _SMALLEST = 0.1, 10
 _SMALL = 0.4
 # the box is widened by this much before it is looked at
 _MARGIN = 1.25
-_NOBODY = (
-    "nobody was found in any of the {} frames: the person may be too small or cut off. Without a detector the whole "
-    "frame is taken for the person"
-)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # the kernel that heat maps are blurred with, and its deviation by OpenCV's rule
 _BLUR = 11
@@ -259,7 +255,10 @@ def track_person(
             count += 1
         on_progress(i + 1, len(frames))
     if not count:
-        raise ValueError(_NOBODY.format(len(frames)))
+        raise ValueError(
+            f"nobody was found in {_any_of(frames)}: the person may be too small or cut off. Without a detector the "
+            "whole frame is taken for the person"
+        )
     return PoseTrack.from_wholebody(points, width, height)
 
 
@@ -285,5 +284,12 @@ def track_people(
             points[i] = sightings[i][index].points
         tracks[number] = PoseTrack.from_wholebody(points, width, height)
     if not tracks:
-        raise ValueError(_NOBODY.format(len(frames)))
+        raise ValueError(
+            f"nobody was found in {_any_of(frames)} who is sure enough to be followed: people may be too small or cut "
+            "off. Another choice of person takes the best of each frame"
+        )
     return tracks
+
+
+def _any_of(frames: Tensor) -> str:
+    return "the picture" if len(frames) == 1 else f"any of the {len(frames)} frames"

@@ -12,10 +12,10 @@ _ID = "person_id"
 
 def people_to_openpose(tracks: dict[int, PoseTrack]) -> list[dict[str, Any]]:
     """Tracks of one video by number -> its frames as of `PoseTrack.to_openpose`, with all people and their numbers in
-    each; without numbers where there is one person."""
+    each; without numbers where there is one person, of number 1."""
     each = {number: track.to_openpose() for number, track in tracks.items()}
-    if len(each) == 1:
-        return next(iter(each.values()))
+    if list(each) == [1]:
+        return each[1]
     frames = next(iter(each.values()))
     return [
         {**frame, "people": [own[i]["people"][0] | {_ID: [number]} for number, own in each.items()]}
@@ -28,13 +28,15 @@ def people_from_openpose(frames: Any) -> dict[int, PoseTrack]:
     person.
 
     Numbers are those of `person_id` where all people have one, as `people_to_openpose` writes them; other programs give
-    people in another order in each frame, and they are numbered anew (see `people`)."""
+    people in another order in each frame, and they are numbered anew (see `people`). A person alone keeps a number that
+    does not change."""
     frames = [frames] if isinstance(frames, dict) else frames
     first = PoseTrack.from_openpose(frames)
     most = max(len(frame["people"]) for frame in frames)
-    if most <= 1:
-        return {1: first}
     numbers = [_numbers(frame["people"]) for frame in frames]
+    if most <= 1:
+        own = {number for ids in numbers for number in ids or [1]}
+        return {own.pop() if len(own) == 1 else 1: first}
     if all(ids is not None for ids in numbers):
         places = _places(numbers)
     else:

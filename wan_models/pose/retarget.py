@@ -85,9 +85,10 @@ def retarget_people(tracks: dict[int, PoseTrack], references: dict[int, PoseTrac
         number = min(tracks)
         return {number: retarget(tracks[number], reference)}
     if len(tracks) != len(references):
+        people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
         raise ValueError(
-            f"the driving video has {len(tracks)} people and the reference image {len(references)}: each takes the "
-            "proportions of one, from left to right. Detect as many people in both, or one in the reference"
+            f"the driving video has {people} and the reference image {len(references)}: each takes the proportions of "
+            "one, from left to right. Detect as many people in both, or one in the reference"
         )
     pairs = zip(
         *(sorted(people, key=lambda n: _middle(people[n])) for people in (tracks, references)), strict=True

@@ -299,6 +299,9 @@ def _refusal(where: Endpoint, reply: Reply) -> Exception:
 def _explanation(body: bytes) -> str:
     """Message in the body of an error, in the form that OpenAI gives it or in another."""
     try:
-        return str(json.loads(body)["error"]["message"])
+        said = json.loads(body)["error"]["message"]
     except (LookupError, TypeError, ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
+        said = None
+    if isinstance(said, str) and said.strip():
+        return said
+    return body.decode("utf-8", "replace").strip() or "it says no more"

@@ -148,7 +148,8 @@ def question(task: str, prompt: str, language: str = "auto", image: Image.Image 
         raise ValueError("T2V makes a video from text alone: leave the image out, or choose I2V or TI2V")
     prompt = prompt.strip()
     if not prompt and image is None:
-        raise ValueError("the prompt is empty: write what the video shows, or give the start image")
+        image_too = "" if task == "T2V" else ", or give the start image"
+        raise ValueError(f"the prompt is empty: write what the video shows{image_too}")
     if language == "auto":
         language = language_of(prompt)
     parts = [_ROLE[language], _TASK[task, language]]
@@ -182,8 +183,9 @@ _FENCE = "```"
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "『": "』", "«": "»", "`": "`"}
 
 
-def clean_answer(answer: str) -> str:
-    """The prompt that a model's answer holds: without what it thought, remarks before it, and quotes around it.
+def clean_answer(answer: str, advice: str = "") -> str:
+    """The prompt that a model's answer holds: without what it thought, remarks before it, and quotes around it. advice:
+    what else to try where the model only thought.
 
     Raises ValueError where nothing is left, or far too much."""
     head, end, tail = answer.rpartition("</think>")
@@ -207,7 +209,7 @@ def clean_answer(answer: str) -> str:
         thought = " only thought, and" if "<think>" in answer or "</think>" in answer else ""
         raise ValueError(
             f"the language model{thought} gave no prompt. Yours is as it was; try another seed or model"
-            + (", or more max_tokens" if thought else "")
+            + (advice if thought else "")
         )
     return " ".join(text.split())
 

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from ..wording import counted
+
 
 def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598): uncond + scale * (cond - uncond)."""
@@ -22,8 +24,8 @@ def check_base_steps(base_steps: int, at_high: int) -> None:
         raise ValueError(f"base_steps must be 0 or more, not {base_steps}")
     if base_steps > at_high:
         raise ValueError(
-            f"base_steps {base_steps} goes past the boundary: at these settings the high-noise expert has {at_high} "
-            f"steps to share, so give 0 to {at_high}"
+            f"base_steps {base_steps} goes past the boundary: at these settings the high-noise expert has "
+            f"{counted(at_high, 'step')} to share, so give {at_high} at most"
         )
 
 

@@ -5,7 +5,7 @@ import { say } from "./texts.js";
 
 const FILE = /\.[a-z0-9]{1,11}$/i;
 const UPLOADED = "file"; // the list of films, which are the user's own
-const RELEASE = /^wan\/([^/]+)/;
+const RELEASE = /^wan\/((?:Wan2\.2-)?((?:T2V|I2V)-A14B|TI2V-5B|(?:S2V|Animate|Animate-2)-14B))(?=\/|$)/;
 const PUBLISHER = "huggingface.co/Wan-AI/Wan2.2-"; // of the official releases
 /** @type {Set<() => void>} what looks at a node once more, for each node in a graph */
 const checks = new Set();
@@ -22,8 +22,8 @@ function isMissing({ type, value, options: { values } }) {
 /** @param {HostWidget} widget */
 function describe(widget) {
   const value = String(widget.value);
-  const release = RELEASE.exec(value)?.[1];
-  return release ? say("missing_release", { value, release, url: PUBLISHER + release }) : say("missing", { value });
+  const [, folder, release] = RELEASE.exec(value) ?? [];
+  return release ? say("missing_release", { value, folder, url: PUBLISHER + release }) : say("missing", { value });
 }
 
 /**

@@ -109,7 +109,7 @@ function describe(node, releaseFps) {
   }
   const parts = [];
   if (length?.value) {
-    const fps = Number(widgetOf(node, "fps")?.value) || releaseFps;
+    const fps = widgetOf(node, "fps") ? valueOf(node, "fps")?.value : releaseFps;
     const [frames, seconds] = [length.value, fps ? (length.value / fps).toFixed(2) : 0];
     parts.push(say(fps ? "seconds" : "frames", { frames, seconds, fps: fps ?? 0 }));
   }

@@ -1,11 +1,14 @@
 // What the pack says on the page, in the page's language where it knows it. Errors come from the server, in English.
 import { app } from "./host.js";
 
-/** @type {Record<string, Record<string, string>>} words in {braces} are filled in */
+/**
+ * Words in {braces} are filled in; {n|one|more} is a word for the number n.
+ * @type {Record<string, Record<string, string>>}
+ */
 const TEXTS = {
   en: {
-    all_steps: "{steps} steps",
-    of_steps: " of {steps} steps",
+    all_steps: "{steps} {steps|step|steps}",
+    of_steps: " of {steps} {steps|step|steps}",
     settings: "shift {shift}, boundary {boundary}",
     settings_alone: "shift {shift}",
     wired: "but for the wired {names}",
@@ -17,10 +20,10 @@ const TEXTS = {
     at_work: "{expert} at work",
     no_schedule: "no schedule: {error}",
     unfit: "{name} {value} cannot be made, {fitting} can",
-    frames: "{frames} frames",
-    seconds: "{frames} frames = {seconds} s at {fps} fps",
+    frames: "{frames} {frames|frame|frames}",
+    seconds: "{frames} {frames|frame|frames} = {seconds} s at {fps} fps",
     missing: "{value} is not there",
-    missing_release: "{value} is not there: get {url} as the folder models/wan/{release}",
+    missing_release: "{value} is not there: get {url} as the folder models/wan/{folder}",
   },
   zh: {
     all_steps: "{steps} 步",
@@ -39,7 +42,7 @@ const TEXTS = {
     frames: "{frames} 帧",
     seconds: "{frames} 帧 = {seconds} 秒（{fps} fps）",
     missing: "找不到 {value}",
-    missing_release: "找不到 {value}：请下载 {url}，放到文件夹 models/wan/{release}",
+    missing_release: "找不到 {value}：请下载 {url}，放到文件夹 models/wan/{folder}",
   },
 };
 
@@ -51,5 +54,7 @@ const TEXTS = {
 export function say(name, values = {}) {
   const language = String(app.extensionManager?.setting?.get("Comfy.Locale") ?? "en");
   const texts = language.startsWith("zh") ? TEXTS.zh : TEXTS.en;
-  return texts[name].replace(/\{(\w+)\}/g, (_, word) => String(values[word]));
+  return texts[name].replace(/\{(\w+)(?:\|(\w+)\|(\w+))?\}/g, (_, word, one, more) => (
+    more ? (values[word] === 1 ? one : more) : String(values[word])
+  ));
 }
