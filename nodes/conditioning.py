@@ -23,7 +23,7 @@ def _shape(width: int, height: int, frames: int, multiple: int) -> list:
         *size_inputs(width, height, multiple),
         io.Int.Input("frames", default=frames, min=1, max=4097, step=4, tooltip="4n + 1 frames."),
         fit_input(
-            "keep aspect: about width x height pixels in the image's own aspect, as the official code does. "
+            "keep aspect: at most width x height pixels in the image's own aspect, as the official code does. "
             f"exact: this very width and height (multiples of {multiple}); the image is cropped at its centre.",
         ),
         io.Int.Input(

@@ -121,7 +121,8 @@ class WanVAELoader(WanNode):
                     options=list(dict.fromkeys([*folders.options("vae"), *folders.tiny_vaes()])),
                     tooltip="Wan2.1_VAE.pth or Wan2.2_VAE.pth of an official release in models/wan, or a file in "
                     "models/vae. The 14B models use the 2.1 VAE, TI2V-5B the 2.2. For drafts also LightX2V's light VAE "
-                    "(lightvaew2_1), and tiny autoencoders in models/vae_approx (taew2_1, lighttaew2_1, lighttaew2_2).",
+                    "(lightvaew2_1), and tiny autoencoders in models/vae_approx (taew2_1, lighttaew2_1, "
+                    "taew2_2, lighttaew2_2).",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -160,8 +161,8 @@ class WanCLIPVisionLoader(WanNode):
             "Wan Load CLIP Vision",
             ["clip vision", "image encoder"],
             folder="loaders",
-            description="Loads CLIP ViT-H/14, through which Animate-14B and Wan2.1's image-to-video models see a "
-            "picture, as a CLIP_VISION.",
+            description="Loads CLIP ViT-H/14, through which Animate-14B, Animate-2-14B and Wan2.1's image-to-video "
+            "models see a picture, as a CLIP_VISION.",
             inputs=[
                 FileInput(
                     "clip_name",

@@ -153,7 +153,7 @@ class WanLongVideo(WanNode):
                 ),
                 *advanced(
                     fit_input(
-                        "keep aspect: about width x height pixels in the reference's own aspect. exact: this very "
+                        "keep aspect: at most width x height pixels in the reference's own aspect. exact: this very "
                         "width and height; pictures are cropped at their centre."
                     ),
                     noise_source_input(),

@@ -125,7 +125,8 @@ class WanSpeechToVideo(WanNode):
                     max=240.0,
                     step=0.01,
                     optional=True,
-                    tooltip="Frames per second of pose_video; it is thinned out to the model's 16.",
+                    tooltip="Frames per second of pose_video. Every round(pose_fps / 16)-th is taken, which is exact "
+                    "for 16, 32 and 48: load a video of another rate with WanLoadVideo at fps 16.",
                 ),
                 _fit(),
                 *clip_setting_inputs(_OFFICIAL),

@@ -41,7 +41,7 @@ class WanLoadVideo(WanNode):
                     "fit",
                     options=video.FIT,
                     default=video.FIT[0],
-                    tooltip="keep aspect: about width x height pixels in the video's own aspect, as the official "
+                    tooltip="keep aspect: at most width x height pixels in the video's own aspect, as the official "
                     "preprocessing does. exact: this very width and height, cropped at the centre. original: as it is.",
                 ),
             ],
