@@ -49,7 +49,7 @@ class Family:
     channels: tuple[int, int]
     part: str = ""
 
-    def a(self, noun: str = "model") -> str:
+    def in_words(self, noun: str = "model") -> str:
         """One of them, in words: "an image-to-video model"."""
         if " from " in self.description:
             return f"a {noun} for {self.description}"

@@ -52,7 +52,7 @@ class LongModels:
         """Raises ValueError where one is missing, or made for something else."""
         for model in (self.experts.high, self.experts.low):
             if (kind := preflight.family(model)) not in ("i2v", "t2v"):
-                description = FAMILIES[kind].a() if kind else "none of those"
+                description = FAMILIES[kind].in_words() if kind else "none of those"
                 raise ValueError(
                     "this is a node for I2V-A14B, or T2V-A14B for video from text alone; the connected model is "
                     f"{description}: load wan/I2V-A14B"

@@ -101,7 +101,7 @@ def check_family(model: Model, family_name: str) -> None:
     kind = family(model)
     if kind != family_name:
         release = FAMILIES[family_name].release.name
-        description = FAMILIES[kind].a() if kind else "none of those that this pack knows"
+        description = FAMILIES[kind].in_words() if kind else "none of those that this pack knows"
         hint = ""
         if (family_name, kind) == ("animate2", "i2v"):
             hint = ". If the file is Animate-2 and does not say so, choose kind animate2 in WanDiTLoader"
@@ -120,7 +120,7 @@ def warnings(experts: Experts, preset: Release | None = None) -> list[str]:
         if kind is not None and kind != preset.family:
             sentences.append(
                 f"The preset {preset.name} is for {FAMILIES[preset.family].description}, and this is "
-                f"{FAMILIES[kind].a()}."
+                f"{FAMILIES[kind].in_words()}."
             )
         if preset.name in DISTILLED:
             both = {"": high} if low is high else {"high": high, "low": low}

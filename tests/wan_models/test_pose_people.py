@@ -124,7 +124,7 @@ def test_one_of_several_keeps_their_number():
     frames = people_to_openpose({4: track_of(walker(1, 100, 200))})
     empty = [{**frames[0], "people": []}, frames[1]]
     assert [*people_from_openpose(frames)] == [4] == [*people_from_openpose(frames[1:])]
-    assert [*people_from_openpose(empty)] == [1]
+    assert [*people_from_openpose(empty)] == [4]
     frames[0]["people"][0]["person_id"] = [7]  # as a tracker that has lost them
     assert [*people_from_openpose(frames)] == [1]
 

@@ -52,7 +52,7 @@ def identify(checkpoint: Checkpoint, taken_for: str = "auto") -> ModelInfo:
         kind, name = "variant", variant.name
     elif is_dit:
         kind, config = "dit", dit_config(checkpoint, taken_for)
-        name = f"{FAMILIES[config.family].a('diffusion model')} ({config.in_dim} input channels)"
+        name = f"{FAMILIES[config.family].in_words('diffusion model')} ({config.in_dim} input channels)"
     elif "token_embedding.weight" in shapes and "blocks.0.attn.q.weight" in shapes:
         kind, config, name = "t5", t5_config(checkpoint), "a UMT5 text encoder"
     elif (other := other_vae(shapes, checkpoint.path.name)) is not None:

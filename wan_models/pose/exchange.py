@@ -35,7 +35,12 @@ def people_from_openpose(frames: Any) -> dict[int, PoseTrack]:
     most = max(len(frame["people"]) for frame in frames)
     numbers = [_numbers(frame["people"]) for frame in frames]
     if most <= 1:
-        own = {number for ids in numbers for number in ids or [1]}
+        own = {
+            number
+            for frame, ids in zip(frames, numbers, strict=True)
+            if frame["people"]
+            for number in ids or [1]
+        }
         return {own.pop() if len(own) == 1 else 1: first}
     if all(ids is not None for ids in numbers):
         places = _places(numbers)
