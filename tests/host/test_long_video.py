@@ -329,7 +329,7 @@ def test_a_film_is_that_of_the_frames_and_both_go_on(host, folder):
             {"checkpoint_folder": "../elsewhere"},
             r"checkpoint_folder '\.\./elsewhere' lies outside the output folder",
         ),
-        ({"frames_per_clip": 10}, "frames 10 is not 4n"),
+        ({"frames_per_clip": 10}, "frames_per_clip 10 is not 4n"),
         ({"fit": "exact", "width": 40}, "width 40 is not a multiple of 16"),
         ({"output": "film", "filename_prefix": "../elsewhere"}, "is no name in the output folder"),
         ({"base_steps": 1}, "base_steps is 1, and no model_base is connected"),
