@@ -8,6 +8,7 @@ import node_helpers
 from ...wan_models.dit.text_schedule import Schedule, Segment
 from ...wan_models.text.timeline import TimedText, latent_frames, parse
 from ...wan_models.text.tokenizer import clean
+from ...wan_models.wording import frames_between
 from ..host_types import Conditioning
 from .host_models import SCHEDULE_KEY
 from .text_encoder import TEXT_LEN, TOKENS, encode_prompt
@@ -72,7 +73,7 @@ def _report(texts: list[TimedText], frames: int) -> str:
         where = "all frames"
         if one.start is not None and one.stop is not None:
             first, last = (_first_frame(latent, frames) for latent in (one.start, one.stop))
-            where = f"frames {first} to {last - 1}" if last - 1 > first else f"frame {first}"
+            where = frames_between(first, last - 1)
         lines.append(f"{where}: {one.text if len(one.text) <= 60 else one.text[:57] + '...'}")
     return "\n".join(lines)
 

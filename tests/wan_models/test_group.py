@@ -592,8 +592,7 @@ def test_no_process_is_left(how, tmp_path):
     script.write_text(_OWNER)
     out.touch()
     owner = start([script, how], ROOT, out, tmp_path / "err.txt", PYTHONPATH=str(ROOT))
-    # Ray itself is given as long to start
-    other, folder, *pids = wait_for(lambda: "\n" in out.read_text() and out.read_text().split(), 180)
+    other, folder, *pids = wait_for(lambda: "\n" in out.read_text() and out.read_text().split())
     other = psutil.Process(int(other))
     assert Path(folder).is_dir()
     processes = [psutil.Process(int(pid)) for pid in pids]

@@ -84,7 +84,7 @@ def test_known_frames_and_mask():
     assert mask.shape == (4, 3, 2, 3)
     # the first latent frame is all known; the second holds frames 1 to 4, the third 5 to 8
     assert mask[:, :, 0, 0].T.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 1]]
-    with pytest.raises(ValueError, match="3 images are given for a video of 1 frame"):
+    with pytest.raises(ValueError, match="3 images are given for a video of 1 frame: give"):
         known_frames(start, end, 1)
 
 

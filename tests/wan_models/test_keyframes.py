@@ -65,7 +65,7 @@ def test_images_at_the_ends_are_known_frames_of_their_own():
         known_frames(None, None, 9, {0: start, 4: middle, 8: end}), together, strict=True
     ):
         assert torch.equal(found, expected)
-    with pytest.raises(ValueError, match="3 images are given for a video of 1 frame"):
+    with pytest.raises(ValueError, match="3 images are given for a video of 1 frame: give"):
         known_frames(start, end, 1, {0: middle})
 
 

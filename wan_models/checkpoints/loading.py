@@ -11,8 +11,6 @@ from .detect import ModelInfo, identify
 from .errors import CheckpointError, UnsupportedModelError, WrongModelError
 from .reader import Checkpoint
 
-_UNKNOWN = "are not known to the model"
-
 
 def expect(checkpoint: Checkpoint, kind: str, taken_for: str = "auto") -> ModelInfo:
     """Identifies the checkpoint by `identify`. Raises UnsupportedModelError or WrongModelError where it is not
@@ -83,9 +81,10 @@ def load_into(
 def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
     """CheckpointError where names or shapes of the tensors are not the expected ones."""
     shapes = checkpoint.shapes
+    unknown = [name for name in shapes if name not in expected]
     mismatches = {
         "are missing": [name for name in expected if name not in shapes],
-        _UNKNOWN: [name for name in shapes if name not in expected],
+        "are not known to the model": unknown,
         "have another shape": [
             f"{name} {list(shapes[name])} instead of {list(shape)}"
             for name, shape in expected.items()
@@ -101,7 +100,7 @@ def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) 
     }
     problems = []
     for what, names in mismatches.items():
-        total = len(shapes if what == _UNKNOWN else expected)
+        total = len(shapes if names is unknown else expected)
         they = what.replace("are", "is").replace("have", "has") if len(names) == 1 else what
         if names:
             problems.append(f"{len(names)} of {counted(total, 'tensor')} {they}: {', '.join(names[:3])}")

@@ -7,6 +7,8 @@ The video's first frame has a latent of its own, and each later latent stands fo
 import re
 from collections.abc import Collection
 
+from ..wording import frames_between
+
 _PER_LATENT = 4
 _PLACE = re.compile(r"(?P<frame>-?[0-9]{1,9})|(?P<share>[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(?P<unit>s|%)")
 
@@ -61,10 +63,9 @@ def snapped(positions: Collection[int], frames: int, start: int = 0, end: int = 
         if latent in taken:
             first = max(0, last_frame_of(latent - 1) + 1)
             last = last_frame_of(latent)
-            frames_of = f"frames {first} to {last}" if last > first else f"frame {first}"
             raise ValueError(
-                f"positions: frame {frame} belongs to the same latent ({frames_of}) as {taken[latent]}: a latent takes "
-                "one picture, so give another place or leave one out"
+                f"positions: frame {frame} belongs to the same latent ({frames_between(first, last)}) as "
+                f"{taken[latent]}: a latent takes one picture, so give another place or leave one out"
             )
         taken[latent] = f"frame {frame}"
         keyframes.append(last_frame_of(latent))
