@@ -37,13 +37,13 @@ def _pages():
     return [pytest.param(None, id="own"), *([newest] if NEWEST_PAGE.is_dir() else [])]
 
 
-@pytest.fixture(scope="session", params=_pages())
+@pytest.fixture(scope="package", params=_pages())
 def front_end(request):
     """Arguments of a host for one of the front ends."""
     return () if request.param is None else ("--front-end-root", str(request.param))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def example_models(tmp_path_factory):
     """The folder of models, which the servers of both front ends share."""
     base = tmp_path_factory.mktemp("example_files")
@@ -51,7 +51,7 @@ def example_models(tmp_path_factory):
     return base / "models"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(comfyui, front_end, example_models, tmp_path_factory):
     base = tmp_path_factory.mktemp("browser")
     (base / "models").symlink_to(example_models, target_is_directory=True)
@@ -63,7 +63,7 @@ def server(comfyui, front_end, example_models, tmp_path_factory):
         yield host
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -75,7 +75,7 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def screenshots():
     """The folder for them, or None."""
     if not (chosen := os.environ.get("SCREENSHOTS")):
@@ -85,7 +85,7 @@ def screenshots():
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_page(chromium, server, screenshots):
     canvas = Canvas(chromium, server, screenshots)
     yield canvas

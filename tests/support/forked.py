@@ -15,9 +15,12 @@ from pathlib import Path
 from devhost.host import LAUNCHER, ROOT, Host
 
 PROGRAM = Path(__file__).with_name("fork_server.py")
-OWN = ("PYTEST_", "TEST_SEED", "RAY_", "WAN_", "KMP_DUPLICATE", "PATH", "PYTHONBREAKPOINT", "TOKENIZERS_")
-"""Beginnings of variables that the large packages do not read. The last four are set by decord, Ray and the official
-code when they are imported."""
+OWN = (
+    "PYTEST_", "TEST_SEED", "RAY_", "WAN_", "KMP_DUPLICATE", "LD_LIBRARY_PATH", "PATH", "PYTHONBREAKPOINT",
+    "TOKENIZERS_",
+)  # fmt: skip
+"""Beginnings of variables that the large packages do not read. The last five are set by decord, OpenCV, Ray and the
+official code when they are imported."""
 AT_START = dict(os.environ)
 """The environment before any test changed it."""
 
