@@ -83,7 +83,7 @@ def compare(worker: Worker, folder: Path, seed: int) -> Iterator[Result]:
             if patches:
                 worker.load("model", recipe, patches)  # put on afterwards, as when a strength changes
             share = _share(worker, "model", recipe)
-            # one layout is enough for the other batches: the one that shares their rows, where processes are even
+            # other batches need one layout: that which shares their rows, if the number of processes is even
             for title in cases if place == 1 else list(cases)[:1]:
                 yield _one(worker, layout, *cases[title], title, share)
             worker.drop("model")
