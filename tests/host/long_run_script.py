@@ -250,7 +250,9 @@ def locks():
     loop.append(loop)
     del loop  # as the frames of an error are: nobody's, and not cleared away yet
     out["after a failed run"] = said(store, "both")
-    holder = "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.flock(file, fcntl.LOCK_EX);"
+    # one that does not wait: a lock that this process has kept fails the test instead of holding it up
+    holder = "import fcntl, sys; file = open(sys.argv[1], 'a+'); "
+    holder += "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB);"
     holder += "file.truncate(0); file.write('process 7 on pluto'); file.flush();"
     holder += "print('locked', flush=True); sys.stdin.read()"
     lock = OUTPUT / "both" / "run.lock"
