@@ -9,6 +9,7 @@ from tqdm import tqdm
 WEIGHTS: dict[str, tuple[int, ...]] = {
     "WanMoESampler": (80,),
     "WanPoseAnimate": (90,),
+    "WanAnimate2": (90,),
     "WanSpeechToVideo": (3, 90),  # it listens, then makes the video
     "WanVAEDecode": (10,),
 }

@@ -148,6 +148,7 @@ class WanAnimate2(WanNode):
             "Wan Animate 2",
             ["animate 2", "driving video", "character", "motion transfer"],
             folder="sampling",
+            reports=True,
             description="A character moves like a raw video, without skeletons or face crops: the whole video, clip "
             "after clip, as long as the driving one.",
             inputs=[
