@@ -89,16 +89,20 @@ def test_encoder_equals_transformers(official, seed):
 
 @torch.no_grad()
 def test_bfloat16_is_as_near_to_float32_as_the_official_code(official, seed):
-    reference, ours = pair(official, std=0.15)
-    ids, mask = prompts([60, 33], 60)
-    exact = reference(ids, mask)
-    official_half = reference.to(torch.bfloat16)(ids, mask)
-    half = UMT5Encoder(CONFIG).to(torch.bfloat16)
-    half.compute_dtype = torch.bfloat16
-    half.load_state_dict(ours.state_dict())
-    found = half(ids, mask)
-    assert found.dtype == torch.bfloat16
-    assert rel_l2(found, exact) <= 1.2 * rel_l2(official_half, exact) < 0.1
+    """Over eight draws: a single one's error is as much as 1.2 times the official one's, or as little as 0.6."""
+    errors, official_errors = [], []
+    for _ in range(8):
+        reference, ours = pair(official, std=0.15)
+        ids, mask = prompts([60, 33], 60)
+        exact = reference(ids, mask)
+        official_errors.append(rel_l2(reference.to(torch.bfloat16)(ids, mask), exact))
+        half = UMT5Encoder(CONFIG).to(torch.bfloat16)
+        half.compute_dtype = torch.bfloat16
+        half.load_state_dict(ours.state_dict())
+        found = half(ids, mask)
+        assert found.dtype == torch.bfloat16
+        errors.append(rel_l2(found, exact))
+    assert sum(errors) <= sum(official_errors) < 8 * 0.06
 
 
 @pytest.fixture(scope="module")
