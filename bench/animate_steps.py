@@ -8,7 +8,7 @@ from bench.timing import interleaved, rel_l2
 from devhost.official import per_frame_attention
 from wan_models.config import DiTConfig, FaceConfig
 from wan_models.dit.animate import AnimateInputs, WanAnimateModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 5, "in_dim": 36, "text_len": 64}
 CONFIG = DiTConfig(family="animate", image_dim=1280, text_dim=64, face=FaceConfig(), **SIZES)
@@ -25,7 +25,7 @@ def main(rounds=1):
     official_attention()
     face_blocks.attention = per_frame_attention
     torch.manual_seed(0)
-    state = random_state(lambda: WanAnimateModel(CONFIG), 0)
+    state = random_state_dict(lambda: WanAnimateModel(CONFIG), 0)
     with torch.device("meta"):
         ours = WanAnimateModel(CONFIG)
     ours.load_state_dict(state, assign=True)

@@ -8,7 +8,7 @@ from bench.timing import interleaved, rel_l2
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.config import DiTConfig
 from wan_models.dit.base import WanModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 CONFIG = DiTConfig(dim=256, ffn_dim=1024, num_heads=4, num_layers=4, text_dim=64, text_len=64)
 LATENT = (16, 9, 24, 40)  # 2,160 tokens
@@ -42,7 +42,7 @@ def main(rounds=10):
     from diffusers import WanTransformer3DModel
 
     torch.manual_seed(0)
-    state = random_state(lambda: WanModel(CONFIG), 0)
+    state = random_state_dict(lambda: WanModel(CONFIG), 0)
     x, text, t = (
         torch.randn(1, *LATENT),
         torch.randn(1, CONFIG.text_len, CONFIG.text_dim),

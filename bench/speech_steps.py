@@ -7,7 +7,7 @@ from bench.peers import official_attention, prepare
 from bench.timing import interleaved, rel_l2
 from wan_models.config import MOTION_FRAMES, DiTConfig, SpeechConfig
 from wan_models.dit.speech import MOTION_LATENTS, SpeechInputs, WanSpeechModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 SIZES = {"dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 4, "text_dim": 64, "text_len": 64}
 CONFIG = DiTConfig(family="s2v", speech=SpeechConfig(inject_layers=(0, 1, 2, 3)), **SIZES)
@@ -22,7 +22,7 @@ def main(rounds=4):
 
     official_attention()
     torch.manual_seed(0)
-    state = random_state(lambda: WanSpeechModel(CONFIG), 0)
+    state = random_state_dict(lambda: WanSpeechModel(CONFIG), 0)
     with torch.device("meta"):
         ours = WanSpeechModel(CONFIG)
     ours.load_state_dict(state, assign=True)

@@ -12,7 +12,7 @@ from bench.floor import products, rates
 from bench.peers import prepare
 from bench.timing import interleaved, rel_l2
 from wan_models.config import VAEConfig
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vae.wan21 import WanVAE21
 
 RAW = (0.0, 1.0)
@@ -23,7 +23,7 @@ def contestants(base_dim, shape, names=None):
     """Decode and encode calls by name, all with the same weights."""
     has_host = prepare()
     torch.manual_seed(0)
-    state = random_state(lambda: WanVAE21(VAEConfig(base_dim=base_dim)), 0)
+    state = random_state_dict(lambda: WanVAE21(VAEConfig(base_dim=base_dim)), 0)
     z = torch.randn(shape)
     video = torch.rand(shape[0], 3, 4 * shape[2] - 3, 8 * shape[3], 8 * shape[4]) * 2 - 1
     settings = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "temperal_downsample": [False, True, True]}

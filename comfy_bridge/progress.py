@@ -1,11 +1,13 @@
 """Progress of the running node, which also is where Cancel takes effect."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import comfy.model_management
 import comfy.utils
+
+from ..wan_models.progress import OnProgress
 
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
@@ -20,7 +22,7 @@ def without_progress() -> Iterator[None]:
         _shown.reset(token)
 
 
-def progress() -> Callable[[int, int], None]:
+def progress() -> OnProgress:
     """A callable (done, total) that moves the running node's bar, and ends the work when Cancel was pressed."""
     bar = None
 

@@ -26,8 +26,8 @@ def models() -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Idea:
-    """A short prompt and what a longer one is for. image: IMAGE, of which the first is shown to the model."""
+class PromptRequest:
+    """A short prompt, and the task and language of the longer one. image: IMAGE, of which the model sees the first."""
 
     prompt: str
     task: str
@@ -35,22 +35,23 @@ class Idea:
     image: Tensor | None = None
 
     def question(self) -> Question:
+        """The request as it is put to a language model."""
         shown = None if self.image is None else to_pil(rgb(self.image)[0])
         return prompt_extension.question(self.task, self.prompt, self.language, shown)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
-    """An OpenAI-compatible server and its name of the model; an empty address means that of the environment."""
+class EndpointSettings:
+    """Address of an OpenAI-compatible server, and its name for the model. An empty address: that of the environment."""
 
     base_url: str = ADDRESS
     endpoint_model: str = "qwen-plus"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answering:
-    """Settings of the answer. temperature 0: the likeliest words, whatever the seed. max_tokens and device: of a local
-    model."""
+class GenerationSettings:
+    """How the answer is generated. temperature 0: the likeliest tokens, whatever the seed. max_tokens, device: for
+    local models only."""
 
     seed: int
     temperature: float = 0.7
@@ -58,22 +59,24 @@ class Answering:
     device: str = DEVICES[0]
 
 
-def extend(idea: Idea, model: str, server: Server, answering: Answering) -> str:
+def extend(
+    request: PromptRequest, model: str, server: EndpointSettings, generation: GenerationSettings
+) -> str:
     """The longer prompt, by one of `models`.
 
     Raises ValueError, ConnectionError or TimeoutError with what is wrong and what to do."""
-    question = idea.question()
+    question = request.question()
     if model != ENDPOINT:
-        return clean_answer(_answer_locally(model, question, answering), ", or more max_tokens")
+        return clean_answer(_answer_locally(model, question, generation), ", or more max_tokens")
     try:
         endpoint = chat_endpoint.endpoint(server.base_url, server.endpoint_model, os.environ)
     except chat_endpoint.MissingKeyError as error:
         raise ValueError(f"{error} before ComfyUI starts. A key is never written into the workflow") from None
-    answer = chat_endpoint.answer(endpoint, question, answering.seed, answering.temperature, progress())
+    answer = chat_endpoint.answer(endpoint, question, generation.seed, generation.temperature, progress())
     return clean_answer(answer)
 
 
-def _answer_locally(name: str, question: Question, answering: Answering) -> str:
+def _answer_locally(name: str, question: Question, generation: GenerationSettings) -> str:
     """Answer of a model that is loaded for it alone: while a video is made nothing of it stays in memory."""
     folder = folders.language_models().get(name)
     if folder is None:
@@ -87,8 +90,8 @@ def _answer_locally(name: str, question: Question, answering: Answering) -> str:
     # the host writes attributes on what it manages, which transformers' model does not let it
     patcher = compat.make_patcher(
         torch.nn.ModuleDict({"network": model.network}),
-        cpu if answering.device == "cpu" else comfy.model_management.text_encoder_device(),
+        cpu if generation.device == "cpu" else comfy.model_management.text_encoder_device(),
         comfy.model_management.text_encoder_offload_device(),
     )
     comfy.model_management.load_model_gpu(patcher)
-    return model.answer(question, answering.seed, answering.temperature, answering.max_tokens, progress())
+    return model.answer(question, generation.seed, generation.temperature, generation.max_tokens, progress())

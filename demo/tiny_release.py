@@ -26,7 +26,7 @@ from wan_models.config import (
     VAEConfig,
 )
 from wan_models.families import FAMILIES
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
 from wan_models.vae.wan22 import WanVAE22
@@ -59,7 +59,7 @@ VAE22 = replace(VAE_2_2, base_dim=8, dec_dim=8)
 def write_dit(folder: Path, seed: int, shards: int, config: DiTConfig = DIT) -> None:
     """One expert as the official release has it: config.json and safetensors, in `shards` files."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = random_state(lambda: FAMILIES[config.family].network_class(config), seed)
+    state = random_state_dict(lambda: FAMILIES[config.family].network_class(config), seed)
     (folder / "config.json").write_text(json.dumps(official_config(config), indent=2))
     stem = "diffusion_pytorch_model"
     if shards == 1:
@@ -83,14 +83,14 @@ def write_listener(folder: Path, seed: int) -> None:
     config = Wav2Vec2Config(**LISTENER)
 
     network = Wav2Vec2Model(config)
-    network.load_state_dict(random_state(lambda: Wav2Vec2Model(config), seed), strict=False)
+    network.load_state_dict(random_state_dict(lambda: Wav2Vec2Model(config), seed), strict=False)
     network.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
 
 
 def write_image_tower(file: Path, seed: int, config: CLIPConfig = CLIP) -> None:
     """The open-clip checkpoint that the official release brings: the text half is there, and not used."""
-    tower = random_state(lambda: VisionTransformer(config), seed)
+    tower = random_state_dict(lambda: VisionTransformer(config), seed)
     torch.save(
         {
             **{f"visual.{k}": v.half() for k, v in tower.items()},
@@ -129,14 +129,14 @@ def write_release(folder: str | Path, seed: int = 0, name: str = "T2V-A14B") -> 
     if name == "Animate-14B":
         write_relighting_lora(folder / "relighting_lora.ckpt", seed + 7)
     if name == "TI2V-5B":
-        vae = random_state(lambda: WanVAE22(VAE22), seed + 4)
+        vae = random_state_dict(lambda: WanVAE22(VAE22), seed + 4)
         torch.save(vae, folder / "Wan2.2_VAE.pth")
     else:
-        vae = random_state(lambda: WanVAE21(VAE), seed + 4)
+        vae = random_state_dict(lambda: WanVAE21(VAE), seed + 4)
         torch.save(vae, folder / "Wan2.1_VAE.pth")
     vocabulary = write_tokenizer(folder / "google" / "umt5-xxl")
     t5 = T5Config(vocab_size=vocabulary, dim_attn=64, dim_ffn=128, num_heads=2, num_layers=2)
-    text = random_state(lambda: UMT5Encoder(t5), seed + 3)
+    text = random_state_dict(lambda: UMT5Encoder(t5), seed + 3)
     torch.save({k: v.bfloat16() for k, v in text.items()}, folder / "models_t5_umt5-xxl-enc-bf16.pth")
     return folder
 

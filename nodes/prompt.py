@@ -57,7 +57,7 @@ class WanPromptExtend(WanNode):
                 ),
                 io.Float.Input(
                     "temperature",
-                    default=extension.Answering.temperature,
+                    default=extension.GenerationSettings.temperature,
                     min=0.0,
                     max=2.0,
                     step=0.05,
@@ -71,7 +71,7 @@ class WanPromptExtend(WanNode):
                 ),
                 io.String.Input(
                     "base_url",
-                    default=extension.Server.base_url,
+                    default=extension.EndpointSettings.base_url,
                     optional=True,
                     tooltip="The server's address, as OpenAI's client takes it. Keys are read from ComfyUI's "
                     "environment: DASHSCOPE_API_KEY, OPENAI_API_KEY, or WAN_PROMPT_API_KEY for the address in "
@@ -79,14 +79,14 @@ class WanPromptExtend(WanNode):
                 ),
                 io.String.Input(
                     "endpoint_model",
-                    default=extension.Server.endpoint_model,
+                    default=extension.EndpointSettings.endpoint_model,
                     optional=True,
                     tooltip="The server's name of the model: qwen-plus, or qwen-vl-max to see the image."
                     + endpoint,
                 ),
                 io.Int.Input(
                     "max_tokens",
-                    default=extension.Answering.max_tokens,
+                    default=extension.GenerationSettings.max_tokens,
                     min=16,
                     max=8192,
                     optional=True,
@@ -95,7 +95,7 @@ class WanPromptExtend(WanNode):
                 io.Combo.Input(
                     "device",
                     options=extension.DEVICES,
-                    default=extension.Answering.device,
+                    default=extension.GenerationSettings.device,
                     optional=True,
                     tooltip="cpu: for models that do not fit into GPU memory; takes minutes." + local,
                 ),
@@ -105,7 +105,7 @@ class WanPromptExtend(WanNode):
 
     @classmethod
     def execute(cls, model: str, **inputs: Any) -> io.NodeOutput:
-        idea, inputs = take(extension.Idea, inputs)
-        server, inputs = take(extension.Server, inputs)
-        text = extension.extend(idea, model, server, extension.Answering(**inputs))
+        request, inputs = take(extension.PromptRequest, inputs)
+        server, inputs = take(extension.EndpointSettings, inputs)
+        text = extension.extend(request, model, server, extension.GenerationSettings(**inputs))
         return io.NodeOutput(text, ui=ui.PreviewText(text))

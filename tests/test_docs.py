@@ -1,6 +1,7 @@
 """The documentation's numbers are the code's, and its links lead somewhere."""
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,21 @@ def test_links_lead_somewhere(file):
 
 def test_every_workflow_is_in_the_readme():
     assert not [f.stem for f in (ROOT / "example_workflows").glob("*.json") if f"`{f.stem}`" not in README]
+
+
+@pytest.mark.parametrize(
+    ("folder", "page"),
+    [("", "README.md"), ("wan_models", "docs/architecture.md"), ("comfy_bridge", "docs/architecture.md")],
+)
+def test_every_folder_is_in_the_table_of_folders(folder, page):
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT / folder, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = listed.stdout.splitlines()
+    rooms = {Path(file).parts[0] for file in files if "/" in file and not file.startswith(".")}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert rooms
+    assert [room for room in sorted(rooms) if f"`{room}/`" not in text] == []
 
 
 @pytest.mark.parametrize("file", ["CONTRIBUTING.md", "docs/architecture.md", "docs/numerics.md"])

@@ -32,6 +32,7 @@ BESIDE = {
     "demo": (set(), {"devhost", "training", "wan_models"}),
     "training": (set(), {"devhost", "wan_models"}),
     "bench": (HOST, {"demo", "devhost", "training", "wan_models"}),
+    "tools": (set(), set()),
     "generate.py": (set(), {"client"}),
 }
 """Run by themselves with the repository on sys.path: other rooms are imported by their names."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("nodes", "comfy_bridge", "wan_models", "client", "demo", "devhost", "bench")
+ROOMS = ("nodes", "comfy_bridge", "wan_models", "client", "demo", "devhost", "bench", "training", "tools")
 MOST = 8
 
 DICTATED = {

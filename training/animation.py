@@ -13,7 +13,7 @@ from wan_models.dit.animate import AnimateInputs
 from wan_models.images.conditioning import reference_mask_channels, replaced_frames
 from wan_models.models import load_image_encoder, load_vae
 from wan_models.pose.mask import augment_blocks, dilate
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vision.clip import VisionTransformer, preprocess
 
 from .autoencoder import encode
@@ -65,7 +65,7 @@ class Moves:
 
 def make_image_encoder(file: Path) -> None:
     """A CLIP tower with random weights: features of a picture need only differ from those of another."""
-    tower = random_state(lambda: VisionTransformer(IMAGE_ENCODER), 9)
+    tower = random_state_dict(lambda: VisionTransformer(IMAGE_ENCODER), 9)
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({f"visual.{name}": weight.half() for name, weight in tower.items()}, file)
 

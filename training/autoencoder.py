@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wan_models.config import VAEConfig
 from wan_models.models import build_network, network_class
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vae.base import VideoVAE
 from wan_models.vae.causal import Cache
 from wan_models.vae.streaming import Autoencoder
@@ -108,7 +108,7 @@ def pieces(bank: Tensor, batch: int, frames: int, generator: torch.Generator) ->
 
 def _fresh(config: VAEConfig, seed: int) -> dict[str, Tensor]:
     """Weights to learn from: branches beside a shortcut count for nothing at first."""
-    state = random_state(lambda: network_class(config)(config), seed)  # type: ignore[arg-type]
+    state = random_state_dict(lambda: network_class(config)(config), seed)  # type: ignore[arg-type]
     for name, weight in state.items():
         if name.endswith("bias") or ".residual.6." in name or ".proj." in name:
             weight.zero_()

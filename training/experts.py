@@ -20,7 +20,7 @@ from wan_models.families import Release
 from wan_models.models import build_network
 from wan_models.pipelines.animate2 import DRIVING_PROMPT
 from wan_models.pipelines.base import grid_of
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.encoder import TextEncoder
 
 from .clips import Batch
@@ -174,7 +174,7 @@ def make_expert(
 def fresh(config: DiTConfig, seed: int) -> WanModel:
     """A model with weights to learn from: as the official code starts, so that its velocity is zero at first."""
     model = build_network(config).to_empty(device="cpu")
-    model.load_state_dict(random_state(lambda: type(model)(config), seed))
+    model.load_state_dict(random_state_dict(lambda: type(model)(config), seed))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

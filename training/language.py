@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wan_models.config import NEGATIVE_PROMPT
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.encoder import TextEncoder
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
@@ -65,7 +65,7 @@ def make_text_encoder(
     torch.manual_seed(schedule.seed)
     config = text_encoder(vocabulary_size)
     encoder = build_network(config).to_empty(device="cpu")
-    encoder.load_state_dict(random_state(lambda: UMT5Encoder(config), schedule.seed))
+    encoder.load_state_dict(random_state_dict(lambda: UMT5Encoder(config), schedule.seed))
     both = _EncoderAndReader(encoder.requires_grad_(True))
 
     def loss(generator: torch.Generator) -> Tensor:

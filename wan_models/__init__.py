@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .pipelines.animate2 import Animate2
     from .pipelines.driving import DrivingVideos
     from .pipelines.image_to_video import ImageToVideo
-    from .pipelines.raw_video import RawVideo
     from .pipelines.speech_to_video import SpeechToVideo
     from .pipelines.text_image_to_video import TextImageToVideo
     from .pipelines.text_to_video import TextToVideo
@@ -38,7 +37,6 @@ _MODULES = {
     "Animate2": "pipelines.animate2",
     "DrivingVideos": "pipelines.driving",
     "ImageToVideo": "pipelines.image_to_video",
-    "RawVideo": "pipelines.raw_video",
     "SpeechToVideo": "pipelines.speech_to_video",
     "TextImageToVideo": "pipelines.text_image_to_video",
     "TextToVideo": "pipelines.text_to_video",
@@ -48,7 +46,6 @@ __all__ = [
     "Animate2",
     "DrivingVideos",
     "ImageToVideo",
-    "RawVideo",
     "SpeechToVideo",
     "TextImageToVideo",
     "TextToVideo",

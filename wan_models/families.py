@@ -90,7 +90,7 @@ FAMILIES: dict[str, Family] = {
         ),
         # told apart from i2v, whose weights it has, by what its file says of itself: `checkpoints.variants`
         Family(
-            Release("Animate-2-14B", "animate2", 5.0, 40, (3.0, 3.0), "dpm++", 24, 81, size=(800, 640)),
+            Release("Animate-2-14B", "animate2", 5.0, 40, (3.0, 3.0), "dpm++", 24, 81, size=(640, 800)),
             "character animation from a raw video", "dit.animate2.WanAnimate2Model", (36, 16),
         ),
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import ops as default_ops
 from .audio.wav2vec import Wav2Vec
 from .checkpoints.detect import ModelInfo, identify
-from .checkpoints.loading import expect, load_into, to_stored
+from .checkpoints.loading import expect, load_into, load_tower, to_stored
 from .checkpoints.reader import Checkpoint, open_checkpoint, open_model
 from .config import CLIPConfig, DiTConfig, T5Config, TinyVAEConfig, VAEConfig
 from .dit.base import WanModel
@@ -28,7 +28,7 @@ from .vae.streaming import Autoencoder
 from .vae.tiny import TinyVAE
 from .vae.wan21 import WanVAE21
 from .vae.wan22 import WanVAE22
-from .vision.clip import VisionTransformer, load_tower
+from .vision.clip import VisionTransformer
 
 Config = DiTConfig | VAEConfig | TinyVAEConfig | T5Config | CLIPConfig
 _VAES: dict[str, type[VideoVAE]] = {"2.1": WanVAE21, "2.2": WanVAE22}

@@ -1,4 +1,4 @@
-"""Weights for models that nobody trained, for tests, timings and demos."""
+"""Random weights for untrained models, for tests, timings and demos."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 
-def random_state(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
-    """Weights for the module that `build()` makes: scaled so that signals neither die nor explode.
+def random_state_dict(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
+    """A state dict of random weights, scaled so that activations neither vanish nor explode.
 
-    build: makes the module on the default device."""
+    build: makes the module that the weights are for, on the default device."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         network = build()

@@ -10,9 +10,9 @@ import torch
 
 from ...wan_models.audio import speech_synthesis
 from ...wan_models.audio.wav2vec import SAMPLE_RATE, Wav2Vec, check_seconds, mono, resample
-from ...wan_models.checkpoints.stamp import check_mapped
 from .. import compat, folders
 from ..host_types import Audio
+from ..models.hints import check_mapped
 from ..progress import progress
 
 _FILM_RATE = 48000

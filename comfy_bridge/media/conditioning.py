@@ -101,7 +101,7 @@ NO_KEYFRAMES = Keyframes()
 
 class ConditionedVideo(NamedTuple):
     """Conditioning and latent of a video. positive_low: the positive of the low-noise expert, the same one where both
-    experts are told the same. report: where keyframes stand."""
+    experts get the same conditioning. report: at which frames the keyframes are."""
 
     prompts: Prompts
     latent: Latent
@@ -141,18 +141,19 @@ def image_to_video(
 
     positions = keyframes.places(shape.frames)
     places = snapped(positions, shape.frames, *(0 if x is None else len(x) for x in (start, end)))
-    stand = {} if middle is None else dict(zip(places, middle.split(1), strict=True))
+    keyframe_at = {} if middle is None else dict(zip(places, middle.split(1), strict=True))
 
     @cache
-    def seen(has_keyframes: bool) -> tuple[Tensor, Tensor]:
-        """Latents of the video with what is known of it, and which frames that are."""
-        video, known = known_frames(start, end, shape.frames, stand)
+    def encode_known(has_keyframes: bool) -> tuple[Tensor, Tensor]:
+        """Latents of the video, its unknown frames grey, and which frames are known."""
+        video, known = known_frames(start, end, shape.frames, keyframe_at)
         if not has_keyframes:
             video[places], known[places] = 0.5, False
         return amplify_motion(vae.encode(video), known, motion_amplitude), known
 
-    def told(strength: float) -> dict[str, Any]:
-        encoded, known = seen(strength > 0)
+    def picture_values(strength: float) -> dict[str, Any]:
+        """Conditioning values of the known frames, with the keyframes at that strength."""
+        encoded, known = encode_known(strength > 0)
         weights = known.float()
         weights[places] *= strength
         # the host's mask is 1 where something is to be made
@@ -160,10 +161,10 @@ def image_to_video(
         vision = {} if clip_vision is None else {"clip_vision_output": clip_vision}
         return {"concat_latent_image": encoded, "concat_mask": mask, **vision}
 
-    conditioned = prompts.with_values(told(keyframes.strength_high))
+    conditioned = prompts.with_values(picture_values(keyframes.strength_high))
     low = conditioned.positive
-    if stand and keyframes.strength_low != keyframes.strength_high:
-        low = prompts.with_values(told(keyframes.strength_low) | {_FOR_NEGATIVE: True}).positive
+    if keyframe_at and keyframes.strength_low != keyframes.strength_high:
+        low = prompts.with_values(picture_values(keyframes.strength_low) | {_FOR_NEGATIVE: True}).positive
     latent = latents.empty(*size, shape.frames, shape.batch_size, vae)
     return ConditionedVideo(conditioned, latent, low, "\n".join(map(_standing, positions, places)))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
-from ...wan_models.checkpoints.stamp import Stamp, check_mapped
+from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.config import TinyVAEConfig, VAEConfig
 from ...wan_models.models import build_network, open_as
 from ...wan_models.vae.base import VideoVAE
@@ -24,7 +24,7 @@ from ...wan_models.vae.wan21 import WanVAE21
 from ...wan_models.vae.wan22 import WanVAE22
 from .. import compat
 from ..progress import progress
-from .hints import loader_hints
+from .hints import check_mapped, loader_hints
 from .packed import ops
 
 # the official code runs the autoencoder in float32; half precision is the user's choice

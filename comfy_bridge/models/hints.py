@@ -1,8 +1,9 @@
-"""Advice where a loader refuses a file, in the names of this pack's nodes and the host's folders."""
+"""Advice where a file cannot be used, in the names of this pack's nodes and the host's folders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from ...wan_models.checkpoints import stamp
 from ...wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
 from ...wan_models.text.tokenizer import TokenizerNotFoundError
 from .. import folders
@@ -35,3 +36,11 @@ def loader_hints() -> Iterator[None]:
         raise ValueError(
             f"{error} Or drop the whole release folder into models/{folders.CATEGORY}."
         ) from None
+
+
+def check_mapped(stamps: Iterable[stamp.Stamp]) -> None:
+    """`stamp.check_mapped`, which ends with how files are loaded anew here."""
+    try:
+        stamp.check_mapped(stamps)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}: queue the prompt again") from None

@@ -244,6 +244,11 @@ class Hosted(WanModel):
             axes.append(torch.linspace(first, last, steps or cells, device=device, dtype=dtype))
         return self._embed(axes)
 
+    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
+        if self._is_plain("rotary_at"):
+            return super().rotary_at(positions, device)
+        return rotary_of(self._embed([torch.tensor(axis, device=device).float() for axis in positions]))[0]
+
     def _embed(self, axes: list[Tensor]) -> Tensor:
         """The host's table of the grid of positions on each axis."""
         ids = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2).unsqueeze(0)
@@ -283,11 +288,6 @@ class HostSpeechDiT(Hosted, WanSpeechModel):
         "control_video": "pose",
         "audio_embed": "audio",
     }
-
-    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
-        if self._is_plain("rotary_at"):
-            return super().rotary_at(positions, device)
-        return rotary_of(self._embed([torch.tensor(axis, device=device).float() for axis in positions]))[0]
 
     def _embedding(self, timestep: Tensor, frames: int, conditioning: dict) -> Tensor:
         # the host embeds a timestep for each latent frame, and 0 for the reference and the motion
@@ -329,11 +329,6 @@ class HostAnimate2DiT(Hosted, WanAnimate2Model):
             packed = " int8" if getattr(cache, "dtype", "default") in ("int8", "int4") else ""
             conditioning = {**conditioning, "driving_cache": where + packed}
         return super()._inputs(conditioning, options)
-
-    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
-        if self._is_plain("rotary_at"):
-            return super().rotary_at(positions, device)
-        return rotary_of(self._embed([torch.tensor(axis, device=device).float() for axis in positions]))[0]
 
     def driving_runner(self, run_block: RunBlock) -> RunBlock:
         # patches are for the video that is made; Cancel is heard all the same

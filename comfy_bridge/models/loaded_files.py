@@ -5,8 +5,9 @@ from typing import Any
 
 import comfy.patcher_extension
 
-from ...wan_models.checkpoints.stamp import Stamp, check_mapped
+from ...wan_models.checkpoints.stamp import Stamp
 from .. import folders
+from .hints import check_mapped
 from .identity import LOOKS_AT_FILES, files_of
 from .lora import stamps_of
 

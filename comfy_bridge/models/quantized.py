@@ -1,6 +1,6 @@
-"""Layers that are the host's own where it holds quantised weights itself: its tensors, products, patches and memory.
+"""The host's own layers for quantised weights, where it has them: it stores, multiplies, patches and offloads these.
 
-Other hosts get the layers of `packed`, which unpack the same values for each use.
+Hosts without them get the layers of `packed`, which unpack the same values for each use.
 """
 
 import inspect
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from ...wan_models.checkpoints.notes import NOTE
 from ...wan_models.checkpoints.reader import Checkpoint
 
-# of what rows can be taken from alone
+# formats in which single rows can be unpacked, as an embedding needs them
 _EMBEDDINGS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 
 
 def layers(checkpoint: Checkpoint, compute: torch.dtype, device: Any = None) -> Any:
-    """A namespace of layers that hold a checkpoint's packed weights as the host does.
+    """A namespace of the host's layers, which hold a checkpoint's weights packed; None where the host has no such
+    layers, or none for a format that is in the file.
 
-    compute: what they unpack to. device: where their products are to be those of the formats, as far as it has them;
-    without one, as the host has it with text encoders, products are of unpacked weights.
-    None where the host has no such layers, or none for a format that is in the file."""
+    compute: dtype that weights are unpacked to. device: on it, matrix products are computed in the packed formats that
+    it supports; without one, as for the host's text encoders, weights are unpacked before every product."""
     packings = {name: packing for name in checkpoint if (packing := checkpoint.packing(name)) is not None}
     if checkpoint.gguf is not None or not packings:
         return None
@@ -50,8 +50,8 @@ def layers(checkpoint: Checkpoint, compute: torch.dtype, device: Any = None) -> 
 
 
 def products(stored: torch.dtype, compute: torch.dtype, device: Any) -> Any:
-    """A namespace of layers with products of 8-bit floats, where the host takes these (`--fast fp8_matrix_mult`) for
-    weights that are stored in a dtype without scales; None elsewhere."""
+    """A namespace of the host's layers that compute matrix products in 8-bit floats, where the host does so for weights
+    of the dtype `stored`, which have no scales (`--fast fp8_matrix_mult`); None elsewhere."""
     host: Any = getattr(comfy.ops, "fp8_ops", None)
     if host is None or comfy.ops.pick_operations(stored, compute, load_device=device) is not host:
         return None

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.checkpoints.reader import Checkpoint
-from ...wan_models.checkpoints.stamp import Stamp, check_mapped
+from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.config import T5Config
 from ...wan_models.models import build_network, open_text_encoder
 from ...wan_models.text.tokenizer import WanTokenizer, clean
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
 from . import quantized
-from .hints import loader_hints
+from .hints import check_mapped, loader_hints
 from .packed import has_packed, ops, set_unpacked_dtype
 from .packed_patcher import packed_patcher
 

@@ -13,7 +13,7 @@ from training.tiny_tokenizer import write_tokenizer
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.config import CLIPConfig, DiTConfig, T5Config, VAEConfig
 from wan_models.dit.base import WanModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.vae.wan21 import WanVAE21
 
@@ -58,13 +58,13 @@ def write_seeds(root: Path) -> None:
     folders = {seed.name: root / seed.name for seed in SEEDS}
     for folder in folders.values():
         folder.mkdir()
-    dit = random_state(lambda: WanModel(DIT), 1)
+    dit = random_state_dict(lambda: WanModel(DIT), 1)
     save_file(dit, folders["dit-safetensors"] / "m.safetensors", {"title": "a tiny model"})
     write_scaled_fp8(folders["fp8-safetensors"] / "m.safetensors", dit, style="newer")
     write_gguf(folders["dit-gguf"] / "m.gguf", dit, "Q8_0")
     torch.save({"model": dit, "step": 3}, folders["dit-pth"] / "m.pth")
     torch.save(dit, folders["dit-old-pth"] / "m.pth", _use_new_zipfile_serialization=False)
-    torch.save(random_state(lambda: WanVAE21(VAEConfig(base_dim=8)), 1), folders["vae-pth"] / "m.pth")
+    torch.save(random_state_dict(lambda: WanVAE21(VAEConfig(base_dim=8)), 1), folders["vae-pth"] / "m.pth")
     write_image_tower(folders["clip-pth"] / "m.pth", 1, CLIP)
     _write_folders(folders, dit)
     _write_text(folders)
@@ -94,7 +94,7 @@ def _write_folders(folders, dit):
 
 
 def _write_text(folders):
-    t5 = random_state(lambda: UMT5Encoder(T5), 1)
+    t5 = random_state_dict(lambda: UMT5Encoder(T5), 1)
     model, fields = vocabulary()
     for name in ("t5-tokenizer", "t5-tokenizer-config"):
         save_file(t5, folders[name] / "m.safetensors")

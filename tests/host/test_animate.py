@@ -27,7 +27,7 @@ from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig, FaceConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.pipelines.base import Models
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.sampling.clips import animate_clip_count
 
 RELEASE = "wan/Animate-14B"
@@ -269,7 +269,7 @@ def test_the_hosts_model_is_driven_by_our_node(host, folder):
     models = folder / "models"
     config = replace(DITS["Animate-14B"], image_dim=1280, face=FaceConfig())
     (models / "diffusion_models").mkdir(exist_ok=True)
-    state = random_state(lambda: WanAnimateModel(config), 44)
+    state = random_state_dict(lambda: WanAnimateModel(config), 44)
     save_file(state, models / "diffusion_models" / "wan2.2_animate_tiny.safetensors")
     tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, num_heads=16, out_dim=32)
     write_image_tower(models / "wan" / "clip_wide.pth", 45, tower)

@@ -22,12 +22,12 @@ from tests_support import rel_l2
 
 from demo.tiny_release import DITS, write_dit, write_image_tower, write_release
 from devhost.errors import HostError
-from wan_models import Animate2, RawVideo, load_dit, load_image_encoder, load_text_encoder, load_vae
+from wan_models import Animate2, load_dit, load_image_encoder, load_text_encoder, load_vae
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import CLIPConfig
 from wan_models.dit.animate2 import WanAnimate2Model
 from wan_models.pipelines.base import Models
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.sampling.clips import animate_clip_count
 
 RELEASE = "wan/Animate-2-14B"
@@ -105,16 +105,14 @@ def pure(folder):
     )  # fmt: skip
     pipeline = Animate2(models)
     settings = replace(
-        pipeline.settings, frames=5, steps=STEPS, guidance=(3.0, 3.0), seed=SEED, negative_prompt="blurry"
-    )
+        pipeline.settings, width=WIDTH, height=HEIGHT, frames=5, steps=STEPS, guidance=(3.0, 3.0), seed=SEED,
+        negative_prompt="blurry",
+    )  # fmt: skip
     with av.open(str(folder / "input" / "driving.mp4")) as film:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)])
     hero = np.array(Image.open(folder / "input" / "hero.png"))
-    given = RawVideo(
-        reference_image=torch.from_numpy(hero)[None].float() / 255,
-        driving_video=torch.from_numpy(frames).float() / 255, area=WIDTH * HEIGHT,
-    )  # fmt: skip
-    return list(pipeline.clips(PROMPT, given, settings, driving_prompt=PROMPT))
+    pictures = (torch.from_numpy(pixels).float() / 255 for pixels in (hero, frames))
+    return list(pipeline.clips(PROMPT, *pictures, settings, driving_prompt=PROMPT))
 
 
 def test_video_equals_the_pure_pipeline_and_is_as_long_as_the_driving_one(host, folder, whole):
@@ -211,7 +209,7 @@ def test_the_hosts_model_runs_under_our_nodes(host, folder):
     """At CFG 1, for it runs the block that the official code leaves out without the prompt; at noise levels whose
     timesteps are whole, for it is given fractions too. As wide as it looks for."""
     models = folder / "models"
-    state = random_state(lambda: WanAnimate2Model(replace(CONFIG, image_dim=1280)), 53)
+    state = random_state_dict(lambda: WanAnimate2Model(replace(CONFIG, image_dim=1280)), 53)
     about = {"config": '{"transformer": {"model_type": "animate2"}}'}
     save_file(state, models / "diffusion_models" / "host.safetensors", about)
     tower = CLIPConfig(dim=1280, mlp_dim=64, num_layers=2, out_dim=64)

@@ -14,7 +14,7 @@ from demo.tiny_release import DIT, write_listener, write_release
 from devhost.errors import HostError
 from wan_models.checkpoints.reader import open_checkpoint
 from wan_models.dit.base import WanModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 SINGLE = "single.safetensors"
 
@@ -133,7 +133,7 @@ def uses(comfyui, tmp_path_factory):
     release = write_release(models / "wan" / "Animate-14B", name="Animate-14B")
     for name in ("diffusion_models", "vae", "loras", "audio_encoders/listener"):
         (models / name).mkdir(parents=True)
-    state = random_state(lambda: WanModel(DIT), 1)
+    state = random_state_dict(lambda: WanModel(DIT), 1)
     save_file(state, models / "diffusion_models/low.safetensors")
     write_gguf(models / "diffusion_models/low.gguf", state, "Q8_0")
     save_file(dict(open_checkpoint(release / "Wan2.1_VAE.pth")), models / "vae/vae.safetensors")

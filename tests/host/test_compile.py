@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from demo.tiny_release import DITS
 from wan_models.families import FAMILIES
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 pytestmark = pytest.mark.long
 NAMES = {
@@ -21,7 +21,7 @@ NAMES = {
 def write(folder, name, seed):
     # two blocks are enough to see whether one graph serves all
     config = replace(DITS[NAMES.get(name, "T2V-A14B")], ffn_dim=256)
-    state = random_state(lambda: FAMILIES[config.family].network_class(config), seed)
+    state = random_state_dict(lambda: FAMILIES[config.family].network_class(config), seed)
     if name == "packed":
         write_gguf(folder / "compiled_packed.gguf", state, "Q8_0")
     else:

@@ -191,8 +191,8 @@ def test_the_node_says_where_keyframes_stand(host):
             r"positions: frame 8 belongs to the same latent \(frames 5 to 8\) as frame 8",
         ),
         (lambda: keyframes_graph("17"), "positions: 17 lies outside of the video, whose frames are 0 to 16"),
-        (lambda: keyframes_graph("0"), "frame 0 belongs to the same latent .* as start_image"),
-        (lambda: keyframes_graph("-2", end="start.png"), "frame 15 belongs to the same latent .* as end_image"),
+        (lambda: keyframes_graph("0"), "frame 0 belongs to the same latent .* as the start image"),
+        (lambda: keyframes_graph("-2", end="start.png"), "frame 15 belongs to the same latent .* as the end image"),
         (
             lambda: keyframes_graph("5, 8", images=("end.png", "end.png")),
             r"frame 8 belongs to the same latent \(frames 5 to 8\) as frame 5",

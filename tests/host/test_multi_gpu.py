@@ -23,7 +23,7 @@ from demo.tiny_release import write_dit, write_release
 from devhost.errors import HostError
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import DiTConfig, TinyVAEConfig
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vae.tiny import TinyVAE
 
 TOLERANCE = 1e-5
@@ -199,7 +199,7 @@ def test_previews_of_a_shared_model_are_decoded_too(group_host, base):
     file = base / "models" / "vae_approx" / "taew2_1.safetensors"
     file.parent.mkdir(exist_ok=True)
     config = TinyVAEConfig(enc_dim=0, dec_dims=(8, 4, 4, 4))
-    save_file(random_state(lambda: TinyVAE(config), 4), file)
+    save_file(random_state_dict(lambda: TinyVAE(config), 4), file)
     seen = []
     graph = base_graph() | {"sample": multi_sampler(steps=60), "save": save()}
     try:
@@ -395,7 +395,7 @@ def test_every_family(group_host, seed, family):
         ({"mode": "explicit", "ulysses": 3}, "does not divide the model's 2 attention heads; choose one of 1, 2"),
         (
             {"mode": "explicit", "ulysses": 2, "cfg_parallel": 2},
-            "makes 4, and there are 2 GPUs; choose cfg_parallel 2 x",
+            "makes 4, and there are 2 GPUs; choose CFG-parallel 2 x",
         ),
         ({"mode": "explicit", "ulysses": 2, "offload": True, "fsdp": "off"}, "with FSDP only: switch fsdp on"),
         ({"attention": "nonsense"}, "attention"),

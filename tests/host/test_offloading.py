@@ -12,7 +12,7 @@ from wan_models.checkpoints.reader import open_model
 from wan_models.config import SpeechConfig
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def results(comfyui, base):
     }
     write_gguf(models / "packed.gguf", state, "Q8_0")
     clip = replace(DIT, family="i2v", in_dim=36, image_dim=1280)
-    save_file(random_state(lambda: WanModel(clip), 6), models / "i2v_clip.safetensors")
+    save_file(random_state_dict(lambda: WanModel(clip), 6), models / "i2v_clip.safetensors")
     write_release(base / "models" / "wan" / "S2V-14B", seed=30, name="S2V-14B")
     s2v = replace(
         DIT, family="s2v", speech=SpeechConfig()
     )  # the sizes that the host's own loader takes for granted
-    save_file(random_state(lambda: WanSpeechModel(s2v), 7), models / "s2v_host.safetensors")
+    save_file(random_state_dict(lambda: WanSpeechModel(s2v), 7), models / "s2v_host.safetensors")
     return run_script("offload_script.py", comfyui, base)
 
 

@@ -16,14 +16,14 @@ from tests_support import rel_l2
 from demo.tiny_release import DIT, write_release
 from devhost.errors import HostError
 from wan_models.dit.base import WanModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 SIZE = {"width": 64, "height": 48, "length": 9, "batch_size": 1}
 DIM = DIT.dim
 
 
 def transformer(seed, **config):
-    return random_state(lambda: WanModel(replace(DIT, **config)), seed)
+    return random_state_dict(lambda: WanModel(replace(DIT, **config)), seed)
 
 
 def linear(name, *shape):

@@ -12,7 +12,7 @@ from wan_models.config import FaceConfig, SpeechConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 
 # as wide as the host's InfiniteTalk needs it: its 40 heads are fixed
 WIDE = replace(DIT, dim=640, ffn_dim=320, num_heads=5, num_layers=3)
@@ -32,7 +32,7 @@ KINDS = {"s2v": WanSpeechModel, "animate": WanAnimateModel}
 def results(comfyui, base):
     for seed, (name, config) in enumerate(MODELS.items()):
         kind = KINDS.get(config.family, WanModel)
-        state = random_state(lambda kind=kind, config=config: kind(config), 50 + seed)
+        state = random_state_dict(lambda kind=kind, config=config: kind(config), 50 + seed)
         save_file(state, base / "models" / "diffusion_models" / f"{name}.safetensors")
     return run_script("patches_script.py", comfyui, base)
 

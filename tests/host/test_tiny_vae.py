@@ -14,7 +14,7 @@ from tests_support import rel_l2
 from devhost.errors import HostError
 from wan_models.config import TinyVAEConfig, VAEConfig
 from wan_models.models import load_vae
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vae.tiny import TinyVAE
 from wan_models.vae.wan21 import WanVAE21
 
@@ -23,7 +23,7 @@ SMALL = TinyVAEConfig(enc_dim=4, dec_dims=(8, 4, 4, 4))
 
 
 def write(file, config):
-    save_file(random_state(lambda: TinyVAE(config), 4), file)
+    save_file(random_state_dict(lambda: TinyVAE(config), 4), file)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,8 @@ def draft_base(base, tmp_path_factory):
     )
     save_file({"3.conv.0.weight": torch.zeros(4, 4, 3, 3)}, models / "vae" / "renamed taew2_1.safetensors")
     save_file(
-        random_state(lambda: WanVAE21(VAEConfig(base_dim=24)), 1), models / "vae" / "lightvaew2_1.safetensors"
+        random_state_dict(lambda: WanVAE21(VAEConfig(base_dim=24)), 1),
+        models / "vae" / "lightvaew2_1.safetensors",
     )
     return folder
 

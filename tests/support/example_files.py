@@ -14,7 +14,7 @@ from demo.tiny_release import DITS, write_release
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.reader import open_model
 from wan_models.config import TinyVAEConfig
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vae.tiny import TinyVAE
 
 
@@ -84,7 +84,7 @@ def write_example_files(base: Path) -> None:
             save_file(lora, models / "loras" / f"{name}.safetensors")
     save_file(dict(open_model(release / "Wan2.1_VAE.pth")), models / "vae" / "wan_2.1_vae.safetensors")
     tiny = TinyVAEConfig(enc_dim=4, dec_dims=(8, 4, 4, 4))
-    save_file(random_state(lambda: TinyVAE(tiny), 4), models / "vae_approx" / "lighttaew2_1.safetensors")
+    save_file(random_state_dict(lambda: TinyVAE(tiny), 4), models / "vae_approx" / "lighttaew2_1.safetensors")
 
     model, fields = vocabulary()
     t5 = {k: v.float() for k, v in open_model(release / "models_t5_umt5-xxl-enc-bf16.pth").items()}

@@ -41,11 +41,11 @@ def test_other_clips_go_on_in_the_character_s_own_picture():
 def test_moves_fit_the_model(tmp_path, monkeypatch):
     from training.release import write_shared
     from wan_models.models import build_network
-    from wan_models.random_weights import random_state
+    from wan_models.random_weights import random_state_dict
     from wan_models.vae.wan21 import WanVAE21
 
     vae = build_network(sizes.VAE).to_empty(device="cpu")
-    vae.load_state_dict(random_state(lambda: WanVAE21(sizes.VAE), 1))
+    vae.load_state_dict(random_state_dict(lambda: WanVAE21(sizes.VAE), 1))
     write_shared(tmp_path / "vae.pth", vae, torch.float32)
     make_image_encoder(tmp_path / "clip.pth")
     moves = make_moves(tmp_path / "vae.pth", tmp_path / "clip.pth", range(2))

@@ -15,7 +15,7 @@ from training.release import write_shared
 from wan_models.models import build_network
 from wan_models.pipelines.animate2 import DRIVING_PROMPT
 from wan_models.pipelines.base import grid_of
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.encoder import TextEncoder
 from wan_models.vae.wan21 import WanVAE21
 
@@ -36,7 +36,7 @@ def test_a_character_moves_as_somebody_else():
 def test_driven_clips_fit_the_model(tmp_path):
     """Padding that is counted gives what padding that is computed does, for the driving video's prompt too."""
     vae = build_network(sizes.VAE).to_empty(device="cpu")
-    vae.load_state_dict(random_state(lambda: WanVAE21(sizes.VAE), 1))
+    vae.load_state_dict(random_state_dict(lambda: WanVAE21(sizes.VAE), 1))
     write_shared(tmp_path / "vae.pth", vae, torch.float32)
     make_image_encoder(tmp_path / "clip.pth")
     batch = make_driven(tmp_path / "vae.pth", tmp_path / "clip.pth", range(2)).draw(
@@ -44,7 +44,7 @@ def test_driven_clips_fit_the_model(tmp_path):
     )
     tokenizer, size = make_tokenizer(tmp_path)
     t5 = build_network(sizes.text_encoder(size)).to_empty(device="cpu")
-    t5.load_state_dict(random_state(lambda: type(t5)(sizes.text_encoder(size)), 2))
+    t5.load_state_dict(random_state_dict(lambda: type(t5)(sizes.text_encoder(size)), 2))
     encoder = TextEncoder(t5, tokenizer)
     model = fresh(sizes.ANIMATE_2, 0)
     torch.nn.init.normal_(model.head.head.weight)

@@ -16,7 +16,7 @@ from wan_models.checkpoints.reader import open_checkpoint
 from wan_models.config import DiTConfig, T5Config, VAEConfig
 from wan_models.families import RELEASES
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.encoder import TextEncoder
 from wan_models.text.tokenizer import WanTokenizer
 from wan_models.text.umt5 import UMT5Encoder
@@ -113,13 +113,13 @@ def encoder(tmp_path):
         vocab_size=count, dim=24, dim_attn=16, dim_ffn=32, num_heads=2, num_layers=2, text_len=64
     )
     network = build_network(config).to_empty(device="cpu")
-    network.load_state_dict(random_state(lambda: UMT5Encoder(config), 1))
+    network.load_state_dict(random_state_dict(lambda: UMT5Encoder(config), 1))
     return TextEncoder(network, WanTokenizer.from_folder(tmp_path / "tokenizer", text_len=64))
 
 
 def random_model(config=SMALL):
     model = build_network(config).to_empty(device="cpu")
-    model.load_state_dict(random_state(lambda: type(model)(config), 2))
+    model.load_state_dict(random_state_dict(lambda: type(model)(config), 2))
     return model
 
 
@@ -152,7 +152,7 @@ def test_a_model_begins_as_another_one():
 def test_standardized_latents_have_the_colours_of_the_preview():
     config = VAEConfig(base_dim=4)
     vae = build_network(config).to_empty(device="cpu")
-    vae.load_state_dict(random_state(lambda: WanVAE21(config), 1))
+    vae.load_state_dict(random_state_dict(lambda: WanVAE21(config), 1))
     videos = torch.randint(0, 256, (4, 5, 4, 4, 3), dtype=torch.uint8)
     videos = videos.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
     true = torch.cat([videos[:, :1].float(), videos[:, 1:].float().mean(dim=1, keepdim=True)], dim=1)

@@ -251,5 +251,5 @@ def test_cosyvoice_is_called_as_its_own_examples_do(tmp_path, monkeypatch):
         str(tmp_path),
         ("hello", (1, 16000)),
     ]
-    with pytest.raises(ValueError, match="give a voice_sample"):
+    with pytest.raises(ValueError, match="give a voice sample"):
         speak(tmp_path, "hello", 1, cpu)

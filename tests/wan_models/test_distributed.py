@@ -71,13 +71,13 @@ def test_no_process_ever_holds_the_whole_model(tmp_path):
 
     from wan_models.config import DiTConfig
     from wan_models.dit.base import WanModel
-    from wan_models.random_weights import random_state
+    from wan_models.random_weights import random_state_dict
 
     config = DiTConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=12)
     folder = tmp_path / "model"
     folder.mkdir()
     save_file(
-        random_state(lambda: WanModel(config), 1),
+        random_state_dict(lambda: WanModel(config), 1),
         folder / "diffusion_pytorch_model.safetensors",
     )
     script = tmp_path / "load.py"
@@ -166,9 +166,9 @@ def test_rows_of_a_batch():
             Layout(2, 4),
             4,
             40,
-            "makes 8, and there are 4 GPUs; choose cfg_parallel 2 x ulysses 2, cfg_parallel 1 x uly",
+            "makes 8, and there are 4 GPUs; choose CFG-parallel 2 x Ulysses 2, CFG-parallel 1 x Uly",
         ),
-        (Layout(3, 1), 3, 40, "cfg_parallel is 1 or 2"),
+        (Layout(3, 1), 3, 40, "CFG-parallel is 1 or 2"),
         (Layout(offload=True), 1, 40, "with FSDP only"),
         (Layout(1, 1), 2, 40, "there are 2 GPUs; choose"),
     ],

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.text.umt5 import UMT5Encoder
 from wan_models.tools.small_models import CONFIGS, T5, VAES, inputs_of
 
 
 def trainable(config):
     network = build_network(config).to_empty(device="cpu")
-    network.load_state_dict(random_state(lambda: type(network)(config), 1))
+    network.load_state_dict(random_state_dict(lambda: type(network)(config), 1))
     return network.requires_grad_(True)
 
 

@@ -74,10 +74,10 @@ def test_images_at_the_ends_are_known_frames_of_their_own():
     [
         ([38, 40], 0, 0, r"frame 40 belongs to the same latent \(frames 37 to 40\) as frame 38"),
         ([40, 37], 0, 0, r"frame 37 belongs to the same latent \(frames 37 to 40\) as frame 40"),
-        ([0], 1, 0, r"frame 0 belongs to the same latent \(frame 0\) as start_image"),
-        ([3], 2, 0, r"frame 3 belongs to the same latent \(frames 1 to 4\) as start_image"),
-        ([80], 0, 1, r"frame 80 belongs to the same latent \(frames 77 to 80\) as end_image"),
-        ([75], 1, 5, r"frame 75 belongs to the same latent \(frames 73 to 76\) as end_image"),
+        ([0], 1, 0, r"frame 0 belongs to the same latent \(frame 0\) as the start image"),
+        ([3], 2, 0, r"frame 3 belongs to the same latent \(frames 1 to 4\) as the start image"),
+        ([80], 0, 1, r"frame 80 belongs to the same latent \(frames 77 to 80\) as the end image"),
+        ([75], 1, 5, r"frame 75 belongs to the same latent \(frames 73 to 76\) as the end image"),
     ],
 )
 def test_a_latent_takes_one_picture(wanted, start, end, message):

@@ -38,5 +38,5 @@ def test_the_first_latent_stays_though_nothing_of_it_is_known(seed):
 
 @pytest.mark.parametrize("amplitude", [-0.1, float("nan"), float("inf")])
 def test_amplitudes_that_are_none(amplitude):
-    with pytest.raises(ValueError, match="motion_amplitude must be a number from 0 up"):
+    with pytest.raises(ValueError, match="amplitude of motion must be a number from 0 up"):
         amplify_motion(torch.zeros(1, 1, 1, 1, 1), torch.zeros(1, dtype=torch.bool), amplitude)

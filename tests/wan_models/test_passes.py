@@ -11,7 +11,7 @@ from torch._inductor.utils import run_and_get_code
 
 from wan_models.dit import passes
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.rope import apply_rotary_, rotary_table
 from wan_models.tools.small_models import CONFIGS, inputs_of
 
@@ -79,7 +79,7 @@ def test_each_is_compiled_into_one_kernel():
 def test_blocks_use_what_they_are_handed(family):
     config, counts = CONFIGS[family], dict.fromkeys((f.name for f in fields(passes.Passes)), 0)
     network = build_network(config)
-    network.load_state_dict(random_state(lambda: type(network)(config), 2), assign=True)
+    network.load_state_dict(random_state_dict(lambda: type(network)(config), 2), assign=True)
 
     def counted(name):
         def run(*args):

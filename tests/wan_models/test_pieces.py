@@ -7,7 +7,7 @@ from torch import nn
 from wan_models.dit import pieces
 from wan_models.dit.passes import modulated_norm
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.tools.small_models import CONFIGS, inputs_of
 
 
@@ -29,7 +29,7 @@ def forward(network, config, batch):
 def test_a_forward_in_pieces(monkeypatch, family, dtype, tokens, batch):
     config = CONFIGS[family]
     network = build_network(config, dtype=dtype)
-    state = random_state(lambda: type(network)(config), 2)
+    state = random_state_dict(lambda: type(network)(config), 2)
     network.load_state_dict({name: weight.to(dtype) for name, weight in state.items()}, assign=True)
     network.requires_grad_(False)
     monkeypatch.setattr(pieces, "piece_tokens", lambda x: tokens)

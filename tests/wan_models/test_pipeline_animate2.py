@@ -14,8 +14,7 @@ from wan_models.config import DISTILLED_BIAS, DiTConfig, DrivenConfig, VAEConfig
 from wan_models.dit.animate2 import WanAnimate2Model
 from wan_models.pipelines.animate2 import Animate2
 from wan_models.pipelines.base import Models
-from wan_models.pipelines.raw_video import RawVideo
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.sampling import schedule
 from wan_models.sampling.solvers import solver_class
 from wan_models.vae.wan21 import WanVAE21
@@ -65,7 +64,7 @@ class Seen(Animate2):
         return torch.sin(torch.arange(257 * 1280).float() * mean.sum()).view(1, 257, 1280)
 
 
-def theirs(pipeline, transformer, cache_class, vae, given, settings):
+def theirs(pipeline, transformer, cache_class, vae, picture, driving, settings):
     """The frames [T, H, W, 3] in -1..1 that diffusers' blocks make, of all clips."""
     from diffusers.guiders import ClassifierFreeGuidance
     from diffusers.modular_pipelines.modular_pipeline import PipelineState
@@ -79,9 +78,9 @@ def theirs(pipeline, transformer, cache_class, vae, given, settings):
         guider=ClassifierFreeGuidance(guidance_scale=settings.guidance[0]),
     )  # fmt: skip
     state = PipelineState()
-    pixels = rearrange(given.driving_video, "t h w c -> 1 c t h w") * 2 - 1
+    pixels = rearrange(driving, "t h w c -> 1 c t h w") * 2 - 1
     values = {
-        "image_pixels": rearrange(given.reference_image, "1 h w c -> 1 c h w") * 2 - 1,
+        "image_pixels": rearrange(picture, "1 h w c -> 1 c h w") * 2 - 1,
         "driving_video_pixels": pixels, "segment_frame_length": PER_CLIP, "prev_segment_conditioning_frames": 1,
         "num_segments": CLIPS, "effective_segment": PER_CLIP - 1, "num_inference_steps": settings.steps,
         "height": HEIGHT, "width": WIDTH, "generator": torch.Generator().manual_seed(settings.seed),
@@ -90,14 +89,14 @@ def theirs(pipeline, transformer, cache_class, vae, given, settings):
     }  # fmt: skip
     for name, value in values.items():
         state.set(name, value)
-    features = pipeline.encode_image(given.reference_image)
+    features = pipeline.encode_image(picture)
     state.set("encoder_hidden_states_image", features, "denoiser_input_fields")
 
     class Conditioned(denoise.WanAnimate2RefExtractStep):
         """The official code sees the first frame of each clip, diffusers that of the whole video."""
 
         def __call__(self, components, block_state, k):
-            first = given.driving_video[k * (PER_CLIP - 1)][None]
+            first = driving[k * (PER_CLIP - 1)][None]
             block_state.condition_clip_context = pipeline.encode_image(first)
             return super().__call__(components, block_state, k)
 
@@ -107,7 +106,7 @@ def theirs(pipeline, transformer, cache_class, vae, given, settings):
             for block in denoise.WanAnimate2DenoiseStep.block_classes
         ]
 
-    state.set("condition_clip_context", pipeline.encode_image(given.driving_video[:1]))
+    state.set("condition_clip_context", pipeline.encode_image(driving[:1]))
     for block in (
         encoders.WanAnimate2ImageVaeEncoderStep(), before_denoise.WanAnimate2PrepareSegmentsStep(), Loop(),
     ):  # fmt: skip
@@ -128,7 +127,7 @@ def test_equals_diffusers(seed, monkeypatch, scale, bias):
     dit = on_meta(WanAnimate2Model, DiTConfig("animate2", image_dim=1280, driven=DrivenConfig(bias), **SIZES))
     dit.load_state_dict(official_names(transformer), assign=True)
     config = VAEConfig(base_dim=8)
-    state = random_state(lambda: WanVAE21(config), seed % 1000)
+    state = random_state_dict(lambda: WanVAE21(config), seed % 1000)
     vae, reference_vae = WanVAE21(config), AutoencoderKLWan(base_dim=8, z_dim=16)
     vae.load_state_dict(state)
     names = to_foreign("diffusers VAE 2.1", state)
@@ -137,17 +136,16 @@ def test_equals_diffusers(seed, monkeypatch, scale, bias):
     pipeline = Seen(Models(dit.eval(), vae.eval(), Texts()))
     settings = replace(
         pipeline.settings,
+        width=WIDTH,
+        height=HEIGHT,
         steps=STEPS,
         guidance=(scale, scale),
         frames=PER_CLIP,
         seed=seed,
         negative_prompt="not",
     )
-    given = RawVideo(
-        reference_image=torch.rand(1, HEIGHT, WIDTH, 3), driving_video=torch.rand(FRAMES, HEIGHT, WIDTH, 3),
-        area=WIDTH * HEIGHT,
-    )  # fmt: skip
-    found = pipeline("a", given, settings, driving_prompt="how") * 2 - 1
-    expected = theirs(pipeline, transformer, cache_class, reference_vae.eval(), given, settings)
+    inputs = torch.rand(1, HEIGHT, WIDTH, 3), torch.rand(FRAMES, HEIGHT, WIDTH, 3)
+    found = pipeline("a", *inputs, settings, driving_prompt="how") * 2 - 1
+    expected = theirs(pipeline, transformer, cache_class, reference_vae.eval(), *inputs, settings)
     assert found.shape == (FRAMES, HEIGHT, WIDTH, 3)
     assert rel_l2(found, expected) < 1e-4

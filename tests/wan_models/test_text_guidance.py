@@ -14,13 +14,13 @@ from wan_models.dit.text_guidance import NAG
 from wan_models.dit.text_schedule import Schedule, Segment
 from wan_models.dit.tokens import FrameSpan
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.tools.small_models import CONFIGS, inputs_of
 
 
 def network_of(config):
     network = build_network(config).to_empty(device="cpu")
-    network.load_state_dict(random_state(lambda: type(network)(config), 1))
+    network.load_state_dict(random_state_dict(lambda: type(network)(config), 1))
     return network
 
 

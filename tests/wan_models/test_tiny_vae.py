@@ -12,7 +12,7 @@ from tests_support import rel_l2
 from wan_models.checkpoints.errors import CheckpointError
 from wan_models.config import TinyVAEConfig, VAEConfig
 from wan_models.models import load_vae, read_info
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.vae import streaming
 from wan_models.vae.tiny import TinyVAE
 from wan_models.vae.wan21 import WanVAE21
@@ -23,7 +23,7 @@ KINDS = pytest.mark.parametrize("config", [SMALL, SMALL_22], ids=["2.1", "2.2"])
 
 
 def weights(config, dtype=torch.float32):
-    return {name: w.to(dtype) for name, w in random_state(lambda: TinyVAE(config), 3).items()}
+    return {name: w.to(dtype) for name, w in random_state_dict(lambda: TinyVAE(config), 3).items()}
 
 
 def write(folder, name, config, dtype=torch.float32):
@@ -100,7 +100,7 @@ def test_a_file_without_an_encoder_decodes_only(tmp_path):
 def test_the_light_vae_is_a_narrow_wan_vae(tmp_path):
     """lightvaew2_1: a quarter of the channels of each layer, the names and latents of the whole one."""
     save_file(
-        random_state(lambda: WanVAE21(VAEConfig(base_dim=24)), 1), tmp_path / "lightvaew2_1.safetensors"
+        random_state_dict(lambda: WanVAE21(VAEConfig(base_dim=24)), 1), tmp_path / "lightvaew2_1.safetensors"
     )
     vae = load_vae(tmp_path / "lightvaew2_1.safetensors")
     assert vae.config == VAEConfig(base_dim=24)

@@ -5,7 +5,7 @@ import torch
 from tests_support import rel_l2
 
 from wan_models.models import build_network
-from wan_models.random_weights import random_state
+from wan_models.random_weights import random_state_dict
 from wan_models.tools.small_models import VAES
 from wan_models.vae import base, causal
 
@@ -68,6 +68,6 @@ def test_a_processor_without_instructions_for_half_precision(monkeypatch, dtype)
 def _vae(version, cells):
     config = VAES[version]
     vae = build_network(config)
-    vae.load_state_dict(random_state(lambda: type(vae)(config), 4), assign=True)
+    vae.load_state_dict(random_state_dict(lambda: type(vae)(config), 4), assign=True)
     z = torch.randn(1, config.z_dim, cells, 96 // config.stride[1], 128 // config.stride[2])
     return vae, z, torch.rand(1, 3, 4 * cells - 3, 96, 128) * 2 - 1

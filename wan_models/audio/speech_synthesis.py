@@ -67,7 +67,7 @@ def _cosyvoice(
             "or use a text-to-speech folder of transformers, such as facebook/mms-tts-eng"
         ) from None
     if sample is None:
-        raise ValueError("CosyVoice speaks with the voice of a sample: give a voice_sample")
+        raise ValueError("CosyVoice speaks with the voice of a sample: give a voice sample")
     voice = mono(*sample)[None]
     assert voice.shape[0] == 1  # as CosyVoice takes it
     assert SAMPLE_RATE == 16000

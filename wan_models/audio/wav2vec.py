@@ -5,7 +5,6 @@ result is that of one piece.
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..checkpoints.json_text import read_object
 from ..checkpoints.reader import Checkpoint, CheckpointError, open_model
+from ..progress import OnProgress
 
 SAMPLE_RATE = 16000
 MAX_SECONDS = 15 * 60
@@ -75,7 +75,7 @@ class Wav2Vec:
         self.normalizes = _normalizes(checkpoint)
 
     @torch.no_grad()
-    def encode(self, sound: Tensor, on_window: Callable[[int, int], None] | None = None) -> list[Tensor]:
+    def encode(self, sound: Tensor, on_window: OnProgress | None = None) -> list[Tensor]:
         """Sound [N] at 16 kHz -> the hidden states of every layer, [1, T, C] each, 50 steps per second.
 
         on_window(done, total) is called after each part. Raises ValueError on less than 25 ms of sound."""
@@ -87,7 +87,7 @@ class Wav2Vec:
         hidden, _ = self.network.feature_projection(rearrange(features, "b c t -> b t c"))
         return _hidden_states(self.network.encoder, hidden)
 
-    def _convolve(self, sound: Tensor, on_window: Callable[[int, int], None] | None) -> Tensor:
+    def _convolve(self, sound: Tensor, on_window: OnProgress | None) -> Tensor:
         config = self.network.config
         stride = int(np.prod(config.conv_stride))
         sees, jump = 1, 1

@@ -36,9 +36,9 @@ def driven_config(
                 "model with CLIP context. Choose the kind 'auto'"
             )
         return None
-    told = checkpoint.path, checkpoint.metadata, checkpoint.config
-    if kind == "auto" and (checkpoint.scheme in _SCHEMES or _says_animate_2(*told)):
-        kind = "animate2 distilled" if _says_distilled(*told) else "animate2"
+    evidence = checkpoint.path, checkpoint.metadata, checkpoint.config
+    if kind == "auto" and (checkpoint.scheme in _SCHEMES or _says_animate_2(*evidence)):
+        kind = "animate2 distilled" if _says_distilled(*evidence) else "animate2"
     if kind in ("auto", "i2v"):
         return None
     return DrivenConfig(DISTILLED_BIAS if kind == "animate2 distilled" else 0.0)

@@ -109,3 +109,29 @@ def _check_fit(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) 
             f"{checkpoint.path} looks like {identify(checkpoint).description}, but does not fit it: "
             f"{'; '.join(problems)}. The file is incomplete or was made for another model"
         )
+
+
+def load_tower(tower: nn.Module, checkpoint: Checkpoint) -> None:
+    """Loads the weights of CLIP's image tower: from the official open-clip checkpoint, whose text half is left, or from
+    a file of transformers' names.
+
+    tower: a `vision.clip.VisionTransformer`. checkpoint: as `open_model` gives it. Raises CheckpointError where
+    tensors are missing."""
+    state = {}
+    for name, parameter in tower.state_dict().items():
+        whole = f"visual.{name}"
+        try:
+            if whole in checkpoint:
+                tensor = checkpoint[whole]
+            elif name == "head":
+                tensor = checkpoint["visual.projection.weight"].T
+            else:
+                tensor = torch.cat([checkpoint[whole.replace("to_qkv", f"to_{x}")] for x in "qkv"])
+            state[name] = tensor.reshape(parameter.shape)
+        except (KeyError, RuntimeError):
+            raise CheckpointError(
+                f"{checkpoint.path} looks like a CLIP image encoder, but {name} is missing or has another shape: the "
+                "file is incomplete"
+            ) from None
+    tower.load_state_dict(state, assign=True)
+    tower.requires_grad_(False)

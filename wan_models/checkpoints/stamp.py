@@ -55,10 +55,7 @@ class Stamp:
 
     def _words(self, now: "Stamp") -> str:
         sizes = f", it has {now.size:,} bytes instead of {self.size:,}" if now.size != self.size else ""
-        return (
-            f"{self.path} was changed after it was opened{sizes}. Wait until it is whole, and queue the prompt again: "
-            "the file is then loaded anew"
-        )
+        return f"{self.path} was changed after it was opened{sizes}. Wait until it is whole, and load it anew"
 
 
 def check_mapped(stamps: Iterable[Stamp]) -> None:

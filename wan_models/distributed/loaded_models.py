@@ -25,8 +25,8 @@ class Loaded:
 
 
 class LoadedModels:
-    """Books of the models that every process holds; they say what the processes were told, whether or not a Cancel let
-    that be waited for. Methods are called while no job is in flight."""
+    """Record of the models that every process holds: what was sent to the processes, even where a Cancel ended the wait
+    for it. Methods are called while no job is in flight."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs

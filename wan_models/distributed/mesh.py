@@ -40,7 +40,7 @@ def layouts(world: int, heads: int) -> list[Layout]:
 def check(layout: Layout, world: int, heads: int) -> None:
     """ValueError, with the choices there are, where a layout does not fit a group or a model."""
     if layout.cfg not in (1, 2):
-        raise ValueError(f"cfg_parallel is 1 or 2 (with guidance, without), not {layout.cfg}")
+        raise ValueError(f"CFG-parallel is 1 or 2 (with guidance, without), not {layout.cfg}")
     if layout.ulysses < 1 or heads % layout.ulysses:
         divisors = [str(n) for n in range(1, heads + 1) if heads % n == 0]
         raise ValueError(
@@ -52,11 +52,11 @@ def check(layout: Layout, world: int, heads: int) -> None:
     fits = layout.size == world or (layout.fsdp and world % layout.size == 0)
     if not fits:
         choices = ", ".join(
-            f"cfg_parallel {one.cfg} x ulysses {one.ulysses}" for one in layouts(world, heads)
+            f"CFG-parallel {one.cfg} x Ulysses {one.ulysses}" for one in layouts(world, heads)
         )
         there = "there is 1 GPU" if world == 1 else f"there are {world} GPUs"
         raise ValueError(
-            f"cfg_parallel {layout.cfg} x ulysses {layout.ulysses} makes {layout.size}, and {there}; "
+            f"CFG-parallel {layout.cfg} x Ulysses {layout.ulysses} makes {layout.size}, and {there}; "
             f"choose {choices or 'another number of GPUs'}"
         )
 

@@ -61,7 +61,7 @@ class RayCluster:
         ray: list[int] = []
         for child in psutil.Process().children():
             with suppress(psutil.NoSuchProcess):
-                # the host and other packs have children of their own
+                # others in this process have children of their own
                 if self._ray.folder in " ".join(child.cmdline()):
                     ray += [child.pid, *(process.pid for process in child.children(recursive=True))]
         self._guard = Guard([*ray, *pids], self._ray.folder)
@@ -191,13 +191,13 @@ def _refuse_more(requested: int, gpus: int) -> None:
     """ValueError where more GPUs are asked for than there are; without GPUs, processes share the CPU."""
     if gpus and requested > gpus:
         there = "there is 1" if gpus == 1 else f"there are {gpus}"
-        raise ValueError(f"{requested} GPUs were asked for and {there}: lower `gpus`, 0 takes all")
+        raise ValueError(f"{requested} GPUs were asked for and {there}: lower the number, 0 takes all")
 
 
 def check_reachable(address: str) -> None:
     """ValueError where nothing answers at host:port, for which Ray would wait very long."""
     if "://" in address:
-        raise ValueError(f"ray_address is auto or host:port of the cluster's head, not {address}")
+        raise ValueError(f"the Ray address is auto or host:port of the cluster's head, not {address}")
     host, _, port = address.rpartition(":")
     if not host:
         return

@@ -10,8 +10,8 @@ _KEPT = 2
 
 
 class KeptTensors:
-    """Books of what every process keeps; they say what the processes were told, whether or not a Cancel let that be
-    waited for."""
+    """Record of the tensors that every process keeps: what was sent to them, even where a Cancel ended the wait
+    for it."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs

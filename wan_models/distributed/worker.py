@@ -17,10 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from typing_extensions import Unpack
 
 from .. import rope
 from ..attention import get_attention
 from ..checkpoints.patches import Patches
+from ..dit.layers import BlockInputs
 from ..memory import free_bytes
 from .decode import decode_strip
 from .fsdp import resident_bytes
@@ -149,9 +151,9 @@ class Worker:
         batch = given["x"].shape[0]
         rows = rows_of(cfg, layout.cfg, batch)
 
-        def run_block(index: int, block: nn.Module, x: Tensor, **changing: Any) -> Tensor:  # noqa: ARG001
+        def run_block(index: int, block: nn.Module, x: Tensor, **block_inputs: Unpack[BlockInputs]) -> Tensor:  # noqa: ARG001
             self.beat()
-            return block(x, **changing)
+            return block(x, **block_inputs)
 
         out = model.velocity(given, rows, get_attention(attention), run_block)
         is_needed = cfg * (rows.stop - rows.start) < batch and spare == place == 0

@@ -18,10 +18,9 @@ from torch import Tensor
 from ..attention import Attention
 from ..config import DrivenConfig
 from ..frame_attention import FrameKeys, KeysValues
-from ..rope import Positions, RotaryTable, rotary_at
 from .base import InputError, RunBlock, WanModel
 from .kept_keys import KeptKeys, Place
-from .layers import Through, pad_text
+from .layers import BlockInputs, Through, pad_text
 from .tokens import Conditions, FrameSpan, Grid, Inputs, Run
 
 DRIVING_TIMESTEP = 1.0
@@ -153,10 +152,6 @@ class WanAnimate2Model(WanModel):
         hidden[rows] = before
         return hidden
 
-    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
-        """The table of a grid of positions; where another is to be used, in the place of this method."""
-        return rotary_at(positions, self.config.head_dim, device)
-
     def driving_runner(self, run_block: RunBlock) -> RunBlock:
         """Runner of blocks for the driving video, where `run_block` is the video's."""
         return run_block
@@ -180,7 +175,7 @@ class WanAnimate2Model(WanModel):
         length = hidden.shape[1]
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)
-        arguments = {
+        block_inputs: BlockInputs = {
             "e": run.modulation, "context": self.text_embedding(text), "rotary": run.rotary,
             "attention": self.over_all(recorder, length), "cross_attention": attention,
             "image": self.embed_image(inputs.driving_image), "lengths": run.lengths,
@@ -189,7 +184,7 @@ class WanAnimate2Model(WanModel):
         del run
         run_block = self.driving_runner(run_block)
         for index, block in enumerate(self.blocks):
-            hidden = run_block(index, block, hidden, **arguments)
+            hidden = run_block(index, block, hidden, **block_inputs)
             yield recorder.take()
 
 

@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import repeat
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from .. import ops as default_ops
 from ..attention import Attention, get_attention
 from ..config import DiTConfig
-from ..rope import RotaryTable, rotary_table
+from ..rope import Positions, RotaryTable, rotary_at, rotary_table
 from .guided_text import GuidedText
 from .layers import (
     Block,
+    BlockInputs,
     Head,
     ImageEmbedding,
     Projections,
@@ -36,10 +38,10 @@ from .tokens import Conditions, FrameSpan, Grid, Inputs, Run, SequenceParallel, 
 class RunBlock(Protocol):
     """Runner of a block in the model's place: a host's patches, a worker's heartbeat."""
 
-    def __call__(self, index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor: ...
+    def __call__(self, index: int, block: nn.Module, x: Tensor, **inputs: Unpack[BlockInputs]) -> Tensor: ...
 
 
-def _run_block(index: int, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:  # noqa: ARG001
+def _run_block(index: int, block: nn.Module, x: Tensor, **inputs: Unpack[BlockInputs]) -> Tensor:  # noqa: ARG001
     return block(x, **inputs)
 
 
@@ -129,14 +131,15 @@ class WanModel(nn.Module):
         if self.sequence_parallel is not None:
             run = self.sequence_parallel.split(run)
         hidden, own_frames, own_time, own_lengths = run.hidden, run.frames, run.time, run.lengths
-        inputs: dict[str, Any] = {
-            "e": run.modulation, "context": text.tokens, "rotary": run.rotary, "image": image, "lengths": own_lengths,
+        inputs: BlockInputs = {
+            "e": run.modulation, "context": text.tokens, "rotary": run.rotary, "attention": attention,
             "cross_attention": text.kernel(attention, grid, self.frames_before, own_frames),
+            "image": image, "lengths": own_lengths,
         }  # fmt: skip
         del tokens, run  # so that nothing holds on to tokens that are worked on elsewhere
         for index, block in enumerate(self.blocks):
-            kernel = self.over_all(next(kernels), length)
-            through = partial(run_block, index, block, attention=kernel, **inputs)
+            inputs["attention"] = self.over_all(next(kernels), length)
+            through = partial(run_block, index, block, **inputs)
             hidden = self.pass_block(index, hidden, through, conditions)
             hidden = self.after_block(index, hidden, own_frames, conditions, attention)
         if self.sequence_parallel is None:
@@ -157,6 +160,10 @@ class WanModel(nn.Module):
         hidden, grid = self.patchify(x)
         table = rotary if rotary is not None else rotary_table(grid, self.config.head_dim, x.device)
         return Tokens(hidden, t if t.dim() == 2 else t.unsqueeze(1), table, grid)
+
+    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
+        """The table of tokens beside the video's, at the grid of `positions` (of frames, rows, columns)."""
+        return rotary_at(positions, self.config.head_dim, device)
 
     def after_block(
         self,

@@ -43,6 +43,7 @@ class LeakyReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
         return F.leaky_relu(x + self.bias.to(x), 0.2).mul_(math.sqrt(2))
 
 
@@ -86,6 +87,7 @@ class ResBlock(nn.Module):
         self.skip = ConvLayer(in_dim, out_dim, 1, ops, halve=True, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C_out, H / 2, W / 2], rounded down."""
         return self.conv2(self.conv1(x)).add_(self.skip(x)).div_(math.sqrt(2))
 
 

@@ -10,6 +10,7 @@ What is done to each token alone stands in `passes`, where fused kernels can dro
 import math
 from collections.abc import Callable
 from types import ModuleType
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +134,18 @@ class ImageEmbedding(nn.Module):
 
 Layer = Callable[[Callable[[], Tensor]], Tensor]
 """A layer over tokens [B, L, C] that are made when it asks for them, so that nobody else holds their memory."""
+
+
+class BlockInputs(TypedDict):
+    """What `Block.forward` takes beside the tokens, by its names."""
+
+    e: Tensor
+    context: Tensor
+    rotary: RotaryTable
+    attention: Attention
+    cross_attention: Attention
+    image: Tensor | None
+    lengths: Lengths
 
 
 Through = Callable[[Tensor], Tensor]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import ops as default_ops
 from ..attention import Attention
 from ..config import MOTION_FRAMES, DiTConfig, SpeechConfig
-from ..rope import Positions, RotaryTable, rotary_at
+from ..rope import Positions, RotaryTable
 from .base import InputError, WanModel
 from .layers import CrossAttention
 from .pieces import by_piece
@@ -189,10 +189,6 @@ class WanSpeechModel(WanModel):
         if pose is not None and pose.abs().max() < _NO_POSE:
             pose = None
         return SpeechClip(pose, torch.cat(tokens, dim=1), torch.cat(tables), audio_tokens, modulation)
-
-    def rotary_at(self, positions: Positions, device: torch.device) -> RotaryTable:
-        """The table of tokens beside the video's, at `positions` (of frames, rows, columns)."""
-        return rotary_at(positions, self.config.head_dim, device)
 
     def _kind_embedding(self, kind: int, like: Tensor) -> Tensor:
         """Embedding added to the tokens of a kind, [1, 1, C] in float32."""

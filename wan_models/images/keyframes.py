@@ -23,12 +23,12 @@ def last_frame_of(latent: int) -> int:
     return latent * _PER_LATENT
 
 
-def frames_at(places: str, frames: int, fps: float) -> list[int]:
+def frames_at(positions: str, frames: int, fps: float) -> list[int]:
     """Frames, counted from 0, that a list of places in a video of so many frames names.
 
-    places: "40, 80" (frames), "-1" (the last frame), "2.5s" (seconds) or "50%", any of them with commas between.
+    positions: "40, 80" (frames), "-1" (the last frame), "2.5s" (seconds) or "50%", any of them with commas between.
     Raises ValueError on what is no place, or lies outside of the video."""
-    return [_frame_at(part.strip(), frames, fps) for part in re.split("[,，\n]", places) if part.strip()]
+    return [_frame_at(part.strip(), frames, fps) for part in re.split("[,，\n]", positions) if part.strip()]
 
 
 def _frame_at(place: str, frames: int, fps: float) -> int:
@@ -55,8 +55,8 @@ def snapped(positions: Collection[int], frames: int, start: int = 0, end: int = 
 
     start, end: number of frames that are known at the video's beginning and end. Raises ValueError where two keyframes,
     or a keyframe and one of those frames, belong to one latent."""
-    taken = dict.fromkeys(map(latent_of, range(start)), "start_image")
-    taken |= dict.fromkeys(map(latent_of, range(frames - end, frames)), "end_image")
+    taken = dict.fromkeys(map(latent_of, range(start)), "the start image")
+    taken |= dict.fromkeys(map(latent_of, range(frames - end, frames)), "the end image")
     keyframes = []
     for frame in positions:
         latent = latent_of(frame)

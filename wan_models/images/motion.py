@@ -20,7 +20,7 @@ def amplify_motion(latents: Tensor, known: Tensor, amplitude: float) -> Tensor:
     the first becomes m + (d - m) * amplitude, where m is its mean over channels and pixels, and values are cut off at
     -6 and 6. 1 changes nothing. Raises ValueError on an amplitude that is no number from 0 up."""
     if not 0 <= amplitude < math.inf:
-        raise ValueError(f"motion_amplitude must be a number from 0 up, not {amplitude}")
+        raise ValueError(f"amplitude of motion must be a number from 0 up, not {amplitude}")
     if amplitude == 1:
         return latents
     first = latents[:, :, :1]

@@ -13,7 +13,7 @@ from ..families import DISTILLED_MODELS
 from ..images.conditioning import reference_mask_channels, replaced_frames
 from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
 from ..sampling.denoise import OnProgress
-from .base import Models, Pipeline, Settings, clip_progress, grid_of
+from .base import Models, Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 from .raw_video import RawVideo
 
 DRIVING_PROMPT = "人物动作的参考视频"
@@ -37,32 +37,38 @@ class Animate2(Pipeline):
     def __call__(
         self,
         prompt: str,
-        given: RawVideo,
+        image: Picture,
+        driving_video: Tensor,
         settings: Settings | None = None,
         *,
         driving_prompt: str = DRIVING_PROMPT,
         keep: Place = "auto",
         on_progress: OnProgress | None = None,
     ) -> Tensor:
-        """The frames [T, H, W, 3] of a video in 0..1, as long as the driving one, in the reference's aspect.
+        """The frames [T, H, W, 3] of a video in 0..1, as long as the driving one. Its size is about the area of the
+        settings in the image's aspect.
 
-        keep: where the driving video's keys and values are kept during a clip. on_progress(done, total) counts the
-        steps of all clips. Raises ValueError where inputs do not belong together."""
+        driving_video: [T, H, W, 3] in 0..1. keep: where its keys and values are kept during a clip. on_progress(done,
+        total) counts the steps of all clips. Raises ValueError where inputs do not belong together."""
+        settings = settings or self.settings
+        raw = _raw_video(image, driving_video, settings)
         made = self.clips(
             prompt,
-            given,
-            settings or self.settings,
+            image,
+            driving_video,
+            settings,
             driving_prompt=driving_prompt,
             keep=keep,
             on_progress=on_progress,
         )
-        return given.cropped(torch.cat(list(made))[: given.frames])
+        return raw.cropped(torch.cat(list(made))[: raw.frames])
 
     @torch.no_grad()
     def clips(
         self,
         prompt: str,
-        given: RawVideo,
+        image: Picture,
+        driving_video: Tensor,
         settings: Settings,
         *,
         driving_prompt: str = DRIVING_PROMPT,
@@ -70,10 +76,11 @@ class Animate2(Pipeline):
         on_progress: OnProgress | None = None,
     ) -> Iterator[Tensor]:
         """The new frames of each clip, uncropped, which together may be more than the video's."""
-        given.check()
-        per_clip, size, dit = settings.frames, given.size, self.models.dit
-        count = animate_clip_count(given.frames, per_clip, CARRIED)
-        picture = given.picture()
+        raw = _raw_video(image, driving_video, settings)
+        raw.check()
+        per_clip, size, dit = settings.frames, raw.size, self.models.dit
+        count = animate_clip_count(raw.frames, per_clip, CARRIED)
+        picture = raw.picture()
         positive, negative = self.encode_prompts(prompt, settings)
         driving_text = self.models.text_encoder(driving_prompt)
         features = self.encode_image(picture)
@@ -81,7 +88,7 @@ class Animate2(Pipeline):
         generator = self.generator(settings.seed)
 
         def make(segment: AnimateSegment) -> Tensor:
-            frames = given.driving(ping_pong(segment.start, per_clip, given.frames))
+            frames = raw.driving(ping_pong(segment.start, per_clip, raw.frames))
             video, known = replaced_frames(per_clip, size, segment.carried, None, None)
             encoded = torch.cat([reference, self.encode(video)], dim=2)
             y = torch.cat(
@@ -108,3 +115,9 @@ class Animate2(Pipeline):
         yield from animate_clips(
             make, self.decode, picture, frames_per_clip=per_clip, carried=CARRIED, clips=count
         )
+
+
+def _raw_video(image: Picture, driving_video: Tensor, settings: Settings) -> RawVideo:
+    return RawVideo(
+        reference_image=frame_of(image), driving_video=driving_video, area=settings.width * settings.height
+    )

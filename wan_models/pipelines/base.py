@@ -1,5 +1,6 @@
 """Base of the pipelines: the models of a release, the device that these take turns on, prompts, noise, the VAE."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -156,14 +157,26 @@ class Pipeline:
         shape = (1, config.z_dim, (frames - 1) // time + 1, height // down, width // across)
         return torch.randn(shape, generator=generator, device=self.device)
 
-    def denoise(self, noise: Tensor, *inputs: Any, **more: Any) -> Tensor:
+    def denoise(
+        self,
+        noise: Tensor,
+        positive: Mapping[str, Any],
+        negative: Mapping[str, Any],
+        settings: SamplingSettings,
+        *,
+        y: Tensor | None = None,
+        known: Tensor | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Tensor:
         """`sampling.denoise` with the diffusion models, which are put on the device when it is their turn."""
         high = self.models.dit_high
         experts = Experts(
             self._placed_velocity(self.models.dit), None if high is None else self._placed_velocity(high)
         )
         try:
-            return denoise(experts, noise, *inputs, **more)
+            return denoise(
+                experts, noise, positive, negative, settings, y=y, known=known, on_progress=on_progress
+            )
         finally:
             rope.clear()
 

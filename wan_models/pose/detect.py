@@ -18,6 +18,7 @@ from kornia.geometry.transform import resize
 from torch import Tensor
 
 from ..images.resize import resize_linear
+from ..progress import OnProgress
 from .boxes import Box, iou
 from .people import Sighting, follow_people
 from .skeleton import PoseTrack
@@ -236,7 +237,7 @@ def track_person(
     estimator: PoseEstimator,
     person: str = PEOPLE[0],
     follow: bool = True,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> PoseTrack:
     """Frames [T, H, W, 3] in 0..1 -> one person's track. Frames without anybody get a skeleton that is not seen.
 
@@ -266,7 +267,7 @@ def track_people(
     frames: Tensor,
     detector: PersonDetector,
     estimator: PoseEstimator,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> dict[int, PoseTrack]:
     """Frames [T, H, W, 3] in 0..1 -> the tracks of all people, by their numbers from 1 (see `people`).
 
@@ -286,7 +287,7 @@ def track_people(
     if not tracks:
         raise ValueError(
             f"nobody was found in {_any_of(frames)} who is sure enough to be followed: people may be too small or cut "
-            "off. Another choice of person takes the best of each frame"
+            "off. Looking for one person alone takes the best of each frame"
         )
     return tracks
 

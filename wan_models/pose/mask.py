@@ -3,15 +3,13 @@
 Source: get_mask_body_img and get_aug_mask of wan/modules/animate/preprocess/utils.py of the official code.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from einops import repeat
 from kornia.morphology import dilation
 from torch import Tensor
 
-OnProgress = Callable[[int, int], None]
+from ..progress import OnProgress
 
 
 def dilate(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import OnProgress
 from .skeleton import PoseTrack
 
 # nose, neck, shoulders, hips, right ankle, left ankle
@@ -49,7 +50,7 @@ def segment(
     tracks: PoseTrack | Sequence[PoseTrack],
     model: Any,
     processor: Any,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Tensor:
     """Frames [T, H, W, 3] in 0..1 -> masks [T, H, W] of 0 and 1 of the tracked person, or of all of several.
 
@@ -58,10 +59,10 @@ def segment(
     masks = torch.zeros(frames.shape[:3])
     for i, track in enumerate(people):
 
-        def told(done: int, before: int = i * len(frames)) -> None:
+        def on_frame(done: int, before: int = i * len(frames)) -> None:
             on_progress(before + done, len(people) * len(frames))
 
-        masks = torch.maximum(masks, _segment_one(frames, track, model, processor, told))
+        masks = torch.maximum(masks, _segment_one(frames, track, model, processor, on_frame))
     if not bool(masks.any()):
         raise ValueError(
             "SAM2 found the person in no frame: their keypoints may not be seen well enough to be shown to it"
@@ -70,8 +71,9 @@ def segment(
 
 
 def _segment_one(
-    frames: Tensor, track: PoseTrack, model: Any, processor: Any, told: Callable[[int], None]
+    frames: Tensor, track: PoseTrack, model: Any, processor: Any, on_frame: Callable[[int], None]
 ) -> Tensor:
+    """The mask of one person; on_frame(done) is called with the number of frames that are done."""
     if len(track) != len(frames) or (track.height, track.width) != tuple(frames.shape[1:3]):
         raise ValueError(
             f"the keypoints are of {len(track)} frames of {track.width}x{track.height}, and the video has "
@@ -84,7 +86,7 @@ def _segment_one(
         shown = [(i, bodies[i][bodies[i, :, 2] >= _SEEN][:, :2]) for i in key_frames(len(part))]
         shown = [(i, points) for i, points in shown if len(points)]
         if not shown:  # somebody who is not there yet, or no more
-            told(first + len(part))
+            on_frame(first + len(part))
             continue
         session = processor.init_video_session(
             video=list((part * 255).round().byte().numpy()),
@@ -106,5 +108,5 @@ def _segment_one(
         for out in model.propagate_in_video_iterator(session, start_frame_idx=0):
             mask = processor.post_process_masks([out.pred_masks], original_sizes=size, binarize=False)[0]
             masks[first + out.frame_idx] = (mask[0, 0] > 0).float().cpu()
-            told(first + out.frame_idx + 1)
+            on_frame(first + out.frame_idx + 1)
     return masks

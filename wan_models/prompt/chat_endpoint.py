@@ -22,11 +22,11 @@ from typing import Any
 
 from PIL import Image
 
+from ..progress import OnProgress
 from .address import Address, OddAddressError, parse_address
 from .extension import Question
 from .post import Call, RedirectError, Reply, TooLargeError
 
-OnProgress = Callable[[int, int], None]
 DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
 OWN_KEY, OWN_ADDRESS = "WAN_PROMPT_API_KEY", "WAN_PROMPT_BASE_URL"
 KEYS = {

@@ -3,7 +3,7 @@ asked one question. Nothing is downloaded, and no code of a model's folder runs.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..progress import OnProgress
 from .extension import Question
 
-OnProgress = Callable[[int, int], None]
 MAX_TOKENS = 512
 
 

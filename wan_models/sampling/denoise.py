@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..progress import OnProgress
 from . import schedule
 from .guidance import guide, is_high_noise
 from .solvers import solver_class
@@ -14,8 +15,6 @@ from .solvers import solver_class
 Velocity = Callable[..., Tensor]
 """model(x, t, **inputs): latents and conditioning channels [B, C + C_y, F, H, W] at timesteps [B] or [B, F] -> velocity
 [B, C, F, H, W]; a `WanModel` is one."""
-OnProgress = Callable[[int, int], None]
-"""on_progress(done, total) is called after each step; an error raised in it ends the run."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ def denoise(
 
     positive, negative: inputs of the models beside x and t, with the prompt and with the negative one. y: conditioning
     channels [B, C_y, F, H, W] that follow those of x. known: the first latent frames [B, C, n, H, W], which are kept
-    and have timestep 0 (TI2V-5B). One solver state runs through the switch of experts.
+    and have timestep 0 (TI2V-5B). One solver state runs through the switch of experts. on_progress(done, total) is
+    called after each step.
     Raises ValueError on steps < 1, shift <= 0, an unknown solver or a boundary outside 0..1."""
     steps, shift, solver = settings.steps, settings.shift, settings.solver
     sigmas = schedule.sigmas(steps, shift, solver)

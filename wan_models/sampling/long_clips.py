@@ -53,7 +53,7 @@ def long_clip_count(frames: int, frames_per_clip: int, overlap: Overlap) -> int:
     if new < 1:
         raise ValueError(
             f"clips of {frames_per_clip} frames bring nothing new where {overlap.dropped} of them repeat the clip "
-            "before: make clips longer, or overlap_latents smaller"
+            "before: make clips longer, or the overlap smaller"
         )
     return max(1, 1 + -(-(frames - frames_per_clip) // new))
 

@@ -96,7 +96,7 @@ class WanTokenizer:
     @classmethod
     def from_folder(cls, folder: str | Path, text_len: int = 512) -> "WanTokenizer":
         """A folder of files in the layout of google/umt5-xxl; ValueError where it or a file is missing or broken."""
-        from transformers import AutoTokenizer  # slow to import, and not needed to list nodes
+        from transformers import AutoTokenizer  # slow to import, and needed for folders alone
 
         folder = Path(folder)
         if not folder.is_dir():

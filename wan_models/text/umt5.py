@@ -5,7 +5,6 @@ Source: wan/modules/t5.py of the official code.
 """
 
 import math
-from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 
 from .. import ops as default_ops
 from ..config import T5Config
+from ..progress import OnProgress
 
 MAX_DISTANCE = 128
 """Tokens further apart than this share the last position bucket."""
-
-OnLayer = Callable[[int, int], None]
 
 
 def position_buckets(length: int, num_buckets: int, device: torch.device) -> Tensor:
@@ -66,6 +64,7 @@ class FeedForward(nn.Module):
         self.fc2 = ops.Linear(config.dim_ffn, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, L, C] -> the same shape."""
         return self.fc2(self.fc1(x) * self.gate(x))
 
 
@@ -115,7 +114,7 @@ class UMT5Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, ops) for _ in range(config.num_layers))
         self.norm = ops.RMSNorm(config.dim, eps=1e-6)
 
-    def forward(self, ids: Tensor, mask: Tensor, on_layer: OnLayer | None = None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, on_layer: OnProgress | None = None) -> Tensor:
         """ids and mask (1 for text, 0 for padding) int64 [B, L] -> features [B, L, dim] in the compute dtype."""
         x = self.token_embedding(ids, out_dtype=self.compute_dtype)
         buckets = position_buckets(ids.shape[1], self.config.num_buckets, ids.device)
@@ -126,7 +125,7 @@ class UMT5Encoder(nn.Module):
                 on_layer(index + 1, len(self.blocks))
         return self.norm(x)
 
-    def encode(self, ids: Tensor, mask: Tensor, on_layer: OnLayer | None = None) -> Tensor:
+    def encode(self, ids: Tensor, mask: Tensor, on_layer: OnProgress | None = None) -> Tensor:
         """As `forward`, with rows past the text set to zero and text_len rows: what the Wan models attend to."""
         longest = max(1, int(mask.sum(dim=1).max()))  # padding changes nothing for the text, so leave it out
         features = self(ids[:, :longest], mask[:, :longest], on_layer)

@@ -26,7 +26,7 @@ from ..dit.guided_text import GuidedText
 from ..dit.text_guidance import NAG
 from ..dit.text_schedule import Schedule, Segment
 from ..models import Config, network_class
-from ..random_weights import random_state
+from ..random_weights import random_state_dict
 
 _SMALL = DiTConfig(dim=64, ffn_dim=96, num_heads=4, num_layers=2, text_dim=24, text_len=16)
 CONFIGS = {
@@ -130,6 +130,6 @@ def write_dit(folder: Path, config: DiTConfig, seed: int, dtype: torch.dtype = t
 
 def _write(folder: Path, config: Config, seed: int, dtype: torch.dtype = torch.float32) -> None:
     folder.mkdir()
-    weights = random_state(lambda: network_class(config)(config), seed)
+    weights = random_state_dict(lambda: network_class(config)(config), seed)
     state = {name: weight.to(dtype) for name, weight in weights.items()}
     save_file(state, folder / "diffusion_pytorch_model.safetensors")

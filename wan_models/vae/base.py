@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .. import ops as default_ops
 from ..config import VAEConfig
+from ..progress import OnProgress
 from .causal import AttentionBlock, Cache, ResidualBlock, RMSNorm, Upsample2d, causal_conv3d, keeps_frames
-from .streaming import PIECE_BYTES, Autoencoder, OnFrames
+from .streaming import PIECE_BYTES, Autoencoder
 
 # bytes of one full-size feature map worked on at a time where frames are largest, in whose layers most memory lies; on
 # a CPU, which has more of it, without bound
@@ -216,7 +217,7 @@ class VideoVAE(Autoencoder):
             x = self.conv2(z[:, :, start:end].to(self.dtype), cache)
             yield end, self.to_pixels(self.decoder(x, cache, frames, columns)).clamp_(-1, 1)
 
-    def decode_in_bands(self, z: Tensor, bands: int, on_frames: OnFrames | None = None) -> Tensor:
+    def decode_in_bands(self, z: Tensor, bands: int, on_frames: OnProgress | None = None) -> Tensor:
         """`decode` in less memory: one band of rows of the whole video after another.
 
         Each is computed with as many rows around it as it depends on, so it comes out as in the whole, but for

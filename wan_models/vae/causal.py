@@ -91,6 +91,7 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * spatial_dims))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, ...] -> the same shape."""
         if x.device.type == "cpu" and x.dtype == torch.float32:
             # torch's own norm takes position by position there, up to 35 times slower
             norm = x.square().sum(dim=1, keepdim=True).clamp_min_(1e-24).sqrt_()
@@ -118,6 +119,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = conv(in_dim, out_dim, 1) if in_dim != out_dim else None
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W], the frames that follow the last call's -> [B, C_out, T, H, W]."""
         norm1, _, conv1, norm2, _, _, conv2 = self.residual
         h = conv1(F.silu(norm1(x), inplace=True), cache)
         h = norm2(h)  # by itself, so that what went in is gone before the convolution
@@ -135,6 +137,7 @@ class AttentionBlock(nn.Module):
         self.proj = ops.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W] -> the same shape; the cache is not used."""
         frames = per_frame(x)
         qkv = rearrange(self.to_qkv(self.norm(frames)), "n c h w -> n 1 (h w) c")
         out = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
@@ -150,6 +153,7 @@ class Upsample2d(nn.Module):
         self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, out_dim, 3, padding=1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W] -> [B, C_out, T, 2 H, 2 W]; the cache is not used."""
         frames = per_frame(x)
         together = max(1, _STRIP_BYTES // (4 * frames[0].nbytes)) if _is_short(x.device) else len(frames)
         if together >= len(frames):
@@ -173,6 +177,9 @@ class Upsample3d(Upsample2d):
         self.time_conv = causal_conv3d(ops)(dim, dim * 2, (3, 1, 1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W], the frames that follow the last call's -> [B, C_out, 2 T, 2 H, 2 W].
+
+        The video's first call gives 2 T - 1 frames."""
         if self not in cache:  # the very first frame stays single, and is no past for the others
             cache[self] = ()
             first, x = x[:, :, :1], x[:, :, 1:]
@@ -193,6 +200,7 @@ class Downsample2d(nn.Module):
         self.resample = nn.Sequential(nn.Identity(), ops.Conv2d(dim, dim, 3, stride=2))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W] -> [B, C, T, H / 2, W / 2]; the cache is not used."""
         return per_video(self.resample[1](F.pad(per_frame(x), (0, 1, 0, 1))), x.shape[0])
 
 
@@ -204,6 +212,9 @@ class Downsample3d(Downsample2d):
         self.time_conv = causal_conv3d(ops)(dim, dim, (3, 1, 1), stride=(2, 1, 1))
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W], the frames that follow the last call's -> [B, C, T / 2, H / 2, W / 2], T even.
+
+        The video's first call takes an odd T and gives (T + 1) / 2 frames."""
         x = super().forward(x, cache)
         before = cache.get(self)
         cache[self] = (x[:, :, -1:].clone(),)

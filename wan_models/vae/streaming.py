@@ -1,7 +1,7 @@
 """Base of all autoencoders for videos: a video streams through in pieces, so that memory does not grow with
 its length; and latents are raw, with the statistics by which diffusion models have them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import TinyVAEConfig, VAEConfig
+from ..progress import OnProgress
 
-OnFrames = Callable[[int, int], None]
 # bytes of one full-size feature map worked on at a time: enough to keep a device busy, no more
 PIECE_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 
@@ -66,7 +66,7 @@ class Autoencoder(nn.Module):
         """The frames of `decode` piece by piece, each with the number of latent frames done so far."""
         raise NotImplementedError
 
-    def encode(self, video: Tensor, on_frames: OnFrames | None = None) -> Tensor:
+    def encode(self, video: Tensor, on_frames: OnProgress | None = None) -> Tensor:
         """Video [B, 3, T, H, W] in -1..1 -> raw latents [B, z, 1 + (T - 1) / 4, H / stride, W / stride].
 
         on_frames(done, total) is called after each piece; an error raised in it ends the work and leaves nothing
@@ -91,7 +91,7 @@ class Autoencoder(nn.Module):
                 on_frames(end, cells)
         return out
 
-    def decode(self, z: Tensor, on_frames: OnFrames | None = None) -> Tensor:
+    def decode(self, z: Tensor, on_frames: OnProgress | None = None) -> Tensor:
         """Raw latents [B, z, t, h, w] -> video [B, 3, 1 + 4 * (t - 1), stride * h, stride * w] in -1..1.
 
         on_frames as in `encode`."""

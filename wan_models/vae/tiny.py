@@ -33,6 +33,7 @@ class Limit(nn.Module):
     """Keeps latents within -3..3, softly."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
         return torch.tanh(x / 3) * 3
 
 
@@ -51,7 +52,7 @@ class MemoryBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
-        """x [B, T, C, H, W], the frames that follow the last call's."""
+        """x [B, T, C, H, W], the frames that follow the last call's -> the same shape."""
         before = cache.get(self)
         past = torch.cat([torch.zeros_like(x[:, :1]) if before is None else before, x[:, :-1]], dim=1)
         cache[self] = x[:, -1:].clone()  # a view would keep all frames of x in memory
@@ -68,6 +69,7 @@ class Join(nn.Module):
         self.conv = ops.Conv2d(dim * frames, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B * T, C, H, W] -> [B * T / frames, C, H, W]."""
         return self.conv(rearrange(x, "(n s) c h w -> n (s c) h w", s=self.frames))
 
 
@@ -80,6 +82,7 @@ class Spread(nn.Module):
         self.conv = ops.Conv2d(dim, dim * frames, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B * T, C, H, W] -> [B * T * frames, C, H, W]."""
         return rearrange(self.conv(x), "n (s c) h w -> (n s) c h w", s=self.frames)
 
 

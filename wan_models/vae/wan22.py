@@ -70,6 +70,10 @@ class DownLevel(nn.Module):
         self.downsamples = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W], the frames that follow the last call's -> [B, out_dim, T / 2, H / 2, W / 2].
+
+        A level that does not halve time or space leaves T, or H and W, as they are; one that halves time gives
+        (T + 1) / 2 frames in the video's first call."""
         shortcut = average_down(x, self.out_dim, *self.factors)
         for layer in self.downsamples:
             x = layer(x, cache)
@@ -91,6 +95,10 @@ class UpLevel(nn.Module):
         self.upsamples = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        """x [B, C, T, H, W], the frames that follow the last call's -> [B, out_dim, 2 T, 2 H, 2 W].
+
+        A level that does not double time or space leaves T, or H and W, as they are; one that doubles time gives
+        2 T - 1 frames in the video's first call."""
         first = self not in cache
         cache[self] = ()
         out = x
@@ -146,4 +154,5 @@ class WanVAE22(VideoVAE):
         return rearrange(video, "b c t (h q) (w r) -> b (c r q) t h w", q=PATCH, r=PATCH)
 
     def to_pixels(self, x: Tensor) -> Tensor:
+        """[B, 12, T, H, W] -> [B, 3, T, 2 H, 2 W]: the inverse of `from_pixels`."""
         return rearrange(x, "b (c r q) t h w -> b c t (h q) (w r)", q=PATCH, r=PATCH)

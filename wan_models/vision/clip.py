@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from .. import ops as default_ops
 from ..attention import get_attention
-from ..checkpoints.reader import Checkpoint, CheckpointError
 from ..config import CLIPConfig
 from ..images.resize import resize
 
@@ -88,27 +87,3 @@ def preprocess(pictures: Tensor, size: int = 224) -> Tensor:
 
     resized = rearrange(resize(pictures, size, size), "b h w c -> b c h w")
     return normalize(resized, torch.tensor(MEAN), torch.tensor(STD))
-
-
-def load_tower(tower: VisionTransformer, checkpoint: Checkpoint) -> None:
-    """Loads the official open-clip checkpoint (its text half is left), or a file of transformers' names.
-
-    checkpoint: as `open_model` gives it. Raises CheckpointError where tensors are missing."""
-    state = {}
-    for name, parameter in tower.state_dict().items():
-        whole = f"visual.{name}"
-        try:
-            if whole in checkpoint:
-                tensor = checkpoint[whole]
-            elif name == "head":
-                tensor = checkpoint["visual.projection.weight"].T
-            else:
-                tensor = torch.cat([checkpoint[whole.replace("to_qkv", f"to_{x}")] for x in "qkv"])
-            state[name] = tensor.reshape(parameter.shape)
-        except (KeyError, RuntimeError):
-            raise CheckpointError(
-                f"{checkpoint.path} looks like a CLIP image encoder, but {name} is missing or has another shape: the "
-                "file is incomplete"
-            ) from None
-    tower.load_state_dict(state, assign=True)
-    tower.requires_grad_(False)
