@@ -10,7 +10,7 @@ from pathlib import Path
 import folder_paths
 
 from ..wan_models.audio.speech_synthesis import is_voice
-from ..wan_models.checkpoints.formats import SUFFIXES
+from ..wan_models.checkpoints.files.formats import SUFFIXES
 from ..wan_models.checkpoints.reader import shard_of
 from ..wan_models.files import is_hidden, walk_files
 from ..wan_models.prompt.language_model import is_language_model

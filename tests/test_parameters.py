@@ -10,7 +10,7 @@ ROOMS = ("nodes", "comfy_bridge", "wan_models", "client", "demo", "devhost", "be
 MOST = 8
 
 DICTATED = {
-    "comfy_bridge/models/hosted.py::Hosted.rope_encode": "a method of the host's own Wan model, called by position",
+    "comfy_bridge/models/hosted/networks.py::Hosted.rope_encode": "of the host's Wan model, called by position",
 }
 """Signatures that are not ours to choose, each with the reason."""
 

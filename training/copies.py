@@ -17,7 +17,7 @@ from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wan_models.checkpoints.gguf_blocks import BLOCKS
+from wan_models.checkpoints.packed.gguf_blocks import BLOCKS
 from wan_models.checkpoints.reader import open_model
 
 GGUF_KIND = "Q8_0"

@@ -105,8 +105,8 @@ def load_model(
     ops: namespace of layers, see `ops`. dtype: of weights and computation; None takes that of the file, and bfloat16
     for the computation with weights of 8 bits or less. Norms and bare parameters of a diffusion model, tiny but
     sensitive, keep the file's. keep_packed: weights of GGUF and quantised files stay as they are in layers of `ops`
-    that can unpack them, see `checkpoints.packing`. taken_for: of a file that does not say whether it is image-to-video
-    or Animate-2, one of `checkpoints.animate2.KINDS`.
+    that can unpack them, see `checkpoints.packed.packing`. taken_for: of a file that does not say whether it is image-
+    to-video or Animate-2, one of `checkpoints.animate2.KINDS`.
     Raises WrongModelError, UnsupportedModelError and other kinds of CheckpointError, which are ValueErrors."""
     opened = open_as(path, kind, taken_for)
     return _load(*opened, ops=ops, dtype=dtype, device=device, keep_packed=keep_packed)

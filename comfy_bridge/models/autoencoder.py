@@ -13,8 +13,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...wan_models.checkpoints.files.stamp import Stamp
 from ...wan_models.checkpoints.loading import load_into
-from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.config import TinyVAEConfig, VAEConfig
 from ...wan_models.models import build_network, open_as
 from ...wan_models.vae.base import VideoVAE
@@ -25,7 +25,7 @@ from ...wan_models.vae.wan22 import WanVAE22
 from .. import compat
 from ..progress import progress
 from .hints import check_mapped, loader_hints
-from .packed import ops
+from .packed.layers import ops
 
 # the official code runs the autoencoder in float32; half precision is the user's choice
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,4 +1,4 @@
-"""A Wan diffusion transformer as the host's MODEL: the patcher around one of `host_models`."""
+"""A Wan diffusion transformer as the host's MODEL: the patcher around one of `hosted.models`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +18,15 @@ from ...wan_models.checkpoints.reader import Checkpoint
 from ...wan_models.config import DiTConfig
 from ...wan_models.models import build_network, open_as
 from .. import compat
-from . import quantized
 from .compiled import chosen_passes
-from .families import FAMILIES
 from .foreign_patches import warn_of_unused
 from .hints import loader_hints
-from .host_models import Storage
+from .hosted.families import FAMILIES
+from .hosted.models import Storage
 from .loaded_files import watch
-from .packed import ops, set_unpacked_dtype, workspace_bytes
-from .packed_patcher import packed_kind
+from .packed import quantized
+from .packed.layers import ops, set_unpacked_dtype, workspace_bytes
+from .packed.patcher import packed_kind
 
 DTYPES = {
     "default": None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .hosted_blocks import PATCHES
+from .hosted.blocks import PATCHES
 
 _NETWORK = "diffusion_model."
 # replaced in this process they reach the workers too, which are sent the table of positions

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ...wan_models.checkpoints import stamp
 from ...wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
+from ...wan_models.checkpoints.files import stamp
 from ...wan_models.text.tokenizer import TokenizerNotFoundError
 from .. import folders
 from .other_models import advice

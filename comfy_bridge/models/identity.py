@@ -17,7 +17,7 @@ import torch
 from comfy.ldm.modules import attention
 from torch import Tensor, nn
 
-from ...wan_models.checkpoints.formats import SUFFIXES
+from ...wan_models.checkpoints.files.formats import SUFFIXES
 from ...wan_models.checkpoints.reader import read_weight_map, shard_of
 from .fingerprint import Walk, hash_of, name_of
 from .lora import ATTACHMENT

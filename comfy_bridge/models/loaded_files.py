@@ -5,7 +5,7 @@ from typing import Any
 
 import comfy.patcher_extension
 
-from ...wan_models.checkpoints.stamp import Stamp
+from ...wan_models.checkpoints.files.stamp import Stamp
 from .. import folders
 from .hints import check_mapped
 from .identity import LOOKS_AT_FILES, files_of

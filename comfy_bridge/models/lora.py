@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ...wan_models.checkpoints.errors import CheckpointError
+from ...wan_models.checkpoints.files.stamp import Stamp
 from ...wan_models.checkpoints.lora import LoRAMatch, looks_like, match
 from ...wan_models.checkpoints.reader import Checkpoint, open_checkpoint
-from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.wording import counted
-from .low_rank import in_one_pass
+from .packed.low_rank import in_one_pass
 
 ATTACHMENT = "wan_loras"
 """Under this key a MODEL remembers the LoRA files on it: their names, and what they were when they were read."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...wan_models.dit.text_guidance import NAG
 from ..host_types import Conditioning
-from .host_models import SCHEDULE_KEY
-from .hosted import NAG_OPTION, Hosted
+from .hosted.models import SCHEDULE_KEY
+from .hosted.networks import NAG_OPTION, Hosted
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ...wan_models.text.timeline import TimedText, latent_frames, parse
 from ...wan_models.text.tokenizer import clean
 from ...wan_models.wording import frames_between
 from ..host_types import Conditioning
-from .host_models import SCHEDULE_KEY
+from .hosted.models import SCHEDULE_KEY
 from .text_encoder import TEXT_LEN, TOKENS, encode_prompt
 
 Tokens = list[tuple[Any, ...]]

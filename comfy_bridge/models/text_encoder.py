@@ -9,18 +9,18 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ...wan_models.checkpoints.files.stamp import Stamp
 from ...wan_models.checkpoints.loading import load_into
 from ...wan_models.checkpoints.reader import Checkpoint
-from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.config import T5Config
 from ...wan_models.models import build_network, open_text_encoder
 from ...wan_models.text.tokenizer import WanTokenizer, clean
 from ...wan_models.text.umt5 import UMT5Encoder
 from .. import compat, folders
-from . import quantized
 from .hints import check_mapped, loader_hints
-from .packed import has_packed, ops, set_unpacked_dtype
-from .packed_patcher import packed_patcher
+from .packed import quantized
+from .packed.layers import has_packed, ops, set_unpacked_dtype
+from .packed.patcher import packed_patcher
 
 DTYPES = {"default": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT_LEN = T5Config.text_len

@@ -6,15 +6,15 @@ import comfy.clip_vision
 import comfy.model_management
 from torch import Tensor
 
+from ...wan_models.checkpoints.files.stamp import Stamp
 from ...wan_models.checkpoints.loading import load_tower
-from ...wan_models.checkpoints.stamp import Stamp
 from ...wan_models.images.pixels import rgb
 from ...wan_models.images.resize import centre_square
 from ...wan_models.models import build_network, open_as
 from ...wan_models.vision.clip import VisionTransformer, preprocess
 from .. import compat
 from .hints import check_mapped, loader_hints
-from .packed import ops
+from .packed.layers import ops
 
 
 class WanClipVision:

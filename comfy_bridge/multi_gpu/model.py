@@ -22,7 +22,7 @@ from ...wan_models.memory import tokens_of
 from ...wan_models.wording import counted
 from ..models import diffusion
 from ..models.foreign_patches import refuse_on_workers, refuse_options_on_workers
-from ..models.hosted import Hosted
+from ..models.hosted.networks import Hosted
 from .patches import carry_over, patches_of, version_of
 from .workers import Settings, WeightlessPatcher, Workers, the_workers
 

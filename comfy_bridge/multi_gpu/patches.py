@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...wan_models.checkpoints.patches import Patch, Patches
 from ..models.lora import DoRA
-from ..models.low_rank import LowRank
+from ..models.packed.low_rank import LowRank
 
 _PREFIX = "diffusion_model."
 # what a clone of the host's patcher takes over, as far as this host has it

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from ...wan_models.families import DISTILLED, FAMILIES, Release, find_family
 from ..host_types import Conditioning, Model, Vae
 from ..media.conditioning import check_vae
-from ..models.host_models import SCHEDULE_KEY
-from ..models.hosted import Hosted
+from ..models.hosted.models import SCHEDULE_KEY
+from ..models.hosted.networks import Hosted
 from ..models.lora import loras_of
 from .experts import Experts
 

@@ -164,7 +164,7 @@ class Large(TorchDispatchMode):
 
 def low_rank() -> dict:
     """LoRAs of many kinds as the host adds them and as we do: the difference, and how many operations of each."""
-    module = importlib.import_module(f"{inside['import_name'](pack)}.comfy_bridge.models.low_rank")
+    module = importlib.import_module(f"{inside['import_name'](pack)}.comfy_bridge.models.packed.low_rank")
     generator = torch.Generator().manual_seed(2)
 
     def numbers(*shape: int) -> torch.Tensor:

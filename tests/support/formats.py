@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from training import copies
 from training.copies import quantized
-from wan_models.checkpoints.gguf_blocks import BLOCKS
 from wan_models.checkpoints.keys import to_foreign
+from wan_models.checkpoints.packed.gguf_blocks import BLOCKS
 
 # where in a block its half-precision numbers lie, and sizes that give weights of about 1 / 16
 _K_SCALES = {

@@ -10,9 +10,9 @@ from tests_support import on_meta
 
 from demo.tiny_release import CLIP, VAE
 from wan_models.checkpoints.errors import CheckpointError
+from wan_models.checkpoints.files.torch_file import TorchFile
 from wan_models.checkpoints.loading import expect, load_into
 from wan_models.checkpoints.reader import open_checkpoint, open_model
-from wan_models.checkpoints.torch_file import TorchFile
 from wan_models.config import T5Config
 from wan_models.dit.base import WanModel
 from wan_models.text.umt5 import UMT5Encoder

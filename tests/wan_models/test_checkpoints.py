@@ -17,12 +17,12 @@ from tests_support import on_meta
 from demo.tiny_release import DIT, DITS, VAE
 from wan_models.checkpoints.detect import identify
 from wan_models.checkpoints.errors import CheckpointError, WrongModelError
-from wan_models.checkpoints.formats import FORMATS, SUFFIXES, open_file
+from wan_models.checkpoints.files.formats import FORMATS, SUFFIXES, open_file
+from wan_models.checkpoints.files.torch_file import TorchFile
 from wan_models.checkpoints.loading import expect, load_into
-from wan_models.checkpoints.packing import Scheme
-from wan_models.checkpoints.quantized import SCHEMES
+from wan_models.checkpoints.packed.packing import Scheme
+from wan_models.checkpoints.packed.quantized import SCHEMES
 from wan_models.checkpoints.reader import open_checkpoint, open_model
-from wan_models.checkpoints.torch_file import TorchFile
 from wan_models.config import DiTConfig, SpeechConfig
 from wan_models.dit.base import WanModel
 from wan_models.dit.speech import WanSpeechModel
@@ -239,8 +239,8 @@ def test_a_new_format_is_a_line_in_the_table(monkeypatch, release, tmp_path):
     file.write_bytes(b"pickled!" + (release / "Wan2.1_VAE.pth").read_bytes())
     with pytest.raises(CheckpointError, match=r"no checkpoint: expected \.safetensors, \.sft, \.gguf, \.pth"):
         open_checkpoint(file)
-    monkeypatch.setattr("wan_models.checkpoints.formats.FORMATS", (*FORMATS, Pickled))
-    monkeypatch.setattr("wan_models.checkpoints.formats.SUFFIXES", (*SUFFIXES, *Pickled.suffixes))
+    monkeypatch.setattr("wan_models.checkpoints.files.formats.FORMATS", (*FORMATS, Pickled))
+    monkeypatch.setattr("wan_models.checkpoints.files.formats.SUFFIXES", (*SUFFIXES, *Pickled.suffixes))
     info = expect(open_model(file), "vae")
     assert (info.config, info.format) == (VAE, "pickled")
 
@@ -284,7 +284,8 @@ def test_a_new_scheme_is_a_line_in_the_table(monkeypatch, release, tmp_path):
     with pytest.raises(CheckpointError, match="is stored as int8 with a scale"):
         expect(open_model(tmp_path / "n.safetensors"), "dit")
     monkeypatch.setattr(
-        "wan_models.checkpoints.quantized.SCHEMES", (*SCHEMES, Scheme(find, ("weight_scale",), ("int8",)))
+        "wan_models.checkpoints.packed.quantized.SCHEMES",
+        (*SCHEMES, Scheme(find, ("weight_scale",), ("int8",))),
     )
     for name in ("m.safetensors", "n.safetensors"):
         checkpoint = open_model(tmp_path / name)

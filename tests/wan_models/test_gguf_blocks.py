@@ -7,7 +7,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize as reference
 from gguf.quants import quantize
 
-from wan_models.checkpoints.gguf_blocks import BLOCKS, dequantize, packed_width
+from wan_models.checkpoints.packed.gguf_blocks import BLOCKS, dequantize, packed_width
 
 # where in a block its half-precision numbers lie
 _HALVES = {

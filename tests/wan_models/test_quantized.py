@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from demo.tiny_release import DITS
-from wan_models.checkpoints.block_scales import tiled, untiled
 from wan_models.checkpoints.errors import CheckpointError
 from wan_models.checkpoints.loading import expect
-from wan_models.checkpoints.notes import NOTE
-from wan_models.checkpoints.quantized import packings
+from wan_models.checkpoints.packed.block_scales import tiled, untiled
+from wan_models.checkpoints.packed.notes import NOTE
+from wan_models.checkpoints.packed.quantized import packings
+from wan_models.checkpoints.packed.rotation import rotate
 from wan_models.checkpoints.reader import open_model
-from wan_models.checkpoints.rotation import rotate
 from wan_models.dit.base import WanModel
 from wan_models.tools.quantize import PACKERS, quantized
 

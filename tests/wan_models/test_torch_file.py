@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from wan_models.checkpoints.torch_file import TorchFile
+from wan_models.checkpoints.files.torch_file import TorchFile
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int64,

@@ -1,6 +1,6 @@
 """Any checkpoint as one read-only mapping of names to tensors, memory-mapped and read when asked for.
 
-Understands the files of `formats`, sets of shards with an index or without, and folders with one file or set.
+Understands the formats of `files.formats`, sets of shards with an index or without, and folders with one file or set.
 `open_checkpoint` gives the file as it is, `open_model` under the names of this package's models.
 """
 
@@ -19,14 +19,14 @@ from torch import Tensor
 from ..files import visible_files
 from . import keys
 from .errors import CheckpointError
-from .formats import SUFFIXES, WeightsFile, open_file
-from .gguf_file import GGUFFile
+from .files.formats import SUFFIXES, WeightsFile, open_file
+from .files.gguf_file import GGUFFile
+from .files.safetensors_file import SafetensorsFile
+from .files.stamp import Stamp
 from .json_text import read_object
-from .notes import NOTE, Notes, of_older_file
-from .packing import Packing
-from .quantized import is_side_tensor, packings
-from .safetensors_file import SafetensorsFile
-from .stamp import Stamp
+from .packed.notes import NOTE, Notes, of_older_file
+from .packed.packing import Packing
+from .packed.quantized import is_side_tensor, packings
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9})(?P<suffix>\.[^.]+)")
 
@@ -45,8 +45,8 @@ class _Entry:
 class Checkpoint(Mapping[str, Tensor]):
     """Names to tensors, over one or several files. `shapes` and `dtypes` come from headers alone.
 
-    A packed tensor (see `packing`) reads as it is stored; its shape is that of the weight itself. `fault`: why the
-    weights cannot be used although their names can be read. `scheme`: whose names the file itself has, of
+    A packed tensor (see `packed.packing`) reads as it is stored; its shape is that of the weight itself. `fault`: why
+    the weights cannot be used although their names can be read. `scheme`: whose names the file itself has, of
     `keys.SCHEMES`; "" for official ones."""
 
     def __init__(

@@ -7,9 +7,9 @@ from ..config import DiTConfig
 from ..files import visible_files
 from .detect import identify
 from .errors import KIND_NAMES, CheckpointError
-from .formats import SUFFIXES
+from .files.formats import SUFFIXES
+from .files.safetensors_file import SafetensorsFile
 from .reader import open_model
-from .safetensors_file import SafetensorsFile
 
 
 class ReleaseFolder:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoints.quantized import SCHEMES
+from ..checkpoints.packed.quantized import SCHEMES
 from ..checkpoints.reader import open_model
 
 PACKERS = {kind: scheme.pack for scheme in SCHEMES if scheme.pack for kind in scheme.formats}

@@ -14,12 +14,12 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ...wan_models.attention import Attention
-from ...wan_models.config import DiTConfig
-from ...wan_models.dit.base import RunBlock
-from ...wan_models.dit.layers import Block, CrossAttention, Lengths, SelfAttention
-from ...wan_models.dit.text_guidance import TextKernel, plain
-from ...wan_models.rope import RotaryTable
+from ....wan_models.attention import Attention
+from ....wan_models.config import DiTConfig
+from ....wan_models.dit.base import RunBlock
+from ....wan_models.dit.layers import Block, CrossAttention, Lengths, SelfAttention
+from ....wan_models.dit.text_guidance import TextKernel, plain
+from ....wan_models.rope import RotaryTable
 
 PATCHES = ("attn1_patch", "attn1_output_patch", "attn2_patch", "attn2_output_patch", "double_block")
 """Kinds of patches that a hosted model hands its insides to."""

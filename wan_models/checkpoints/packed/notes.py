@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .formats import WeightsFile
-from .json_text import parse
+from ..files.formats import WeightsFile
+from ..files.stamp import Stamp
+from ..json_text import parse
 from .packing import Dtypes, Read, Shapes
-from .stamp import Stamp
 
 NOTE = "comfy_quant"  # beside a weight, as a tensor of bytes
 _LAYERS = "_quantization_metadata"  # of the whole file: {"layers": {name of a layer: note}}

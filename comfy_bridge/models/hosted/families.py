@@ -5,9 +5,9 @@ from typing import Any
 
 import comfy.supported_models
 
-from ...wan_models.config import DiTConfig
-from .host_models import WanAnimate2Base, WanAnimateBase, WanBase, WanSpeechBase, WanTI2VBase
-from .hosted import HostAnimate2DiT, HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
+from ....wan_models.config import DiTConfig
+from .models import WanAnimate2Base, WanAnimateBase, WanBase, WanSpeechBase, WanTI2VBase
+from .networks import HostAnimate2DiT, HostAnimateDiT, HostDiT, Hosted, HostSpeechDiT
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..registry import resolve
-from .errors import CheckpointError
-from .packing import Packing
+from ...registry import resolve
+from ..errors import CheckpointError
+from ..packed.packing import Packing
 from .stamp import Stamp
 
 
@@ -48,9 +48,9 @@ class WeightsFile(Protocol):
 
 
 FORMATS: tuple[type[WeightsFile], ...] = (
-    resolve("checkpoints.safetensors_file.SafetensorsFile"),
-    resolve("checkpoints.gguf_file.GGUFFile"),
-    resolve("checkpoints.torch_file.TorchFile"),
+    resolve("checkpoints.files.safetensors_file.SafetensorsFile"),
+    resolve("checkpoints.files.gguf_file.GGUFFile"),
+    resolve("checkpoints.files.torch_file.TorchFile"),
 )
 _MAX_TENSORS, _MAX_NAME = (
     20_000,

@@ -1,16 +1,16 @@
 """The ways to store quantised weights with other tensors beside them. Another one is a file like `scaled_float8` and a
 line in `SCHEMES`."""
 
-from ..registry import resolve
+from ...registry import resolve
 from .notes import NOTE, noted
 from .packing import Dtypes, Packing, Read, Scheme, Shapes
 
 SCHEMES: tuple[Scheme, ...] = (
-    resolve("checkpoints.scaled_float8.SCALED_FLOAT8"),
-    resolve("checkpoints.block_float8.BLOCK_FLOAT8"),
-    resolve("checkpoints.block_float4.BLOCK_FLOAT4"),
-    resolve("checkpoints.scaled_int8.SCALED_INT8"),
-    resolve("checkpoints.rotated_int4.ROTATED_INT4"),
+    resolve("checkpoints.packed.scaled_float8.SCALED_FLOAT8"),
+    resolve("checkpoints.packed.block_float8.BLOCK_FLOAT8"),
+    resolve("checkpoints.packed.block_float4.BLOCK_FLOAT4"),
+    resolve("checkpoints.packed.scaled_int8.SCALED_INT8"),
+    resolve("checkpoints.packed.rotated_int4.ROTATED_INT4"),
 )
 
 # scales of the activations, for arithmetic in 8 bits

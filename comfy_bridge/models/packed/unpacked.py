@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ...wan_models.checkpoints.packing import Packing
+from ....wan_models.checkpoints.packed.packing import Packing
 
 _DETACH = torch.ops.aten.detach.default
 _EMPTY_LIKE = torch.ops.aten.empty_like.default

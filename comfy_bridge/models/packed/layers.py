@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...wan_models.checkpoints.packing import Packing
+from ....wan_models.checkpoints.packed.packing import Packing
 from .opaque import changed_weight, number_of
 from .unpacked import Unpacked
 

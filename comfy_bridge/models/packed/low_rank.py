@@ -12,7 +12,7 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor, nn
 
-from .packed import ops
+from .layers import ops
 
 
 class LowRank(comfy.weight_adapter.LoRAAdapter):

@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from comfy.ldm.flux.layers import EmbedND
 from torch import Tensor
 
-from ...wan_models import rope
-from ...wan_models.config import DiTConfig
-from ...wan_models.dit.animate import WanAnimateModel
-from ...wan_models.dit.animate2 import WanAnimate2Model
-from ...wan_models.dit.base import InputError, RunBlock, WanModel
-from ...wan_models.dit.guided_text import GuidedText
-from ...wan_models.dit.speech import WanSpeechModel
-from ...wan_models.dit.tokens import Inputs
-from ...wan_models.rope import THETA, Positions, RotaryTable, axis_split
-from ...wan_models.sampling.clip_cache import ClipCache
-from .hosted_blocks import HostBlock, block_runner, host_attention, rotary_of
+from ....wan_models import rope
+from ....wan_models.config import DiTConfig
+from ....wan_models.dit.animate import WanAnimateModel
+from ....wan_models.dit.animate2 import WanAnimate2Model
+from ....wan_models.dit.base import InputError, RunBlock, WanModel
+from ....wan_models.dit.guided_text import GuidedText
+from ....wan_models.dit.speech import WanSpeechModel
+from ....wan_models.dit.tokens import Inputs
+from ....wan_models.rope import THETA, Positions, RotaryTable, axis_split
+from ....wan_models.sampling.clip_cache import ClipCache
+from .blocks import HostBlock, block_runner, host_attention, rotary_of
 
 SCHEDULE_COND = "prompt_schedule"
 """Name of the conditioning that is the `Schedule` of a call's text, where there is one."""

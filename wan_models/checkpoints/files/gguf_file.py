@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
-from .gguf_blocks import BLOCKS, dequantize, packed_width
+from ..errors import CheckpointError
+from ..packed.gguf_blocks import BLOCKS, dequantize, packed_width
 from .gguf_header import read_header
 from .stamp import MappedFile
 

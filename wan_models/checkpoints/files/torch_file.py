@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, broken
-from .packing import Packing
+from ..errors import CheckpointError, broken
+from ..packed.packing import Packing
 from .pickled import MAX_BYTES, RefusedError, Storage, StoredTensor, run
 from .stamp import MappedFile, fits
 

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import CheckpointError, broken
-from .json_text import parse
-from .packing import Packing
+from ..errors import CheckpointError, broken
+from ..json_text import parse
+from ..packed.packing import Packing
 from .stamp import Stamp, fits
 
 _MAX_HEADER = 100_000_000  # bytes, by the format's own rule

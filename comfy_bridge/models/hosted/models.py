@@ -9,17 +9,17 @@ import comfy.model_base
 from einops import rearrange
 from torch import Tensor
 
-from ...wan_models.checkpoints.stamp import Stamp
-from ...wan_models.content import tracked
-from ...wan_models.dit.text_schedule import Schedule
-from ...wan_models.images.resize import resize_area
-from ...wan_models.memory import activation_bytes
-from ...wan_models.sampling.schedule import timestep_of
-from .. import compat
-from .compiled import block_by_block
-from .hosted import SCHEDULE_COND, Hosted
-from .identity import files_of
-from .kept_conds import KeptCond, converted, kept
+from ....wan_models.checkpoints.files.stamp import Stamp
+from ....wan_models.content import tracked
+from ....wan_models.dit.text_schedule import Schedule
+from ....wan_models.images.resize import resize_area
+from ....wan_models.memory import activation_bytes
+from ....wan_models.sampling.schedule import timestep_of
+from ... import compat
+from ..compiled import block_by_block
+from ..identity import files_of
+from ..kept_conds import KeptCond, converted, kept
+from .networks import SCHEDULE_COND, Hosted
 
 SCHEDULE_KEY = "wan_prompt_schedule"
 """Under this key a CONDITIONING holds the schedule of its text: what `Schedule.plain` gives."""

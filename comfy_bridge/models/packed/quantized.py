@@ -1,6 +1,6 @@
 """The host's own layers for quantised weights, where it has them: it stores, multiplies, patches and offloads these.
 
-Hosts without them get the layers of `packed`, which unpack the same values for each use.
+Hosts without them get our own of `layers`, which unpack the same values for each use.
 """
 
 import inspect
@@ -13,8 +13,8 @@ import comfy.ops
 import torch
 from torch import Tensor, nn
 
-from ...wan_models.checkpoints.notes import NOTE
-from ...wan_models.checkpoints.reader import Checkpoint
+from ....wan_models.checkpoints.packed.notes import NOTE
+from ....wan_models.checkpoints.reader import Checkpoint
 
 # formats in which single rows can be unpacked, as an embedding needs them
 _EMBEDDINGS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")

@@ -1,4 +1,4 @@
-"""Patchers for layers of `packed`: LoRAs of packed weights are left to the layer, and readers get them unpacked.
+"""Patchers for our packed layers: LoRAs of packed weights are left to the layer, and readers get them unpacked.
 
 Where the host has dynamic VRAM, packed weights are paged as others are, in the bytes that they are stored in."""
 
@@ -9,7 +9,7 @@ import comfy.lora
 import comfy.model_patcher
 from torch import Tensor
 
-from .. import compat
+from ... import compat
 from .low_rank import in_one_pass
 
 _Host: Any = object

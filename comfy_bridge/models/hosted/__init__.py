@@ -1,0 +1,1 @@
+"""Our networks under the host's calling convention, and its model objects around them."""
