@@ -118,7 +118,7 @@ def test_image_to_video_equals_official(official, seed, monkeypatch, solver, ste
     latents = pipeline.latents("a cat", image, settings)
     assert rel_l2(latents[0], reference) < 1e-4
     monkeypatch.setattr(
-        "wan_models.pipelines.base.denoise",
+        "wan_models.pipelines.image_to_video.denoise",
         lambda *given, y, **more: denoise(*given, y=y.flip(1), **more),
     )
     other = pipeline.latents("a cat", image, settings)

@@ -10,8 +10,9 @@ from torch import Tensor
 from ..dit.animate import AnimateInputs
 from ..images.conditioning import reference_mask_channels, replaced_frames
 from ..images.resize import letterbox, resize_area
+from ..progress import OnProgress
 from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
-from ..sampling.denoise import OnProgress
+from ..sampling.denoise import denoise
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 from .driving import DrivingVideos
 
@@ -93,7 +94,8 @@ class Animate(Pipeline):
                 for context, faces in zip(prompts, (face, torch.full_like(face, -1)), strict=True)
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return self.denoise(noise, positive, negative, settings, y=y, on_progress=progress)
+            with self.experts() as experts:
+                return denoise(experts, noise, positive, negative, settings, y=y, on_progress=progress)
 
         yield from animate_clips(
             make, self.decode, picture, frames_per_clip=per_clip, carried=carried, clips=count

@@ -11,8 +11,9 @@ from ..dit.animate2 import Animate2Inputs
 from ..dit.kept_keys import Place
 from ..families import DISTILLED_MODELS
 from ..images.conditioning import reference_mask_channels, replaced_frames
+from ..progress import OnProgress
 from ..sampling.clips import REFERENCE_FRAMES, AnimateSegment, animate_clip_count, animate_clips, ping_pong
-from ..sampling.denoise import OnProgress
+from ..sampling.denoise import denoise
 from .base import Models, Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 from .raw_video import RawVideo
 
@@ -110,7 +111,8 @@ class Animate2(Pipeline):
                 },
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return self.denoise(noise, *prompts, settings, y=y, on_progress=progress)
+            with self.experts() as experts:
+                return denoise(experts, noise, *prompts, settings, y=y, on_progress=progress)
 
         yield from animate_clips(
             make, self.decode, picture, frames_per_clip=per_clip, carried=CARRIED, clips=count

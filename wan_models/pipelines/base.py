@@ -1,6 +1,7 @@
 """Base of the pipelines: the models of a release, the device that these take turns on, prompts, noise, the VAE."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -20,7 +21,8 @@ from ..dit.base import WanModel
 from ..families import FAMILIES, Release
 from ..images.pixels import rgb
 from ..models import load_audio_encoder, load_dit, load_image_encoder, load_text_encoder, load_vae
-from ..sampling.denoise import Experts, OnProgress, SamplingSettings, Velocity, denoise
+from ..progress import OnProgress
+from ..sampling.denoise import Experts, SamplingSettings, Velocity
 from ..vae.streaming import Autoencoder
 from ..vision.clip import VisionTransformer, preprocess
 
@@ -157,25 +159,13 @@ class Pipeline:
         shape = (1, config.z_dim, (frames - 1) // time + 1, height // down, width // across)
         return torch.randn(shape, generator=generator, device=self.device)
 
-    def denoise(
-        self,
-        noise: Tensor,
-        positive: Mapping[str, Any],
-        negative: Mapping[str, Any],
-        settings: SamplingSettings,
-        *,
-        y: Tensor | None = None,
-        known: Tensor | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Tensor:
-        """`sampling.denoise` with the diffusion models, which are put on the device when it is their turn."""
+    @contextmanager
+    def experts(self) -> Iterator[Experts]:
+        """The diffusion models as `denoise` takes them; each is put on the device when it is its turn."""
         high = self.models.dit_high
-        experts = Experts(
-            self._placed_velocity(self.models.dit), None if high is None else self._placed_velocity(high)
-        )
         try:
-            return denoise(
-                experts, noise, positive, negative, settings, y=y, known=known, on_progress=on_progress
+            yield Experts(
+                self._placed_velocity(self.models.dit), None if high is None else self._placed_velocity(high)
             )
         finally:
             rope.clear()

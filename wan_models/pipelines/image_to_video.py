@@ -6,7 +6,8 @@ from torch import Tensor
 from ..images.conditioning import known_frames, mask_channels
 from ..images.resize import resize
 from ..images.sizes import check_video_size, size_for_i2v
-from ..sampling.denoise import OnProgress
+from ..progress import OnProgress
+from ..sampling.denoise import denoise
 from .base import Picture, Pipeline, Settings, frame_of
 
 
@@ -41,4 +42,5 @@ class ImageToVideo(Pipeline):
         y = torch.cat([mask, encoded], dim=1)
         noise = self.noise(self.generator(settings.seed), width, height, settings.frames)
         prompts = {"context": positive}, {"context": negative}
-        return self.denoise(noise, *prompts, settings, y=y, on_progress=on_progress)
+        with self.experts() as experts:
+            return denoise(experts, noise, *prompts, settings, y=y, on_progress=on_progress)

@@ -13,8 +13,9 @@ from ..dit.speech import SpeechInputs
 from ..images.pixels import rgb
 from ..images.resize import shortest_side_crop
 from ..images.sizes import size_for_s2v
+from ..progress import OnProgress
 from ..sampling.clips import SpeechSegment, pose_clip, speech_clip_count, speech_clips
-from ..sampling.denoise import OnProgress
+from ..sampling.denoise import denoise
 from .base import Picture, Pipeline, Settings, clip_progress, frame_of, grid_of
 
 
@@ -106,7 +107,8 @@ class SpeechToVideo(Pipeline):
                 )
             )
             progress = clip_progress(on_progress, segment.index, count)
-            return self.denoise(noise, positive, negative, settings, on_progress=progress)
+            with self.experts() as experts:
+                return denoise(experts, noise, positive, negative, settings, on_progress=progress)
 
         yield from speech_clips(
             make,

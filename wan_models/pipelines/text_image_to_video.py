@@ -5,7 +5,8 @@ from torch import Tensor
 
 from ..images.resize import resize_crop
 from ..images.sizes import check_video_size, size_for_ti2v
-from ..sampling.denoise import OnProgress
+from ..progress import OnProgress
+from ..sampling.denoise import denoise
 from .base import Picture, Pipeline, Settings, frame_of
 
 
@@ -41,4 +42,5 @@ class TextImageToVideo(Pipeline):
             known = self.encode(resize_crop(start, *size))  # kept as the first latent frame
         noise = self.noise(self.generator(settings.seed), *size, settings.frames)
         prompts = {"context": positive}, {"context": negative}
-        return self.denoise(noise, *prompts, settings, known=known, on_progress=on_progress)
+        with self.experts() as experts:
+            return denoise(experts, noise, *prompts, settings, known=known, on_progress=on_progress)

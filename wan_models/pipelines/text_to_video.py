@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ..images.sizes import check_video_size
-from ..sampling.denoise import OnProgress
+from ..progress import OnProgress
+from ..sampling.denoise import denoise
 from .base import Pipeline, Settings
 
 
@@ -27,4 +28,5 @@ class TextToVideo(Pipeline):
         positive, negative = self.encode_prompts(prompt, settings)
         noise = self.noise(self.generator(settings.seed), settings.width, settings.height, settings.frames)
         prompts = {"context": positive}, {"context": negative}
-        return self.denoise(noise, *prompts, settings, on_progress=on_progress)
+        with self.experts() as experts:
+            return denoise(experts, noise, *prompts, settings, on_progress=on_progress)
