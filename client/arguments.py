@@ -26,6 +26,7 @@ TASKS = {
 MAX_SEED = 2**63 - 1
 # arguments that have no part in the other tasks; the official code passes them over in silence
 ONLY_IN = {
+    "size": ("t2v-A14B", "i2v-A14B", "ti2v-5B", "s2v-14B", "animate-2-14B"),
     "frame_num": ("t2v-A14B", "i2v-A14B", "ti2v-5B", "animate-14B", "animate-2-14B"),
     "image": ("i2v-A14B", "ti2v-5B", "s2v-14B", "animate-2-14B"),
     **dict.fromkeys(("driving_video", "driving_prompt", "distilled"), ("animate-2-14B",)),
@@ -72,7 +73,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--task", choices=list(TASKS), default="t2v-A14B")
     add("--ckpt_dir", metavar="FOLDER", help="the official release folder; on --server, its name there")
-    add("--size", metavar="WIDTH*HEIGHT", help="size, or with an image its area (1280*720; ti2v-5B 1280*704)")
+    add(
+        "--size",
+        metavar="WIDTH*HEIGHT",
+        help="size, or with an image its area (1280*720; ti2v-5B 1280*704; animate-2 640*800)",
+    )
     add("--frame_num", type=int, help="frames, 4n+1; of each clip in animate-14B and animate-2-14B")
     add("--prompt", help="what the video shows")
     add(
@@ -94,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--offload_model",
         type=_yes,
         metavar="BOOL",
-        help="with --dit_fsdp: weights rest in the computer's memory",
+        help="with --dit_fsdp and --ulysses_size: weights rest in the computer's memory",
     )
     add("--convert_model_dtype", action="store_true", help="keep weights in bfloat16")
     add("--t5_cpu", action="store_true", help="text encoder on the CPU")
@@ -213,8 +218,12 @@ def _check_numbers(args: argparse.Namespace, release: Release) -> None:
 
 def _check_size(args: argparse.Namespace, release: Release) -> None:
     multiple = 32 if release.vae == "2.2" else 16
+    if args.task == "animate-14B":  # of its sources' size
+        args.size = None
     if args.size is None:
-        args.size = "1280*704" if release.vae == "2.2" else "1280*720"
+        # the official default is no size of these
+        own = args.task in ("ti2v-5B", "animate-2-14B")
+        args.size = "{}*{}".format(*release.size) if own else "1280*720"
     match = re.fullmatch(r"(\d+)[*x](\d+)", args.size)
     if not match:
         _wrong(f"--size {args.size} is not WIDTH*HEIGHT, as 832*480")

@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = parse(arguments)
         graph = build(args)
+        for text in args.unused:
+            note(f"note: {text}")
         if args.dry_run:
             sys.stdout.write(json.dumps(graph, indent=2, ensure_ascii=False) + "\n")
             return 0
-        for text in args.unused:
-            note(f"note: {text}")
         with server_for(args, graph) as (server, _):
             sys.stdout.write(f"{generate(args, graph, server)}\n")
     except (ClientError, HostError) as error:

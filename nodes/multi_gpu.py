@@ -64,8 +64,8 @@ def _group_inputs() -> list:
             "offload",
             default=_DEFAULT.offload,
             optional=True,
-            tooltip="With fsdp on: the parts stay in the computer's memory between uses. Slow, and takes the least GPU "
-            "memory." + explicit,
+            tooltip="With fsdp on or auto: the parts stay in the computer's memory between uses. Slow, and takes the "
+            "least GPU memory." + explicit,
         ),
         io.Combo.Input(
             "attention",

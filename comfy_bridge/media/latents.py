@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...wan_models.config import VAEConfig
+from ...wan_models.images.pixels import rgb
 from ...wan_models.images.sizes import check_video_size
 from ..host_types import Latent, Vae
 
@@ -33,7 +34,7 @@ def encode(frames: Tensor, vae: Vae) -> Latent:
     """IMAGE [T, H, W, 3] in 0..1 -> LATENT of one video."""
     count, height, width = frames.shape[:3]
     check_video_size(width, height, count, _scale(vae)[1] * PATCH)
-    return {"samples": vae.encode(frames[..., :3])}
+    return {"samples": vae.encode(rgb(frames))}
 
 
 def decode(latent: Latent, vae: Vae, tile_size: int = 0) -> Tensor:

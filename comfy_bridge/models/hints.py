@@ -3,7 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from ...wan_models.checkpoints.errors import CheckpointError, UnsupportedModelError, WrongModelError
+from ...wan_models.checkpoints.errors import (
+    ChangedFileError,
+    CheckpointError,
+    UnsupportedModelError,
+    WrongModelError,
+)
 from ...wan_models.checkpoints.files import stamp
 from ...wan_models.text.tokenizer import TokenizerNotFoundError
 from .. import folders
@@ -21,8 +26,8 @@ _LOADERS = {
 
 @contextmanager
 def loader_hints() -> Iterator[None]:
-    """Ends what a loader says of a file with what to do: the node that loads such a model, the folder for what is
-    missing."""
+    """Ends what is said of a file with what to do: the node that loads such a model, the folder for what is missing,
+    how files are loaded anew."""
     try:
         yield
     except WrongModelError as error:
@@ -30,6 +35,8 @@ def loader_hints() -> Iterator[None]:
         if loader is None:
             raise
         raise CheckpointError(f"{error} Load it with {loader}.") from None
+    except ChangedFileError as error:
+        raise CheckpointError(f"{error}: queue the prompt again") from None
     except UnsupportedModelError as error:
         raise CheckpointError(f"{error} {advice(error.info)}") from None
     except TokenizerNotFoundError as error:
@@ -39,8 +46,6 @@ def loader_hints() -> Iterator[None]:
 
 
 def check_mapped(stamps: Iterable[stamp.Stamp]) -> None:
-    """`stamp.check_mapped`, which ends with how files are loaded anew here."""
-    try:
+    """`stamp.check_mapped` with these hints."""
+    with loader_hints():
         stamp.check_mapped(stamps)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}: queue the prompt again") from None

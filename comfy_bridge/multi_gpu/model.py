@@ -77,7 +77,7 @@ class WorkersVelocity:
 
     def _layout(self, network: Hosted, workers: Workers, x: Tensor) -> Layout:
         settings, world = self.settings, workers.group.size
-        if settings.mode == "explicit" and settings.fsdp != "auto":
+        if settings.mode == "explicit" and (settings.fsdp != "auto" or settings.offload):
             return explicit(settings, world, network.config)
         shape = tuple(x.shape)
         if shape not in self._layouts:
@@ -151,7 +151,8 @@ def _report(settings: Settings, network: Hosted) -> str:
     group = workers.start(settings)
     if settings.mode == "explicit":
         explicit(settings, group.size, network.config)
-        how = f"{settings.cfg_parallel} x CFG-parallel, {settings.ulysses} x Ulysses, FSDP {settings.fsdp}"
+        fsdp = "on, weights in host memory" if settings.offload else settings.fsdp
+        how = f"{settings.cfg_parallel} x CFG-parallel, {settings.ulysses} x Ulysses, FSDP {fsdp}"
     else:
         size = (21, 60, 104) if network.config.family != "ti2v" else (31, 44, 80)
         typical = torch.empty(2, network.config.in_dim, *size, device="meta", dtype=network.compute_dtype)

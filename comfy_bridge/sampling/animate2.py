@@ -50,10 +50,11 @@ class Strengths:
 
     def check(self) -> None:
         """Raises ValueError where there is no such part of the steps."""
-        if self.start_percent > self.end_percent:
+        start, end = self.start_percent, self.end_percent
+        if start >= end:
+            order = "after" if start > end else "the same as"
             raise ValueError(
-                f"start_percent {self.start_percent:g} is after end_percent {self.end_percent:g}: the driving video "
-                "would never count"
+                f"start_percent {start:g} is {order} end_percent {end:g}: the driving video would never count"
             )
 
 

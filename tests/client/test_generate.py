@@ -254,6 +254,8 @@ def test_flags_of_speech_and_animation_reach_the_nodes(run, media):
 
     animate = ("--task", "animate-14B", "--ckpt_dir", "Animate", "--src_root_path", media)
     (work,) = planned(run, *animate)["WanPoseAnimate"]
+    code, _, err = run(*animate, "--size", "850*480", "--dry-run")
+    assert code == 0 and "note: --size has no part in animate-14B" in err
     # the official command's solver is UniPC, where the release's preset has DPM++
     assert (
         work["preset"] == "custom"
@@ -282,7 +284,8 @@ def test_flags_of_speech_and_animation_reach_the_nodes(run, media):
     assert (work["preset"], work["width"], work["height"]) == ("Animate-2-14B", 640, 800)
     assert [text["positive"] for text in found["WanT5Encode"]] == ["a cat", "dancing"]
     found = planned(run, *driven, "--distilled")
-    assert found["WanAnimate2"][0]["preset"] == "Animate-2-14B distilled"
+    (work,) = found["WanAnimate2"]
+    assert (work["preset"], work["width"], work["height"]) == ("Animate-2-14B distilled", 640, 800)
     (model,) = found["WanDiTLoader"]
     assert model["model_name"] == "wan/A/wan_animate_2/wan_animate_2_bf16_distillation.safetensors"
     assert found["WanVAELoader"][0]["vae_name"] == "wan/A/videomodel/Wan-AI/vae.pth"

@@ -263,6 +263,7 @@ def test_a_reference_of_another_aspect_is_letterboxed(host, folder):
         ({"model": "wan/T2V-A14B/high_noise_model", "kind": "animate2"}, "cannot be of the kind 'animate2'"),
         ({"frames_per_clip": 7}, "7 frames per clip are not a multiple of 4 plus 1"),
         ({"start_percent": 0.7, "end_percent": 0.2}, r"start_percent 0.7 is after end_percent 0.2"),
+        ({"start_percent": 0.5, "end_percent": 0.5}, r"start_percent 0.5 is the same as end_percent 0.5"),
         ({"pose_strength": ("wire", 0)}, "pose_strength must be 0 to 10, not -2"),
         ({"end_percent": ("wire", 0)}, "end_percent must be 0 to 1, not -2"),
     ],

@@ -169,8 +169,9 @@ def _anonymous(pid):
         {"mode": "auto"},
         {"mode": "explicit", "cfg_parallel": 2},
         {"mode": "explicit", "ulysses": 2, "fsdp": "on"},
+        {"mode": "explicit", "ulysses": 2, "offload": True},
     ],
-    ids=["auto", "cfg", "ulysses and fsdp"],
+    ids=["auto", "cfg", "ulysses and fsdp", "offload with fsdp auto"],
 )
 def test_the_hosts_sampler_over_a_shared_model(group_host, seed, settings):
     graph = base_graph() | {"shared": shared(**settings)}

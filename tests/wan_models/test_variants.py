@@ -16,9 +16,11 @@ from wan_models.checkpoints.errors import CheckpointError
 from wan_models.checkpoints.keys import to_foreign
 from wan_models.checkpoints.loading import expect
 from wan_models.checkpoints.reader import open_model
-from wan_models.config import DISTILLED_BIAS, DiTConfig
+from wan_models.config import DISTILLED_BIAS, DiTConfig, DrivenConfig
 from wan_models.dit.animate import WanAnimateModel
 from wan_models.dit.base import WanModel
+from wan_models.tools import quantize
+from wan_models.tools.small_models import write_dit
 
 I2V_2_1 = header(on_meta(WanModel, DiTConfig(family="i2v", in_dim=36, image_dim=1280)))
 IS_ANIMATE_2 = [
@@ -149,3 +151,27 @@ def test_parts_and_loras_are_named():
     ):
         with pytest.raises(CheckpointError, match=says):
             expect(headers({name: (4, 4)}), "dit")
+
+
+@pytest.mark.parametrize("bias", [0.0, DISTILLED_BIAS])
+def test_a_quantised_copy_says_what_it_is(tmp_path, monkeypatch, bias):
+    config = replace(DITS["Animate-2-14B"], driven=DrivenConfig(bias))
+    write_dit(tmp_path / "a", config, 1)
+    monkeypatch.setattr(
+        "sys.argv", ["quantize", "float8_e4m3fn", f"{tmp_path}/a", f"{tmp_path}/x.safetensors"]
+    )
+    quantize.main()
+    copy = identify(open_model(tmp_path / "x.safetensors"))
+    assert copy.packed and (copy.config.family, copy.config.driven) == ("animate2", DrivenConfig(bias))
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "missing"])
+def test_what_cannot_be_quantised_is_said(tmp_path, monkeypatch, capsys, damage):
+    file, copy = tmp_path / "x.safetensors", tmp_path / "copy.safetensors"
+    if damage == "unreadable":
+        note = torch.tensor(list(b'{"format": "int8"}'), dtype=torch.uint8)
+        save_file(WanModel(DIT).state_dict() | {"blocks.0.ffn.0.comfy_quant": note}, file)
+    monkeypatch.setattr("sys.argv", ["quantize", "float8_e4m3fn", str(file), str(copy)])
+    with pytest.raises(SystemExit):
+        quantize.main()
+    assert str(file) in capsys.readouterr().err and not copy.exists()

@@ -39,6 +39,10 @@ class UnsupportedModelError(CheckpointError):
         self.path, self.info = path, info
 
 
+class ChangedFileError(CheckpointError):
+    """A file that was changed after it was opened."""
+
+
 def broken(size: int) -> str:
     """Fault of a file of that size that cannot be opened."""
     return "empty" if size == 0 else "damaged or cut short"

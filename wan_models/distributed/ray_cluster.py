@@ -191,7 +191,9 @@ def _refuse_more(requested: int, gpus: int) -> None:
     """ValueError where more GPUs are asked for than there are; without GPUs, processes share the CPU."""
     if gpus and requested > gpus:
         there = "there is 1" if gpus == 1 else f"there are {gpus}"
-        raise ValueError(f"{requested} GPUs were asked for and {there}: lower the number, 0 takes all")
+        raise ValueError(
+            f"{requested} GPUs were asked for and {there}: ask for fewer, or for 0, which takes all"
+        )
 
 
 def check_reachable(address: str) -> None:

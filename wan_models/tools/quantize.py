@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoints.detect import identify
+from ..checkpoints.errors import CheckpointError
+from ..checkpoints.loading import expect
 from ..checkpoints.packed.quantized import SCHEMES
 from ..checkpoints.reader import open_model
+from ..checkpoints.release_folder import official_config
+from ..config import DiTConfig
 
 PACKERS = {kind: scheme.pack for scheme in SCHEMES if scheme.pack for kind in scheme.formats}
 
@@ -42,8 +48,15 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="a file or folder of safetensors, .pth or GGUF")
     parser.add_argument("file", type=Path, help="where the copy goes")
     chosen = parser.parse_args()
-    model = open_model(chosen.model)
-    save_file(quantized({name: model.unpacked(name) for name in model}, chosen.format), chosen.file)
+    try:
+        model = open_model(chosen.model)
+        info = expect(model, identify(model).kind)
+    except CheckpointError as error:
+        parser.error(str(error))
+    # weights do not tell Animate-2 from image-to-video, nor the distilled one from the base: the copy says it
+    is_dit = isinstance(info.config, DiTConfig)
+    metadata = {"config": json.dumps(official_config(info.config))} if is_dit else None
+    save_file(quantized({name: model.unpacked(name) for name in model}, chosen.format), chosen.file, metadata)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import ChangedFileError, CheckpointError
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stamp:
         which some network disks change at will.)"""
         now = Stamp.of(self.path)
         if (now.size, now.changed) != (self.size, self.changed):
-            raise CheckpointError(self._words(now))
+            raise self._changed(now)
 
     def check_mapped(self) -> None:
         """Raises CheckpointError where the file itself was changed: for using what was mapped from it. One that was
@@ -51,11 +51,13 @@ class Stamp:
         except CheckpointError:
             return
         if now.which == self.which and now != self:
-            raise CheckpointError(self._words(now))
+            raise self._changed(now)
 
-    def _words(self, now: "Stamp") -> str:
+    def _changed(self, now: "Stamp") -> ChangedFileError:
         sizes = f", it has {now.size:,} bytes instead of {self.size:,}" if now.size != self.size else ""
-        return f"{self.path} was changed after it was opened{sizes}. Wait until it is whole, and load it anew"
+        return ChangedFileError(
+            f"{self.path} was changed after it was opened{sizes}. Wait until it is whole, and load it anew"
+        )
 
 
 def check_mapped(stamps: Iterable[Stamp]) -> None:
