@@ -448,7 +448,7 @@ def test_a_stalled_process_is_named_after_the_timeout(shared, models, given_up):
 def test_more_gpus_than_there_are(shared, monkeypatch):
     shared.close()  # a process has one Ray, which this one would be asked for GPUs
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="2 GPUs were asked for and there is 1: lower"):
+    with pytest.raises(ValueError, match="2 GPUs were asked for and there is 1: ask for fewer"):
         Group(2).start()
 
 
