@@ -25,7 +25,8 @@ class Packing(Protocol):
     def nbytes(self) -> int: ...
 
     def unpack(self, raw: Tensor, dtype: torch.dtype, rows: Tensor | None = None) -> Tensor:
-        """The raw tensor -> values of `dtype` on the same device; or those of some rows, which `raw` then are."""
+        """The raw tensor -> values of `dtype` on the same device. With `rows`, numbers of rows of the weight, `raw`
+        holds only those, in that order."""
         ...
 
 

@@ -35,8 +35,8 @@ def packings(shapes: Shapes, dtypes: Dtypes, read: Read) -> dict[str, Packing]:
         if leaf in scales and weight in shapes and weight not in by_name:
             raise ValueError(
                 f"{weight} is stored as {str(dtypes[weight]).removeprefix('torch.')} with a scale of {list(shape)}: "
-                "of this kind only 8-bit floats with one scale per weight or row can be read. Get the fp8_scaled, "
-                "bf16 or GGUF version of the model"
+                "none of the formats that can be read stores it so. Get the fp8_scaled, bf16 or GGUF version of the "
+                "model"
             )
     return by_name
 
