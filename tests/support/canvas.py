@@ -187,6 +187,8 @@ class Canvas:
         self.page.wait_for_timeout(200)
 
     def run(self):
+        # a tab that came to lie under the resting pointer shows its preview over the button
+        self.page.mouse.move(SIZE["width"] / 2, SIZE["height"] / 2)
         self.page.locator(RUN_BUTTON).first.click()
 
     def photograph(self, name):
